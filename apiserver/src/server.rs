@@ -1,0 +1,3 @@
+//! To be written.
+pub struct Config;
+pub struct ApiServer;

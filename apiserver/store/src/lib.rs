@@ -1,0 +1,146 @@
+//! The store: one ordered, durable log of guarded writes.
+//!
+//! Owns keys, revisions, group commit and compaction. Its only caller is the API server. It must
+//! never interpret a value: to the store an object is a key and some bytes.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+/// A point in the log: grows by one with every transaction, whatever keys it touches. Zero is the
+/// empty store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+/// A single change in the log; what clients see as `resourceVersion`.
+///
+/// `revision * 256 + index of the change within its transaction`. Guarded writes that shared one
+/// transaction share its revision; without the index a client that disconnects in the middle of
+/// such a batch and resumes would lose the rest of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub u64);
+
+/// Changes in one transaction, at most: the index has eight bits.
+pub const CHANGES_PER_REVISION_MAX: u64 = 256;
+
+impl Version {
+    pub const fn new(revision: Revision, index: u64) -> Version {
+        Version(revision.0 * CHANGES_PER_REVISION_MAX + index)
+    }
+    pub const fn revision(self) -> Revision {
+        Revision(self.0 / CHANGES_PER_REVISION_MAX)
+    }
+    pub const fn index(self) -> u64 {
+        self.0 % CHANGES_PER_REVISION_MAX
+    }
+}
+
+/// What must hold for a guarded write to land.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compare {
+    /// The key exists and its last change is in this version's revision.
+    At { key: Bytes, version: Version },
+    /// The key does not exist.
+    Absent { key: Bytes },
+    /// The key exists, whatever its version.
+    Present { key: Bytes },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    Put { key: Bytes, value: Bytes },
+    /// Deleting an absent key is no change and produces no event.
+    Delete { key: Bytes },
+}
+
+/// All of `ops` or nothing, if and only if every compare holds at that point of the log.
+/// A key appears at most once in `ops`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GuardedWrite {
+    pub compares: Vec<Compare>,
+    pub ops: Vec<Op>,
+}
+
+/// A guarded write that landed. `versions[i]` is the version of `ops[i]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub revision: Revision,
+    pub versions: Vec<Version>,
+}
+
+/// One key as it stood at some revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: Bytes,
+    pub value: Bytes,
+    pub version: Version,
+}
+
+/// One change of the log. `value` is `None` when the key was deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub key: Bytes,
+    pub value: Option<Bytes>,
+    pub version: Version,
+}
+
+/// All changes of one revision, in order: never split, never merged with another revision's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub revision: Revision,
+    pub changes: Vec<Change>,
+}
+
+#[derive(Clone, Debug)]
+pub struct RangeQuery {
+    pub prefix: Bytes,
+    /// Return keys strictly after this one (for the next page).
+    pub after: Option<Bytes>,
+    /// Read as of this revision; `None` is now, linearizable.
+    pub at: Option<Revision>,
+    /// Entries at most; 0 is no limit.
+    pub limit: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub entries: Vec<Entry>,
+    /// The revision that the page was read at.
+    pub revision: Revision,
+    pub more: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Compare number `compare` of the guarded write did not hold; nothing was written.
+    #[error("compare {compare} of the write does not hold")]
+    Conflict { compare: usize },
+    /// The revision asked for has been compacted away; `oldest` is the first that can be read.
+    #[error("revision {} has been compacted, the oldest is {}", .asked.0, .oldest.0)]
+    Compacted { asked: Revision, oldest: Revision },
+    /// The write may or may not have landed. Read, compare, decide; never just retry.
+    #[error("the outcome of the write is unknown: {0}")]
+    UnknownOutcome(String),
+    /// Nothing was done.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// The write can never succeed as it is (too large, a key twice in one write).
+    #[error("the store refuses the write: {0}")]
+    Refused(String),
+}
+
+/// The log. Cheap to share behind an `Arc`; every method may be called from any task at once.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Returns when the write is durable. Many callers share one transaction and one fsync.
+    async fn commit(&self, write: GuardedWrite) -> Result<Committed, StoreError>;
+    /// The newest revision, linearizable: at least that of every commit acknowledged before.
+    async fn revision(&self) -> Result<Revision, StoreError>;
+    async fn get(&self, key: &[u8], at: Option<Revision>) -> Result<Option<Entry>, StoreError>;
+    async fn range(&self, query: RangeQuery) -> Result<Page, StoreError>;
+    /// Every change after `after`, in order, without gap or duplicate; ends with an error
+    /// (`Compacted`, `Unavailable`) or never. One stream over all keys.
+    fn tail(&self, after: Revision) -> BoxStream<'static, Result<Batch, StoreError>>;
+    /// Forget history before `revision`; current values stay.
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+}
