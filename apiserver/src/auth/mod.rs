@@ -1,1 +1,79 @@
-//! To be written.
+//! Who is calling, and may they: authentication (certificates, tokens) and the authorizer.
+//!
+//! Called by the HTTP filters once per request (certificates: once per connection). It decides
+//! from the identity and the parsed request alone and must never look at a request's body.
+
+pub mod authorizer;
+pub mod certificate;
+pub mod tokens;
+
+/// Everybody whose credentials were accepted.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// Everybody who showed no credentials.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+pub const ANONYMOUS: &str = "system:anonymous";
+/// Members may do everything, and wait in no queue.
+pub const MASTERS: &str = "system:masters";
+/// The control plane's own controllers.
+pub const CONTROLLERS: &str = "system:controllers";
+/// Every agent; its user name is [`AGENT_PREFIX`] and the agent's name.
+pub const AGENTS: &str = "system:agents";
+pub const AGENT_PREFIX: &str = "system:agent:";
+
+/// An identity as Kubernetes describes one: the name and groups that rules speak of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserInfo {
+    pub name: String,
+    pub uid: String,
+    pub groups: Vec<String>,
+}
+
+impl UserInfo {
+    /// An identity whose credentials were accepted: `system:authenticated` is added to its groups.
+    pub fn authenticated(name: impl Into<String>, groups: &[&str]) -> UserInfo {
+        let mut groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
+        if !groups.iter().any(|group| group == AUTHENTICATED) {
+            groups.push(AUTHENTICATED.to_owned());
+        }
+        UserInfo {
+            name: name.into(),
+            uid: String::new(),
+            groups,
+        }
+    }
+
+    pub fn anonymous() -> UserInfo {
+        UserInfo {
+            name: ANONYMOUS.to_owned(),
+            uid: String::new(),
+            groups: vec![UNAUTHENTICATED.to_owned()],
+        }
+    }
+
+    /// The administrator's identity, as in the kubeconfig that the server writes.
+    pub fn admin() -> UserInfo {
+        UserInfo::authenticated("admin", &[MASTERS])
+    }
+
+    /// The identity of the controllers that run next to the API server.
+    pub fn controllers() -> UserInfo {
+        UserInfo::authenticated("system:controllers", &[CONTROLLERS])
+    }
+
+    /// The identity of the agent called `name`.
+    pub fn agent(name: &str) -> UserInfo {
+        UserInfo::authenticated(format!("{AGENT_PREFIX}{name}"), &[AGENTS])
+    }
+
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|member| member == group)
+    }
+
+    /// The agent's name, if this is an agent.
+    pub fn agent_name(&self) -> Option<&str> {
+        if !self.is_in(AGENTS) {
+            return None;
+        }
+        self.name.strip_prefix(AGENT_PREFIX)
+    }
+}
