@@ -1,1 +1,59 @@
-//! Placeholder, replaced within the first hour.
+//! The kinds of Commonage, as Rust types.
+//!
+//! Owns the objects of API group `commonage.dev/v1`: their fields, defaults, validation, the task
+//! state table, the reasons, the printer columns, and the arithmetic of resources. Everything that
+//! is served about a kind (OpenAPI, `kubectl explain`, columns, defaults) is generated from these
+//! types. No I/O, no clock, no tokio: a framework author depends on this crate and on `kube`, and
+//! has `kube::Api<Task>`.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod framework;
+pub mod names;
+pub mod offer;
+pub mod quantity;
+pub mod queue;
+pub mod reasons;
+pub mod reservation;
+pub mod resources;
+pub mod task;
+pub mod task_state;
+pub mod validate;
+pub mod volume;
+
+pub use agent::{Agent, AgentSpec, AgentStatus};
+pub use framework::{Framework, FrameworkSpec, FrameworkStatus};
+pub use offer::{Offer, OfferAcceptance, OfferDecline, OfferSpec, OfferStatus};
+pub use queue::{Queue, QueueSpec, QueueStatus};
+pub use reservation::{Reservation, ReservationSpec, ReservationStatus};
+pub use resources::Resources;
+pub use task::{Task, TaskBinding, TaskSpec, TaskStatus};
+pub use task_state::TaskState;
+pub use volume::{Volume, VolumeSpec, VolumeStatus};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// The API group of every kind in this crate.
+pub const GROUP: &str = "commonage.dev";
+/// Its one version.
+pub const VERSION: &str = "v1";
+
+/// The definitions of all our kinds, in the form in which a framework author would bring a kind of
+/// their own: the API server builds what it serves from these.
+pub fn all_crds() -> Vec<CustomResourceDefinition> {
+    vec![
+        Agent::crd(),
+        Framework::crd(),
+        Offer::crd(),
+        Queue::crd(),
+        Reservation::crd(),
+        Task::crd(),
+        Volume::crd(),
+    ]
+}
+
+/// `false`, for `skip_serializing_if` of flags that are off unless somebody turns them on.
+pub(crate) fn is_false(flag: &bool) -> bool {
+    !*flag
+}

@@ -1,0 +1,93 @@
+//! Queue: a named claim on the cluster. Mesos calls it a role, with its weight and quota.
+
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Condition, util::intstr::IntOrString};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Resources;
+
+/// A named claim on the cluster: how much of it the frameworks of this queue may have, compared
+/// with other queues. Dotted names form the tree: `eng.web` is a child of `eng`. A queue that
+/// nobody declared exists with weight 1 as soon as a framework names it.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "commonage.dev",
+    version = "v1",
+    kind = "Queue",
+    shortname = "q",
+    category = "commonage",
+    status = "QueueStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Weight","type":"string","jsonPath":".spec.weight","description":"Fair share is divided in proportion to it"}"#,
+    printcolumn = r#"{"name":"Share","type":"string","jsonPath":".status.dominantShare","description":"Largest share that the queue holds of any one resource, 0 to 1"}"#,
+    printcolumn = r#"{"name":"CPU","type":"string","jsonPath":".status.allocated.cpu","description":"CPU held by its tasks"}"#,
+    printcolumn = r#"{"name":"Memory","type":"string","jsonPath":".status.allocated.memory","description":"Memory held by its tasks"}"#,
+    printcolumn = r#"{"name":"Offered","type":"string","jsonPath":".status.offered.cpu","priority":1,"description":"CPU in outstanding offers"}"#,
+    printcolumn = r#"{"name":"Guarantee","type":"string","jsonPath":".spec.guarantee.cpu","priority":1,"description":"CPU that is always obtainable"}"#,
+    printcolumn = r#"{"name":"Limit","type":"string","jsonPath":".spec.limit.cpu","priority":1,"description":"CPU that is never exceeded"}"#,
+    printcolumn = r#"{"name":"Pending","type":"integer","jsonPath":".status.pendingTasks","description":"Tasks that wait for resources"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[kube(
+    doc = "A named claim on the cluster: the weight, guarantee and limit of everything that runs in it. Dotted names form a tree."
+)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueSpec {
+    /// Fair share among siblings is divided in proportion to this number. Greater than 0.
+    #[serde(default = "default_weight")]
+    pub weight: IntOrString,
+    /// Resources that the queue can always obtain, by reclaim or preemption if need be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guarantee: Option<Resources>,
+    /// Resources that the queue and everything below it never exceeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Resources>,
+    /// Higher preempts lower, inside what guarantees allow.
+    #[serde(default)]
+    pub priority: i32,
+}
+
+fn default_weight() -> IntOrString {
+    IntOrString::Int(1)
+}
+
+impl QueueSpec {
+    /// The weight as a number; 1 where it does not parse (validation refuses such a queue).
+    pub fn weight(&self) -> f64 {
+        match &self.weight {
+            IntOrString::Int(n) => f64::from(*n),
+            IntOrString::String(s) => s.parse().unwrap_or(1.0),
+        }
+    }
+}
+
+/// What the allocator accounts to a queue.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStatus {
+    /// Held by tasks of this queue and of all queues below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocated: Option<Resources>,
+    /// Held by outstanding offers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<Resources>,
+    /// Set aside by reservations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Resources>,
+    /// The largest fraction that the queue holds of any one resource of the cluster, 0 to 1,
+    /// before division by its weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dominant_share: Option<String>,
+    /// The resource that `dominantShare` is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dominant_resource: Option<String>,
+    /// Tasks that wait for resources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_tasks: Option<i64>,
+    /// How long the oldest of them has waited, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_pending_seconds: Option<i64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}

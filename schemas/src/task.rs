@@ -1,0 +1,484 @@
+//! Task: one container, or a small group that shares its fate, to run once on an agent.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
+use kube::{CustomResource, api::ObjectMeta};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Resources, TaskState, resources::Ranges};
+
+/// One container to run once on an agent. Restarting, scaling and rolling belong to whoever
+/// created it.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "commonage.dev",
+    version = "v1",
+    kind = "Task",
+    namespaced,
+    shortname = "tk",
+    category = "commonage",
+    category = "all",
+    status = "TaskStatus",
+    derive = "PartialEq",
+    selectable = ".spec.agent",
+    selectable = ".spec.framework",
+    selectable = ".spec.queue",
+    selectable = ".status.state",
+    printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state","description":"Where the task is in its life"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.reason","description":"Why it is in that state"}"#,
+    printcolumn = r#"{"name":"Framework","type":"string","jsonPath":".spec.framework"}"#,
+    printcolumn = r#"{"name":"Agent","type":"string","jsonPath":".spec.agent"}"#,
+    printcolumn = r#"{"name":"CPU","type":"string","jsonPath":".spec.resources.cpu"}"#,
+    printcolumn = r#"{"name":"Memory","type":"string","jsonPath":".spec.resources.memory"}"#,
+    printcolumn = r#"{"name":"Exit","type":"integer","jsonPath":".status.exitCode","priority":1}"#,
+    printcolumn = r#"{"name":"Queue","type":"string","jsonPath":".spec.queue","priority":1}"#,
+    printcolumn = r#"{"name":"IP","type":"string","jsonPath":".status.ip","priority":1}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[kube(
+    doc = "One container to run once on an agent. Restarting, scaling and rolling belong to whoever created it."
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskSpec {
+    /// The framework that the task belongs to. Default: the namespace's framework `default`, which
+    /// always exists and has its tasks placed for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub framework: Option<String>,
+    /// The queue that it counts towards. Default: the framework's first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// The offer that it uses up. A task created with one is launched on that offer's agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<String>,
+    /// The agent that it runs on; set when it gets its resources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// What is set aside for it: cpu, memory, disk, gpu, ports.
+    #[serde(default)]
+    pub resources: Resources,
+    /// What it can never exceed. Default: equal to `resources`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Resources>,
+    /// Higher goes first inside its queue.
+    #[serde(default)]
+    pub priority: i32,
+    /// It may be killed to give its resources back.
+    #[serde(default, skip_serializing_if = "crate::is_false")]
+    pub revocable: bool,
+    /// Tasks of one group are placed and killed together, on one agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// All tasks of the gang get resources in one step, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gang: Option<Gang>,
+    /// Which agents will do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraints: Option<Constraints>,
+    /// What to run.
+    #[serde(default)]
+    pub container: Container,
+    /// Files to bring into the sandbox before it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fetch: Vec<Fetch>,
+    /// The task is killed when this fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<Check>,
+    /// The task is marked ready when this succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness_check: Option<Check>,
+    /// How it is told to end.
+    #[serde(default)]
+    pub kill_policy: KillPolicy,
+    /// Killed when it has run for so long, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_completion_seconds: Option<i64>,
+    /// Deleted so long after its end, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub ttl_seconds_after_finished: Option<i64>,
+}
+
+/// All or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gang {
+    pub name: String,
+    /// How many tasks the gang has.
+    #[schemars(range(min = 1))]
+    pub size: i32,
+}
+
+/// Which agents will do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Constraints {
+    /// Labels that the agent must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required: Option<LabelSelector>,
+    /// Labels that the agent should have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred: Option<LabelSelector>,
+    /// Spread the framework's tasks evenly over the values of this label of agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<String>,
+    /// Never on an agent that runs a task with such labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anti_affinity: Option<LabelSelector>,
+}
+
+/// What to run, and in what surroundings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Container {
+    /// The image. Absent: the agent's own root file system, read-only, plus the task's sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The program and its first arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// More arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+    /// Where the command starts. Default: the sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// `uid` or `uid:gid`, numbers. Default: 0 inside the container's own limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Whether even the sandbox's surroundings can't be written. Without an image the root is
+    /// always read-only.
+    #[serde(default, skip_serializing_if = "crate::is_false")]
+    pub read_only_root_filesystem: bool,
+    /// Linux capabilities beyond the default set; each needs a policy of the queue.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// `Host`, `None`, or the name of a CNI network. Default: `Host`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<ContainerPort>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
+}
+
+/// One environment variable.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvVar {
+    pub name: String,
+    #[serde(default)]
+    pub value: String,
+}
+
+/// One port of a task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerPort {
+    /// Found in the task as environment variable `PORT_<NAME>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The port inside the task's own network. Default: the host port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub container_port: Option<i32>,
+    /// The port on the agent; 0: one is picked out of the allocation.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 65535))]
+    pub host_port: i32,
+}
+
+/// Something mounted into a task; exactly one source is set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    /// Where it appears, an absolute path.
+    pub path: String,
+    #[serde(default, skip_serializing_if = "crate::is_false")]
+    pub read_only: bool,
+    /// A Volume, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// A Secret, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// A ConfigMap, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<String>,
+    /// A path of the agent; needs a policy of the queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_path: Option<String>,
+    /// Memory, of this size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tmpfs: Option<Tmpfs>,
+}
+
+/// A file system in memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tmpfs {
+    /// A quantity, such as `64Mi`.
+    pub size: String,
+}
+
+/// One file to bring into the sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fetch {
+    pub uri: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "crate::is_false")]
+    pub extract: bool,
+    #[serde(default, skip_serializing_if = "crate::is_false")]
+    pub executable: bool,
+    #[serde(default, skip_serializing_if = "crate::is_false")]
+    pub cache: bool,
+}
+
+/// A check that is repeated while the task runs; exactly one of `http`, `tcp`, `exec` is set.
+/// The defaults are Mesos'.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// GET answers with a status of 200 to 399.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpCheck>,
+    /// A connection can be opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<TcpCheck>,
+    /// A command in the container exits with 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<ExecCheck>,
+    /// Before the first check, in seconds. Default 15.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub initial_delay_seconds: Option<f64>,
+    /// Between checks, in seconds. Default 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub period_seconds: Option<f64>,
+    /// How long one check may take, in seconds. Default 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub timeout_seconds: Option<f64>,
+    /// Failures in a row after which the task counts as failed. Default 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub failure_threshold: Option<i32>,
+    /// Failures this soon after the start do not count, in seconds. Default 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub grace_period_seconds: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpCheck {
+    /// Default `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Name of one of the container's ports. Default: its first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpCheck {
+    /// Name of one of the container's ports. Default: its first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecCheck {
+    pub command: Vec<String>,
+}
+
+/// How a task is told to end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KillPolicy {
+    /// The first signal, such as `TERM` or `INT`.
+    #[serde(default = "default_kill_signal")]
+    pub signal: String,
+    /// Time between that and `KILL`, in seconds.
+    #[serde(default = "default_kill_grace_seconds")]
+    #[schemars(range(min = 0, max = 86400))]
+    pub grace_period_seconds: i64,
+}
+
+fn default_kill_signal() -> String {
+    "TERM".to_owned()
+}
+
+fn default_kill_grace_seconds() -> i64 {
+    30
+}
+
+impl Default for KillPolicy {
+    fn default() -> Self {
+        KillPolicy {
+            signal: default_kill_signal(),
+            grace_period_seconds: default_kill_grace_seconds(),
+        }
+    }
+}
+
+/// What the control plane and the agent observed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskStatus {
+    #[serde(default)]
+    pub state: TaskState,
+    /// Why it is in this state, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// The agent's ports that it was given, in the order of `spec.container.ports`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended it, by number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Its readiness check succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
+    /// Its health check succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<bool>,
+    /// Every state that it was in, oldest first. Kept by the server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<StateChange>,
+    /// Why a pending task waits; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_pending: Option<WhyPending>,
+}
+
+/// One state that a task was in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StateChange {
+    pub state: TaskState,
+    pub time: Time,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Why a task waits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WhyPending {
+    /// Agents looked at.
+    pub agents: i64,
+    /// How many of them each reason excluded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<Excluded>,
+}
+
+/// Agents that one reason excluded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Excluded {
+    /// A resource's name, `constraints`, `unschedulable`, `notReady`, `queueLimit`, `offered`, …
+    pub by: String,
+    pub agents: i64,
+}
+
+/// Body of `POST tasks/{name}/binding`: gives a pending task its agent. Only the allocator does.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskBinding {
+    #[serde(default)]
+    pub api_version: String,
+    #[serde(default)]
+    pub kind: String,
+    #[serde(default)]
+    #[schemars(skip)]
+    pub metadata: ObjectMeta,
+    pub agent: String,
+    /// For the ports with `hostPort: 0`, in order.
+    #[serde(default)]
+    pub host_ports: Vec<u16>,
+}
+
+impl TaskBinding {
+    pub fn new(agent: impl Into<String>, host_ports: Vec<u16>) -> TaskBinding {
+        TaskBinding {
+            api_version: format!("{}/{}", crate::GROUP, crate::VERSION),
+            kind: "TaskBinding".to_owned(),
+            agent: agent.into(),
+            host_ports,
+            ..TaskBinding::default()
+        }
+    }
+}
+
+impl Task {
+    /// The state, `Pending` before anybody said anything.
+    pub fn state(&self) -> TaskState {
+        self.status.as_ref().map(|s| s.state).unwrap_or_default()
+    }
+
+    /// Whether it holds resources of its agent: bound, and not over.
+    pub fn holds_resources(&self) -> bool {
+        self.spec.agent.is_some() && !self.state().is_terminal()
+    }
+}
+
+impl TaskSpec {
+    /// What the task takes out of its agent: `resources` and the host ports that it was given.
+    /// Ports of the agent that are already part of `resources` are not counted twice.
+    pub fn held(&self) -> Resources {
+        let mut held = self.resources.clone();
+        let given: Ranges = self
+            .container
+            .ports
+            .iter()
+            .filter_map(|port| u16::try_from(port.host_port).ok())
+            .filter(|port| *port != 0)
+            .collect();
+        let asked = held.ports().cloned().unwrap_or_default();
+        held.set_ports(asked.union(&given));
+        held
+    }
+
+    /// How many host ports somebody still has to pick.
+    pub fn ports_to_pick(&self) -> usize {
+        self.container
+            .ports
+            .iter()
+            .filter(|p| p.host_port == 0)
+            .count()
+    }
+
+    /// Labels that the agent must have.
+    pub fn required_labels(&self) -> Option<&LabelSelector> {
+        self.constraints.as_ref().and_then(|c| c.required.as_ref())
+    }
+}
+
+/// Every label of an object, empty when it has none.
+pub fn labels(meta: &ObjectMeta) -> BTreeMap<String, String> {
+    meta.labels.clone().unwrap_or_default()
+}

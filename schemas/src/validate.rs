@@ -1,0 +1,510 @@
+//! What the structural schema cannot say about our kinds: quantities that parse, names that form a
+//! tree, ports that lie in what was allocated, exactly one of several fields.
+//!
+//! Works on the raw object, so that all errors of an object come back at once, each with the path
+//! of its field. Called by the API server on every write; must never look anything up.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::{
+    quantity::{self, Unit},
+    resources::{self, Ranges},
+};
+
+/// What is wrong with one field. The kinds are those of Kubernetes' `field.Error`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Path from the object's root, such as `spec.container.ports[0].hostPort`.
+    pub field: String,
+    pub kind: FieldErrorKind,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// Kubernetes' `FieldValue*` causes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldErrorKind {
+    Required,
+    /// Carries the refused value, as JSON.
+    Invalid(String),
+    Forbidden,
+    Duplicate(String),
+}
+
+impl FieldError {
+    fn required(field: impl Into<String>, message: impl Into<String>) -> FieldError {
+        FieldError {
+            field: field.into(),
+            kind: FieldErrorKind::Required,
+            message: message.into(),
+        }
+    }
+    fn invalid(field: impl Into<String>, value: &Value, message: impl Into<String>) -> FieldError {
+        FieldError {
+            field: field.into(),
+            kind: FieldErrorKind::Invalid(value.to_string()),
+            message: message.into(),
+        }
+    }
+    fn forbidden(field: impl Into<String>, message: impl Into<String>) -> FieldError {
+        FieldError {
+            field: field.into(),
+            kind: FieldErrorKind::Forbidden,
+            message: message.into(),
+        }
+    }
+    fn duplicate(field: impl Into<String>, value: &str) -> FieldError {
+        FieldError {
+            field: field.into(),
+            kind: FieldErrorKind::Duplicate(format!("{value:?}")),
+            message: "each may appear once".to_owned(),
+        }
+    }
+}
+
+/// Longest name of a queue: it is used as a label's value, which has this bound in Kubernetes.
+pub const QUEUE_NAME_LENGTH_MAX: usize = 63;
+/// Longest command line, in bytes: Linux refuses a single argument beyond 128 KiB, and an object
+/// must stay well below what the store takes.
+pub const COMMAND_BYTES_MAX: usize = 128 * 1024;
+
+/// All that is wrong with an object of kind `kind`; empty for kinds without rules of their own.
+pub fn validate(kind: &str, object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let spec = &object["spec"];
+    match kind {
+        "Queue" => queue(object, spec, &mut errors),
+        "Framework" => framework(spec, &mut errors),
+        "Agent" => agent(spec, &mut errors),
+        "Offer" => amounts("spec.resources", &spec["resources"], &mut errors),
+        "Task" => task("spec", spec, &mut errors),
+        "Reservation" => {
+            queue_name("spec.queue", &spec["queue"], &mut errors);
+            amounts("spec.resources", &spec["resources"], &mut errors);
+        }
+        "Volume" => size("spec.size", &spec["size"], &mut errors),
+        _ => {}
+    }
+    errors
+}
+
+fn queue(object: &Value, spec: &Value, errors: &mut Vec<FieldError>) {
+    queue_name("metadata.name", &object["metadata"]["name"], errors);
+    let weight = &spec["weight"];
+    let positive = match weight {
+        Value::Null => true,
+        Value::Number(n) => n.as_f64().is_some_and(|w| w > 0.0),
+        Value::String(s) => s.parse::<f64>().is_ok_and(|w| w > 0.0 && w.is_finite()),
+        _ => false,
+    };
+    if !positive {
+        errors.push(FieldError::invalid(
+            "spec.weight",
+            weight,
+            "must be a number greater than 0, such as \"2\"",
+        ));
+    }
+    amounts("spec.guarantee", &spec["guarantee"], errors);
+    amounts("spec.limit", &spec["limit"], errors);
+}
+
+fn framework(spec: &Value, errors: &mut Vec<FieldError>) {
+    let mut seen = BTreeSet::new();
+    for (i, name) in items(&spec["queues"]) {
+        let field = format!("spec.queues[{i}]");
+        queue_name(&field, name, errors);
+        if let Some(name) = name.as_str()
+            && !seen.insert(name)
+        {
+            errors.push(FieldError::duplicate(field, name));
+        }
+    }
+    for (i, demand) in items(&spec["demand"]) {
+        amounts(
+            &format!("spec.demand[{i}].resources"),
+            &demand["resources"],
+            errors,
+        );
+        queue_name(&format!("spec.demand[{i}].queue"), &demand["queue"], errors);
+    }
+    for (i, least) in items(&spec["offers"]["minAllocatable"]) {
+        amounts(&format!("spec.offers.minAllocatable[{i}]"), least, errors);
+    }
+}
+
+fn agent(spec: &Value, errors: &mut Vec<FieldError>) {
+    amounts("spec.overcommit", &spec["overcommit"], errors);
+}
+
+/// The rules of a task's spec, with `at` the path of the spec: also used for the tasks inside an
+/// acceptance, where it is `operations[0].launch.tasks[1].spec`.
+pub fn task(at: &str, spec: &Value, errors: &mut Vec<FieldError>) {
+    amounts(&format!("{at}.resources"), &spec["resources"], errors);
+    amounts(&format!("{at}.limits"), &spec["limits"], errors);
+    queue_name(&format!("{at}.queue"), &spec["queue"], errors);
+    command(at, &spec["container"], errors);
+    ports(at, spec, errors);
+    mounts(at, &spec["container"]["mounts"], errors);
+    for check_name in ["healthCheck", "readinessCheck"] {
+        check(
+            &format!("{at}.{check_name}"),
+            &spec[check_name],
+            spec,
+            errors,
+        );
+    }
+    let signal = &spec["killPolicy"]["signal"];
+    if let Some(name) = signal.as_str()
+        && signal_number(name).is_none()
+    {
+        errors.push(FieldError::invalid(
+            format!("{at}.killPolicy.signal"),
+            signal,
+            "must be the name of a signal, such as \"TERM\", \"INT\" or \"USR1\"",
+        ));
+    }
+}
+
+/// The number of a signal by its name, with or without `SIG`, in either case. Linux' numbers.
+pub fn signal_number(name: &str) -> Option<i32> {
+    let name = name.to_ascii_uppercase();
+    Some(match name.strip_prefix("SIG").unwrap_or(&name) {
+        "HUP" => 1,
+        "INT" => 2,
+        "QUIT" => 3,
+        "ABRT" => 6,
+        "KILL" => 9,
+        "USR1" => 10,
+        "USR2" => 12,
+        "ALRM" => 14,
+        "TERM" => 15,
+        "CONT" => 18,
+        "WINCH" => 28,
+        _ => return None,
+    })
+}
+
+fn command(at: &str, container: &Value, errors: &mut Vec<FieldError>) {
+    let words = || {
+        items(&container["command"])
+            .chain(items(&container["args"]))
+            .filter_map(|(_, w)| w.as_str())
+    };
+    if container["image"].is_null() && words().next().is_none() {
+        errors.push(FieldError::required(
+            format!("{at}.container.command"),
+            "a task without an image needs a command, such as [\"sh\", \"-c\", \"echo hello\"]",
+        ));
+    }
+    if words().any(|word| word.contains('\0')) {
+        errors.push(FieldError::invalid(
+            format!("{at}.container.command"),
+            &container["command"],
+            "must not contain NUL characters",
+        ));
+    }
+    if words().map(str::len).sum::<usize>() > COMMAND_BYTES_MAX {
+        errors.push(FieldError::forbidden(
+            format!("{at}.container.command"),
+            format!("is longer than {COMMAND_BYTES_MAX} bytes; put the program into a file"),
+        ));
+    }
+    let mut seen = BTreeSet::new();
+    for (i, variable) in items(&container["env"]) {
+        let field = format!("{at}.container.env[{i}].name");
+        match variable["name"].as_str() {
+            Some(name) if name.is_empty() || name.contains(['=', '\0']) => {
+                errors.push(FieldError::invalid(
+                    field,
+                    &variable["name"],
+                    "must not be empty or contain '='",
+                ));
+            }
+            Some(name) if !seen.insert(name) => errors.push(FieldError::duplicate(field, name)),
+            _ => {}
+        }
+    }
+    if let Some(user) = container["user"].as_str()
+        && !user.splitn(2, ':').all(|id| id.parse::<u32>().is_ok())
+    {
+        errors.push(FieldError::invalid(
+            format!("{at}.container.user"),
+            &container["user"],
+            "must be numbers: \"uid\" or \"uid:gid\", such as \"1000:1000\"",
+        ));
+    }
+    if let Some(dir) = container["workingDir"].as_str()
+        && !dir.starts_with('/')
+    {
+        errors.push(FieldError::invalid(
+            format!("{at}.container.workingDir"),
+            &container["workingDir"],
+            "must be an absolute path",
+        ));
+    }
+}
+
+fn ports(at: &str, spec: &Value, errors: &mut Vec<FieldError>) {
+    let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+    let asked: Option<Ranges> = spec["resources"]["ports"]
+        .as_str()
+        .and_then(|text| text.parse().ok());
+    for (i, port) in items(&spec["container"]["ports"]) {
+        let field = format!("{at}.container.ports[{i}]");
+        if let Some(name) = port["name"].as_str() {
+            if name.is_empty()
+                || !name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            {
+                errors.push(FieldError::invalid(
+                    format!("{field}.name"),
+                    &port["name"],
+                    "must consist of letters, digits, '-' and '_'",
+                ));
+            }
+            if !names.insert(name) {
+                errors.push(FieldError::duplicate(format!("{field}.name"), name));
+            }
+        }
+        let Some(number) = port["hostPort"]
+            .as_u64()
+            .and_then(|n| u16::try_from(n).ok())
+            .filter(|n| *n != 0)
+        else {
+            continue;
+        };
+        if !numbers.insert(number) {
+            errors.push(FieldError::duplicate(
+                format!("{field}.hostPort"),
+                &number.to_string(),
+            ));
+        }
+        if let Some(asked) = &asked
+            && !asked.has(number)
+        {
+            errors.push(FieldError::invalid(
+                format!("{field}.hostPort"),
+                &port["hostPort"],
+                format!("is not among the ports that the task asks for in {at}.resources.ports ({asked})"),
+            ));
+        }
+    }
+}
+
+fn mounts(at: &str, mounts: &Value, errors: &mut Vec<FieldError>) {
+    const SOURCES: [&str; 5] = ["volume", "secret", "configMap", "hostPath", "tmpfs"];
+    let mut seen = BTreeSet::new();
+    for (i, mount) in items(mounts) {
+        let field = format!("{at}.container.mounts[{i}]");
+        match mount["path"].as_str() {
+            Some(path) if !path.starts_with('/') || path.split('/').any(|part| part == "..") => {
+                errors.push(FieldError::invalid(
+                    format!("{field}.path"),
+                    &mount["path"],
+                    "must be an absolute path without \"..\"",
+                ))
+            }
+            Some(path) if !seen.insert(path) => {
+                errors.push(FieldError::duplicate(format!("{field}.path"), path))
+            }
+            _ => {}
+        }
+        let sources = SOURCES
+            .iter()
+            .filter(|name| !mount[**name].is_null())
+            .count();
+        if sources != 1 {
+            errors.push(FieldError::invalid(
+                field.clone(),
+                mount,
+                format!("must have exactly one of {}", SOURCES.join(", ")),
+            ));
+        }
+        size(
+            &format!("{field}.tmpfs.size"),
+            &mount["tmpfs"]["size"],
+            errors,
+        );
+    }
+}
+
+fn check(at: &str, check: &Value, spec: &Value, errors: &mut Vec<FieldError>) {
+    if check.is_null() {
+        return;
+    }
+    let given: Vec<&str> = ["http", "tcp", "exec"]
+        .into_iter()
+        .filter(|name| !check[*name].is_null())
+        .collect();
+    if given.len() != 1 {
+        errors.push(FieldError::invalid(
+            at,
+            check,
+            "must have exactly one of http, tcp, exec",
+        ));
+    }
+    for kind in given.into_iter().filter(|kind| *kind != "exec") {
+        let ports = || items(&spec["container"]["ports"]).map(|(_, port)| port);
+        match check[kind]["port"].as_str() {
+            Some(name) if !ports().any(|port| port["name"].as_str() == Some(name)) => {
+                errors.push(FieldError::invalid(
+                    format!("{at}.{kind}.port"),
+                    &check[kind]["port"],
+                    "must be the name of one of the container's ports",
+                ))
+            }
+            None if ports().next().is_none() => errors.push(FieldError::required(
+                format!("{at}.{kind}.port"),
+                "the container has no port to check; add one to container.ports",
+            )),
+            _ => {}
+        }
+    }
+}
+
+/// Dotted DNS labels: `eng.web`. Absent is fine, the field's default applies.
+fn queue_name(field: &str, name: &Value, errors: &mut Vec<FieldError>) {
+    let Some(text) = name.as_str() else { return };
+    let label = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    if text.len() > QUEUE_NAME_LENGTH_MAX || !text.split('.').all(label) {
+        errors.push(FieldError::invalid(
+            field,
+            name,
+            format!(
+                "must be dotted names of lower-case letters, digits and '-', at most {QUEUE_NAME_LENGTH_MAX} characters, such as \"eng.web\""
+            ),
+        ));
+    }
+}
+
+fn amounts(field: &str, value: &Value, errors: &mut Vec<FieldError>) {
+    if value.is_null() {
+        return;
+    }
+    for (name, message) in resources::parse_errors(field, value) {
+        let refused = value
+            .get(name.rsplit('.').next().unwrap_or_default())
+            .unwrap_or(value);
+        errors.push(FieldError::invalid(name, refused, message));
+    }
+}
+
+fn size(field: &str, value: &Value, errors: &mut Vec<FieldError>) {
+    if let Some(text) = value.as_str()
+        && let Err(problem) = quantity::parse(text, Unit::Bytes)
+    {
+        errors.push(FieldError::invalid(field, value, problem.to_string()));
+    }
+}
+
+fn items(value: &Value) -> impl Iterator<Item = (usize, &Value)> {
+    value.as_array().into_iter().flatten().enumerate()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(kind: &str, spec: Value) -> Vec<String> {
+        let object = json!({"metadata": {"name": "x"}, "spec": spec});
+        validate(kind, &object)
+            .into_iter()
+            .map(|e| e.field)
+            .collect()
+    }
+
+    #[test]
+    fn a_plain_task_is_fine() {
+        let spec = json!({"resources": {"cpu": "100m", "memory": "32Mi"}, "container": {"command": ["true"]}});
+        assert_eq!(fields("Task", spec), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_bad_field_of_a_task_is_named() {
+        let cases = [
+            (
+                json!({"resources": {"cpu": "-1"}, "container": {"command": ["true"]}}),
+                "spec.resources.cpu",
+            ),
+            (
+                json!({"resources": {"memory": "12X"}, "container": {"command": ["true"]}}),
+                "spec.resources.memory",
+            ),
+            (json!({"container": {}}), "spec.container.command"),
+            (
+                json!({"container": {"command": ["a"], "user": "root"}}),
+                "spec.container.user",
+            ),
+            (
+                json!({"container": {"command": ["a"], "workingDir": "tmp"}}),
+                "spec.container.workingDir",
+            ),
+            (
+                json!({"container": {"command": ["a"], "env": [{"name": "A=B"}]}}),
+                "spec.container.env[0].name",
+            ),
+            (
+                json!({"container": {"command": ["a"], "mounts": [{"path": "/x"}]}}),
+                "spec.container.mounts[0]",
+            ),
+            (
+                json!({"container": {"command": ["a"], "ports": [{"hostPort": 80}]}, "resources": {"ports": "31000-31002"}}),
+                "spec.container.ports[0].hostPort",
+            ),
+            (
+                json!({"container": {"command": ["a"]}, "healthCheck": {"tcp": {}}}),
+                "spec.healthCheck.tcp.port",
+            ),
+            (
+                json!({"container": {"command": ["a"]}, "healthCheck": {}}),
+                "spec.healthCheck",
+            ),
+            (
+                json!({"container": {"command": ["a"]}, "killPolicy": {"signal": "BANG"}}),
+                "spec.killPolicy.signal",
+            ),
+            (
+                json!({"container": {"command": ["a"]}, "queue": "Eng..web"}),
+                "spec.queue",
+            ),
+        ];
+        for (spec, field) in cases {
+            assert_eq!(
+                fields("Task", spec.clone()),
+                vec![field.to_owned()],
+                "{spec}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_queue_needs_a_positive_weight() {
+        for good in [json!(1), json!("0.5"), json!(2.5), Value::Null] {
+            assert!(fields("Queue", json!({"weight": good})).is_empty());
+        }
+        for bad in [json!(0), json!("-1"), json!("heavy"), json!("inf")] {
+            assert_eq!(
+                fields("Queue", json!({"weight": bad})),
+                vec!["spec.weight".to_owned()]
+            );
+        }
+    }
+
+    #[test]
+    fn all_errors_come_at_once() {
+        let spec = json!({"resources": {"cpu": "x", "memory": "y"}, "container": {}});
+        assert_eq!(fields("Task", spec).len(), 3);
+    }
+}
