@@ -20,13 +20,7 @@ pub const CONTROLLERS: &str = "system:controllers";
 pub const AGENTS: &str = "system:agents";
 pub const AGENT_PREFIX: &str = "system:agent:";
 
-/// An identity as Kubernetes describes one: the name and groups that rules speak of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserInfo {
-    pub name: String,
-    pub uid: String,
-    pub groups: Vec<String>,
-}
+pub use crate::engine::UserInfo;
 
 impl UserInfo {
     /// An identity whose credentials were accepted: `system:authenticated` is added to its groups.
@@ -37,16 +31,16 @@ impl UserInfo {
         }
         UserInfo {
             name: name.into(),
-            uid: String::new(),
             groups,
+            ..UserInfo::default()
         }
     }
 
     pub fn anonymous() -> UserInfo {
         UserInfo {
             name: ANONYMOUS.to_owned(),
-            uid: String::new(),
             groups: vec![UNAUTHENTICATED.to_owned()],
+            ..UserInfo::default()
         }
     }
 

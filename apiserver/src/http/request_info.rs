@@ -1,0 +1,198 @@
+//! What a method and a path ask for, as Kubernetes' own RequestInfo reads them.
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+use super::query::Query;
+
+/// Names are empty where the request has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct RequestInfo {
+    pub(super) verb: &'static str,
+    /// Under `/api/VERSION/` or `/apis/GROUP/VERSION/`; else only `path` says anything.
+    pub(super) is_resource: bool,
+    /// Without a trailing slash.
+    pub(super) path: String,
+    pub(super) group: String,
+    pub(super) version: String,
+    pub(super) namespace: String,
+    pub(super) resource: String,
+    pub(super) name: String,
+    pub(super) subresource: String,
+}
+
+impl RequestInfo {
+    pub(super) fn new(method: &Method, path: &str, query: &Query) -> RequestInfo {
+        let segments: Vec<String> = path
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned())
+            .collect();
+        let mut info = RequestInfo {
+            verb: lower_case(method),
+            path: format!("/{}", segments.join("/")),
+            ..RequestInfo::default()
+        };
+        let rest = match segments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["api", version, _, ..] => {
+                info.version = version.to_owned();
+                &segments[2..]
+            }
+            ["apis", group, version, _, ..] => {
+                info.group = group.to_owned();
+                info.version = version.to_owned();
+                &segments[3..]
+            }
+            _ => return info,
+        };
+        info.is_resource = true;
+        info.verb = match *method {
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ => "get",
+        };
+        info.locate(rest);
+        info.settle_verb(query);
+        info
+    }
+
+    /// Reads namespace, resource, name and subresource.
+    fn locate(&mut self, segments: &[String]) {
+        let mut rest = segments;
+        // The prefix of old clients: `/api/v1/watch/…`.
+        if rest.len() > 1 && rest[0] == "watch" {
+            self.verb = "watch";
+            rest = &rest[1..];
+        }
+        if rest[0] == "namespaces" && rest.len() > 1 {
+            self.namespace.clone_from(&rest[1]);
+            let about_namespace =
+                rest.len() == 2 || matches!(rest[2].as_str(), "status" | "finalize");
+            if !about_namespace {
+                rest = &rest[2..];
+            }
+        }
+        let mut rest = rest.iter();
+        let mut next = || rest.next().cloned().unwrap_or_default();
+        (self.resource, self.name) = (next(), next());
+        self.subresource = next();
+        for more in rest {
+            self.subresource.push('/');
+            self.subresource.push_str(more);
+        }
+    }
+
+    fn settle_verb(&mut self, query: &Query) {
+        if !self.name.is_empty() {
+            return;
+        }
+        if self.verb == "get" {
+            self.verb = match query.flag("watch") {
+                Some(true) => "watch",
+                _ => "list",
+            };
+        } else if self.verb == "delete" {
+            self.verb = "deletecollection";
+        }
+        // A collection narrowed to one name is about that name, for whoever judges it.
+        if matches!(self.verb, "list" | "watch" | "deletecollection")
+            && let Some(selector) = query.filled("fieldSelector")
+            && let Some(name) = selector.strip_prefix("metadata.name=")
+            && !name.contains([',', '='])
+        {
+            self.name = name.to_owned();
+        }
+    }
+
+    /// Changes nothing: counted apart from writes when too many requests are in flight.
+    pub(super) fn is_read_only(&self) -> bool {
+        matches!(self.verb, "get" | "list" | "watch" | "head")
+    }
+
+    /// May last for hours: no deadline, no place among the requests in flight.
+    pub(super) fn is_long_running(&self) -> bool {
+        self.verb == "watch" || (self.is_resource && self.subresource == "log")
+    }
+}
+
+fn lower_case(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "options",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(method: Method, uri: &str) -> [String; 7] {
+        let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+        let info = RequestInfo::new(&method, path, &Query::parse(Some(query)));
+        [
+            info.verb.to_owned(),
+            info.group,
+            info.version,
+            info.namespace,
+            info.resource,
+            info.name,
+            info.subresource,
+        ]
+    }
+
+    #[test]
+    fn paths_are_read_as_kubernetes_reads_them() {
+        let t = "/apis/commonage.dev/v1/namespaces/default/tasks";
+        for (method, uri, expected) in [
+            (Method::GET, t.to_owned(), "list commonage.dev v1 default tasks  "),
+            (Method::GET, format!("{t}?watch=1"), "watch commonage.dev v1 default tasks  "),
+            (Method::GET, format!("{t}/a"), "get commonage.dev v1 default tasks a "),
+            (
+                Method::GET,
+                format!("{t}?&watch=true&fieldSelector=metadata.name%3Da"),
+                "watch commonage.dev v1 default tasks a ",
+            ),
+            (Method::PUT, format!("{t}/a/status"), "update commonage.dev v1 default tasks a status"),
+            (Method::DELETE, t.to_owned(), "deletecollection commonage.dev v1 default tasks  "),
+            (Method::DELETE, format!("{t}/a"), "delete commonage.dev v1 default tasks a "),
+            (Method::POST, format!("{t}/"), "create commonage.dev v1 default tasks  "),
+            (Method::GET, "/api/v1/namespaces".into(), "list  v1  namespaces  "),
+            (Method::GET, "/api/v1/namespaces/x".into(), "get  v1 x namespaces x "),
+            (
+                Method::PUT,
+                "/api/v1/namespaces/x/finalize".into(),
+                "update  v1 x namespaces x finalize",
+            ),
+            (
+                Method::PATCH,
+                "/api/v1/namespaces/x/configmaps/c".into(),
+                "patch  v1 x configmaps c ",
+            ),
+            (
+                Method::GET,
+                "/apis/commonage.dev/v1/watch/namespaces/d/tasks".into(),
+                "watch commonage.dev v1 d tasks  ",
+            ),
+            (Method::GET, "/apis/commonage.dev/v1/agents".into(), "list commonage.dev v1  agents  "),
+        ] {
+            assert_eq!(read(method, &uri).join(" "), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn the_rest_is_no_resource() {
+        for path in ["/", "/api", "/apis/commonage.dev/v1/", "/version/", "/api/v1"] {
+            let info = RequestInfo::new(&Method::GET, path, &Query::default());
+            assert!(!info.is_resource, "{path}");
+            assert_eq!(info.path, format!("/{}", path.trim_matches('/')));
+        }
+    }
+}
