@@ -2,6 +2,20 @@
 //!
 //! Owns keys, revisions, group commit and compaction. Its only caller is the API server. It must
 //! never interpret a value: to the store an object is a key and some bytes.
+//!
+//! Three engines keep the one contract of [`Store`]: [`etcd::EtcdStore`], the embedded
+//! [`embedded::EmbeddedStore`], and [`memory::MemoryStore`], the model that tests measure the others
+//! by. `tests/contract.rs` is that contract, run against all three.
+
+#![forbid(unsafe_code)]
+
+mod check;
+pub mod embedded;
+pub mod memory;
+
+pub use check::{
+    COMPARES_PER_WRITE_MAX, KEY_BYTES_MAX, OPS_PER_WRITE_MAX, WRITE_BYTES_MAX, write_bytes,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -48,9 +62,14 @@ pub enum Compare {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    Put { key: Bytes, value: Bytes },
+    Put {
+        key: Bytes,
+        value: Bytes,
+    },
     /// Deleting an absent key is no change and produces no event.
-    Delete { key: Bytes },
+    Delete {
+        key: Bytes,
+    },
 }
 
 /// All of `ops` or nothing, if and only if every compare holds at that point of the log.
@@ -62,6 +81,9 @@ pub struct GuardedWrite {
 }
 
 /// A guarded write that landed. `versions[i]` is the version of `ops[i]`.
+///
+/// A delete that found nothing has no change of its own: its version only says up to where it
+/// looked. If nothing at all was written, `revision` is the one at which the compares held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
     pub revision: Revision,
@@ -85,6 +107,9 @@ pub struct Change {
 }
 
 /// All changes of one revision, in order: never split, never merged with another revision's.
+///
+/// `changes` is empty when the revision was spent on keys that are not ours (an etcd shared with
+/// others); it still says how far the log is. Indexes grow within a batch but may have gaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     pub revision: Revision,

@@ -1,0 +1,323 @@
+//! The log on disk with its index: what the committer writes, and readers and tails read.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use super::EmbeddedOptions;
+use super::index::Index;
+use super::record;
+use crate::{Batch, Change, Entry, Revision, StoreError, Version};
+
+/// Grows when the shape of the records does.
+const FORMAT: &[u8] = b"1";
+const FORMAT_KEY: &str = "format";
+const COMPACTED_KEY: &str = "compacted";
+
+pub(super) struct Log {
+    database: Database,
+    changes: Keyspace,
+    about: Keyspace,
+    index: RwLock<Index>,
+    recent: Mutex<Recent>,
+    /// The oldest revision that can be read.
+    compacted: AtomicU64,
+    published: watch::Receiver<Revision>,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log")
+            .field("newest", &self.newest())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The newest batches, for tails that keep up.
+#[derive(Debug)]
+struct Recent {
+    batches: VecDeque<Batch>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Recent {
+    fn push(&mut self, batch: Batch) {
+        self.bytes += batch_bytes(&batch);
+        self.batches.push_back(batch);
+        while self.bytes > self.bytes_max && self.batches.len() > 1 {
+            let Some(oldest) = self.batches.pop_front() else {
+                break;
+            };
+            self.bytes -= batch_bytes(&oldest);
+        }
+    }
+}
+
+fn batch_bytes(batch: &Batch) -> usize {
+    /// The structures around a change, in bytes.
+    const OVERHEAD_BYTES: usize = 128;
+    let bytes = |change: &Change| {
+        change.key.len() + change.value.as_ref().map_or(0, |value| value.len()) + OVERHEAD_BYTES
+    };
+    batch.changes.iter().map(bytes).sum()
+}
+
+pub(super) fn broken(what: &str, error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(format!("{what}: {error}"))
+}
+
+impl Log {
+    /// The sender publishes the newest revision; dropping it ends all tails.
+    pub(super) fn open(
+        dir: &Path,
+        options: &EmbeddedOptions,
+    ) -> Result<(Log, watch::Sender<Revision>), StoreError> {
+        let builder = Database::builder(dir).cache_size(options.cache_bytes);
+        let database = builder.open().map_err(|error| match error {
+            fjall::Error::Locked => StoreError::Unavailable(format!(
+                "{} is open in another process; one directory can serve only one",
+                dir.display()
+            )),
+            error => broken(&format!("cannot open {}", dir.display()), error),
+        })?;
+        let keyspace = |name: &str| {
+            let keyspace = database.keyspace(name, KeyspaceCreateOptions::default);
+            keyspace.map_err(|error| broken("cannot open a keyspace", error))
+        };
+        let (changes, about) = (keyspace("log")?, keyspace("about")?);
+        let compacted = read_about(&database, &about)?;
+        let (index, newest) = read_index(&changes)?;
+        let newest = newest.max(compacted);
+        let published = watch::Sender::new(newest);
+        let log = Log {
+            database,
+            changes,
+            about,
+            index: RwLock::new(index),
+            recent: Mutex::new(Recent {
+                batches: VecDeque::new(),
+                bytes: 0,
+                bytes_max: options.recent_bytes,
+            }),
+            compacted: AtomicU64::new(compacted.0),
+            published: published.subscribe(),
+        };
+        Ok((log, published))
+    }
+
+    pub(super) fn newest(&self) -> Revision {
+        *self.published.borrow()
+    }
+
+    pub(super) fn published(&self) -> watch::Receiver<Revision> {
+        self.published.clone()
+    }
+
+    pub(super) fn compacted(&self) -> Revision {
+        Revision(self.compacted.load(Ordering::Acquire))
+    }
+
+    pub(super) fn index(&self) -> &RwLock<Index> {
+        &self.index
+    }
+
+    /// The key and value of a version; `None` if it has been compacted away.
+    pub(super) fn entry(&self, version: Version) -> Result<Option<Entry>, StoreError> {
+        let read = self.changes.get(record::position(version));
+        let Some(bytes) = read.map_err(|error| broken("cannot read the log", error))? else {
+            return Ok(None);
+        };
+        let change = record::decode(version, bytes.into())
+            .map_err(|error| broken("cannot read the log", error))?;
+        Ok(change.value.map(|value| Entry {
+            key: change.key,
+            value,
+            version,
+        }))
+    }
+
+    /// A version that the index knows is not in the log. That is so only while it is being
+    /// compacted away, so that by now more is compacted than `before`.
+    pub(super) fn check_still_readable(
+        &self,
+        before: Revision,
+        missing: Version,
+    ) -> Result<(), StoreError> {
+        if self.compacted() > before {
+            return Ok(());
+        }
+        Err(broken(
+            "the log is damaged",
+            format!("version {} is missing", missing.0),
+        ))
+    }
+
+    /// Makes `batches` durable, all or nothing.
+    pub(super) fn write(&self, batches: &[Batch]) -> Result<(), fjall::Error> {
+        let mut durable = self
+            .database
+            .batch()
+            .durability(Some(PersistMode::SyncData));
+        for change in batches.iter().flat_map(|batch| &batch.changes) {
+            durable.insert(
+                &self.changes,
+                record::position(change.version),
+                record::encode(change),
+            );
+        }
+        durable.commit()
+    }
+
+    /// Lets readers and tails see what has been written.
+    pub(super) fn show(&self, batches: Vec<Batch>) {
+        {
+            let mut index = self.index.write();
+            batches
+                .iter()
+                .flat_map(|batch| &batch.changes)
+                .for_each(|change| index.apply(change));
+        }
+        let mut recent = self.recent.lock();
+        batches.into_iter().for_each(|batch| recent.push(batch));
+    }
+
+    /// From here on no revision before `oldest` can be read, even after a restart.
+    pub(super) fn set_compacted(&self, oldest: Revision) -> Result<(), fjall::Error> {
+        let mut durable = self
+            .database
+            .batch()
+            .durability(Some(PersistMode::SyncData));
+        durable.insert(&self.about, COMPACTED_KEY, oldest.0.to_be_bytes());
+        durable.commit()?;
+        self.compacted.store(oldest.0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Removes up to `limit` changes that nobody can read any more, and says how many. They come
+    /// back to the list when the process dies before this is durable.
+    pub(super) fn forget(&self, limit: usize) -> Result<usize, fjall::Error> {
+        let forgotten = self.index.write().forget(self.compacted(), limit);
+        let mut removal = self.database.batch();
+        for version in &forgotten {
+            removal.remove(&self.changes, record::position(*version));
+        }
+        removal.commit()?;
+        Ok(forgotten.len())
+    }
+
+    /// Up to `limit` batches that follow `position`, if they are all still in memory.
+    pub(super) fn recent_after(&self, position: Revision, limit: usize) -> Option<Vec<Batch>> {
+        let recent = self.recent.lock();
+        let first = recent.batches.front()?.revision.0;
+        // Every revision has exactly one batch, so the place of a batch can be counted.
+        let skip = usize::try_from((position.0 + 1).checked_sub(first)?).ok()?;
+        Some(
+            recent
+                .batches
+                .iter()
+                .skip(skip)
+                .take(limit)
+                .cloned()
+                .collect(),
+        )
+    }
+
+    /// Up to `limit` batches that follow `position`, from the disk.
+    pub(super) fn read_after(
+        &self,
+        position: Revision,
+        limit: usize,
+    ) -> Result<Vec<Batch>, StoreError> {
+        let from = record::position(Version::new(Revision(position.0 + 1), 0));
+        let to = record::position(Version::new(Revision(self.newest().0 + 1), 0));
+        let mut batches: Vec<Batch> = Vec::new();
+        for change in self.changes.range(from..to) {
+            let change = read_change(change)?;
+            let revision = change.version.revision();
+            if batches
+                .last()
+                .is_none_or(|batch| batch.revision != revision)
+            {
+                if batches.len() == limit {
+                    break;
+                }
+                batches.push(Batch {
+                    revision,
+                    changes: Vec::new(),
+                });
+            }
+            let batch = batches
+                .last_mut()
+                .expect("one was pushed if there was none");
+            batch.changes.push(change);
+        }
+        // Checked last: what was removed while we read was not readable any more by then.
+        let oldest = self.compacted();
+        if position < oldest {
+            return Err(StoreError::Compacted {
+                asked: position,
+                oldest,
+            });
+        }
+        Ok(batches)
+    }
+}
+
+fn read_change(guard: fjall::Guard) -> Result<Change, StoreError> {
+    let (position, bytes) = guard
+        .into_inner()
+        .map_err(|error| broken("cannot read the log", error))?;
+    let version = record::version_at(&position)
+        .ok_or_else(|| broken("the log is damaged", "a position is not a version"))?;
+    record::decode(version, bytes.into()).map_err(|error| broken("cannot read the log", error))
+}
+
+/// Checks the format, or writes it down in a new log; returns the oldest readable revision.
+fn read_about(database: &Database, about: &Keyspace) -> Result<Revision, StoreError> {
+    let get = |key| {
+        about
+            .get(key)
+            .map_err(|error| broken("cannot read about the log", error))
+    };
+    match get(FORMAT_KEY)? {
+        Some(format) if &*format == FORMAT => {}
+        Some(format) => {
+            let found = format.escape_ascii();
+            return Err(broken(
+                "cannot read the log",
+                format!("it is in format {found}, not 1"),
+            ));
+        }
+        None => {
+            let mut first = database.batch().durability(Some(PersistMode::SyncAll));
+            first.insert(about, FORMAT_KEY, FORMAT);
+            first
+                .commit()
+                .map_err(|error| broken("cannot begin a log", error))?;
+        }
+    }
+    let Some(compacted) = get(COMPACTED_KEY)? else {
+        return Ok(Revision(0));
+    };
+    let damaged = |_| broken("cannot read the log", "how far it is compacted is damaged");
+    Ok(Revision(u64::from_be_bytes(
+        (&*compacted).try_into().map_err(damaged)?,
+    )))
+}
+
+/// Reads the whole log once: about a second for a gigabyte.
+fn read_index(changes: &Keyspace) -> Result<(Index, Revision), StoreError> {
+    let mut index = Index::default();
+    let mut newest = Revision(0);
+    for change in changes.iter() {
+        let change = read_change(change)?;
+        newest = change.version.revision();
+        index.apply(&change);
+    }
+    Ok((index, newest))
+}

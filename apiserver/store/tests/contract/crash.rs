@@ -1,0 +1,1 @@
+//! What kill -9 must not take away: nothing that was acknowledged.

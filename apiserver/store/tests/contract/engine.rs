@@ -1,0 +1,55 @@
+//! The engines that the contract is run against.
+
+use std::sync::Arc;
+
+use commonage_store::Store;
+use commonage_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use commonage_store::memory::MemoryStore;
+
+/// A fresh, empty store, and what must live as long as it does. Fields are dropped in order: first
+/// the store, then what it stands on.
+pub struct Engine {
+    pub store: Arc<dyn Store>,
+    _ground: Option<Box<dyn Send>>,
+}
+
+pub async fn memory() -> Engine {
+    Engine {
+        store: Arc::new(MemoryStore::new()),
+        _ground: None,
+    }
+}
+
+pub async fn embedded() -> Engine {
+    let dir = tempfile::tempdir().unwrap();
+    // Hardly any memory for tails, so that they read the log too.
+    let options = EmbeddedOptions {
+        recent_bytes: 4_096,
+        ..EmbeddedOptions::default()
+    };
+    let store = EmbeddedStore::open(dir.path(), options).unwrap();
+    Engine {
+        store: Arc::new(store),
+        _ground: Some(Box::new(dir)),
+    }
+}
+
+/// Makes a test of each named function for every engine.
+macro_rules! for_every_engine {
+    ($($test:ident),* $(,)?) => {
+        $crate::engine::for_every_engine!(@ memory $($test),*);
+        $crate::engine::for_every_engine!(@ embedded $($test),*);
+    };
+    (@ $engine:ident $($test:ident),*) => {
+        mod $engine {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let engine = $crate::engine::$engine().await;
+                    super::$test(engine.store.clone()).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use for_every_engine;

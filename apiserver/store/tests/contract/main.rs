@@ -1,0 +1,15 @@
+//! The contract of the store, run against every engine.
+//!
+//! Each test is a function of a store; `for_every_engine!` makes one test of it per engine. etcd is
+//! a real one, started for each test and killed after it.
+
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod engine;
+mod history;
+mod model;
+mod reads;
+mod tails;
+mod words;
+mod writes;

@@ -1,0 +1,1 @@
+//! The engines against the model: whatever is done to both, both answer the same.
