@@ -4,152 +4,242 @@
 //! crate. It owns the order of a write (decode, prune, default, strategy, validate, compare,
 //! commit, wait until published) and never looks at a socket or a header.
 
+mod commit;
+mod create;
+mod delete;
+mod namespaces;
 mod options;
+mod page;
+mod read;
+#[cfg(test)]
+mod tests;
+mod update;
 
 pub use options::{
-    DeleteOptions, Deleted, FieldValidation, List, ListOptions, PatchKind, Propagation, UserInfo,
-    VersionMatch, WatchOptions, WriteOptions, Written,
+    DeleteOptions, Deleted, FieldValidation, List, ListOptions, PatchKind, Propagation, VersionMatch, WatchOptions,
+    WriteOptions, Written,
 };
 
-pub use crate::cache::{Chunk, EventKind, Watch, WatchEvent};
+pub use crate::cache::{Chunk, EventKind, Watch, WatchCounters, WatchEvent};
 
+pub(crate) use commit::{CommitError, encode, is_deleting, take_version};
+pub(crate) use create::Prepared;
+pub(crate) use delete::mark;
+pub(crate) use update::{Attempt, Target};
+
+use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use commonage_store::Store;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::object::Object;
+use crate::cache::Cache;
+use crate::kinds;
 use crate::resource::{ResourceDef, Scheme};
 use crate::status::ApiError;
+use crate::strategy::{Plain, Strategy, SubresourceRequest};
+use update::Edit;
 
 /// Everything between a decoded request and the store. Share it behind an `Arc`.
-pub struct Engine {}
+pub struct Engine {
+    store: Arc<dyn Store>,
+    cache: Arc<Cache>,
+    scheme: Arc<Scheme>,
+    /// By group and plural name.
+    strategies: HashMap<(String, String), Arc<dyn Strategy>>,
+    plain: Arc<dyn Strategy>,
+    /// The definition of Namespace; absent only in tests of other kinds.
+    namespaces: Option<Arc<ResourceDef>>,
+    /// Writes that run, and the background work: they outlive the requests that began them.
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
 
 impl Engine {
     /// Loads the cache, makes the namespaces that always exist, and starts the background work
     /// (tail, namespace removal), which ends when `shutdown` is cancelled.
+    ///
+    /// # Errors
+    /// The store can't be read or written.
     pub async fn start(
-        _store: Arc<dyn commonage_store::Store>,
-        _scheme: Arc<Scheme>,
-        _shutdown: tokio_util::sync::CancellationToken,
+        store: Arc<dyn Store>,
+        scheme: Arc<Scheme>,
+        shutdown: CancellationToken,
     ) -> anyhow::Result<Arc<Engine>> {
-        todo!()
+        let (cache, feed) = Cache::start(&scheme, store.clone(), shutdown.clone()).await?;
+        let engine = Arc::new(Engine {
+            store,
+            cache,
+            namespaces: scheme.by_kind("", "Namespace").cloned(),
+            strategies: kinds::strategies(),
+            plain: Arc::new(Plain),
+            scheme,
+            tasks: TaskTracker::new(),
+            shutdown: shutdown.clone(),
+        });
+        engine.tasks.spawn(watch_over(feed, shutdown));
+        engine.make_system_namespaces().await?;
+        engine.tasks.spawn(engine.clone().remove_namespaces());
+        Ok(engine)
+    }
+
+    /// Returns when all writes that had begun and the background work have ended. Call it after
+    /// cancelling the token that the engine was started with, and after the last request.
+    pub async fn stopped(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     pub fn scheme(&self) -> &Arc<Scheme> {
-        todo!()
+        &self.scheme
     }
 
-    /// False while the cache is being (re)built: for `/readyz`.
+    /// False while the cache is being (re)built, and when it has stopped: for `/readyz`.
     pub fn ready(&self) -> bool {
-        todo!()
+        self.cache.ready() && !self.shutdown.is_cancelled()
     }
 
-    /// `version`: `None` is a consistent read, `Some(0)` any, `Some(n)` not older than n.
-    pub async fn get(
-        &self,
-        _def: &ResourceDef,
-        _namespace: &str,
-        _name: &str,
-        _version: Option<u64>,
-    ) -> Result<Arc<Object>, ApiError> {
-        todo!()
+    /// For metrics.
+    pub fn watch_counters(&self) -> &WatchCounters {
+        self.cache.counters()
     }
 
-    /// `namespace`: `None` is all namespaces (and what cluster-scoped kinds use).
-    pub async fn list(
-        &self,
-        _def: &ResourceDef,
-        _namespace: Option<&str>,
-        _options: ListOptions,
-    ) -> Result<List, ApiError> {
-        todo!()
+    /// Objects per kind (group resource), for metrics.
+    pub fn object_counts(&self) -> Vec<(String, usize)> {
+        self.cache.resources().map(|resource| (resource.def().group_resource(), resource.len())).collect()
     }
 
-    /// Errors that come before the stream are answered as a Status; a version that is too old is
-    /// an ERROR event in the stream, as Kubernetes does it.
-    pub async fn watch(
-        &self,
-        _def: &ResourceDef,
-        _namespace: Option<&str>,
-        _options: WatchOptions,
-    ) -> Result<Watch, ApiError> {
-        todo!()
+    pub(crate) fn strategy(&self, def: &ResourceDef) -> &Arc<dyn Strategy> {
+        // One lookup per write; the key's allocations do not show beside a parse.
+        self.strategies.get(&(def.group.clone(), def.plural.clone())).unwrap_or(&self.plain)
     }
 
     /// `namespace` is empty for cluster-scoped kinds, here and below.
     pub async fn create(
         self: &Arc<Self>,
-        _def: &Arc<ResourceDef>,
-        _namespace: &str,
-        _body: Value,
-        _options: WriteOptions,
+        def: &Arc<ResourceDef>,
+        namespace: &str,
+        body: Value,
+        options: WriteOptions,
     ) -> Result<Written, ApiError> {
-        todo!()
+        let (engine, def, namespace) = (self.clone(), def.clone(), namespace.to_owned());
+        self.detached(engine.create_now(def, namespace, body, options)).await
     }
 
     /// PUT of the object or of a subresource (`status`, `finalize`).
     pub async fn update(
         self: &Arc<Self>,
-        _def: &Arc<ResourceDef>,
-        _namespace: &str,
-        _name: &str,
-        _subresource: Option<&str>,
-        _body: Value,
-        _options: WriteOptions,
+        def: &Arc<ResourceDef>,
+        namespace: &str,
+        name: &str,
+        subresource: Option<&str>,
+        body: Value,
+        options: WriteOptions,
     ) -> Result<Written, ApiError> {
-        todo!()
+        let target = Target::new(def, namespace, name, subresource);
+        self.detached(self.clone().edit_now(target, Edit::Replace(body), options)).await
     }
 
     /// `body` is JSON.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments)] // each is one part of the request line
     pub async fn patch(
         self: &Arc<Self>,
-        _def: &Arc<ResourceDef>,
-        _namespace: &str,
-        _name: &str,
-        _subresource: Option<&str>,
-        _kind: PatchKind,
-        _body: Bytes,
-        _options: WriteOptions,
+        def: &Arc<ResourceDef>,
+        namespace: &str,
+        name: &str,
+        subresource: Option<&str>,
+        kind: PatchKind,
+        body: Bytes,
+        options: WriteOptions,
     ) -> Result<Written, ApiError> {
-        todo!()
+        let target = Target::new(def, namespace, name, subresource);
+        self.detached(self.clone().edit_now(target, Edit::Patch { kind, body }, options)).await
     }
 
     pub async fn delete(
         self: &Arc<Self>,
-        _def: &Arc<ResourceDef>,
-        _namespace: &str,
-        _name: &str,
-        _delete: DeleteOptions,
-        _options: WriteOptions,
+        def: &Arc<ResourceDef>,
+        namespace: &str,
+        name: &str,
+        delete: DeleteOptions,
+        options: WriteOptions,
     ) -> Result<Deleted, ApiError> {
-        todo!()
+        let target = Target::new(def, namespace, name, None);
+        self.detached(self.clone().delete_now(target, delete, options)).await
     }
 
     /// Returns what was deleted or marked, as it was or became.
     pub async fn delete_collection(
         self: &Arc<Self>,
-        _def: &Arc<ResourceDef>,
-        _namespace: Option<&str>,
-        _list: ListOptions,
-        _delete: DeleteOptions,
-        _options: WriteOptions,
+        def: &Arc<ResourceDef>,
+        namespace: Option<&str>,
+        list: ListOptions,
+        delete: DeleteOptions,
+        options: WriteOptions,
     ) -> Result<List, ApiError> {
-        todo!()
+        let (engine, def, namespace) = (self.clone(), def.clone(), namespace.map(str::to_owned));
+        self.detached(engine.delete_collection_now(def, namespace, list, delete, options)).await
     }
 
     /// POST on a subresource of one object: `offers/accept`, `offers/decline`, `tasks/binding`.
     /// The answer is the HTTP status and the JSON body. 404 for a subresource that the kind has not.
     pub async fn post_subresource(
         self: &Arc<Self>,
-        _def: &Arc<ResourceDef>,
-        _namespace: &str,
-        _name: &str,
-        _subresource: &str,
-        _body: Value,
-        _options: WriteOptions,
+        def: &Arc<ResourceDef>,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        body: Value,
+        options: WriteOptions,
     ) -> Result<(u16, Bytes), ApiError> {
-        todo!()
+        let request = SubresourceRequest {
+            def: def.clone(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: subresource.to_owned(),
+            body,
+            options,
+        };
+        let (engine, strategy) = (self.clone(), self.strategy(def).clone());
+        let answer = async move {
+            let answer = strategy.post(&engine, &request).await;
+            answer.unwrap_or_else(|| Err(ApiError::not_found(&request.def, &request.name)))
+        };
+        self.detached(answer).await
+    }
+
+    /// A write goes on when the client that asked for it is gone: half of one is never seen.
+    async fn detached<T: Send + 'static>(
+        &self,
+        write: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.tasks.spawn(write).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a write panicked");
+            Err(ApiError::internal("the server failed while it handled the request"))
+        })
+    }
+}
+
+impl Target {
+    pub(crate) fn new(def: &Arc<ResourceDef>, namespace: &str, name: &str, subresource: Option<&str>) -> Target {
+        Target {
+            def: def.clone(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: subresource.map(str::to_owned),
+        }
+    }
+}
+
+/// Without the feed the cache is blind: its death must not go unseen, so it takes the engine along
+/// (`ready` turns false, requests in flight end, the process's owner sees the token).
+async fn watch_over(feed: tokio::task::JoinHandle<()>, shutdown: CancellationToken) {
+    if let Err(error) = feed.await {
+        tracing::error!(%error, "the task that follows the store died; shutting down");
+        shutdown.cancel();
     }
 }

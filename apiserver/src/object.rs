@@ -4,20 +4,33 @@
 //! An [`Object`] never changes; a new version is a new one. Nothing here parses `spec` or `status`
 //! into a tree: the body is raw JSON with `metadata.resourceVersion` spliced in once.
 
-use bytes::Bytes;
+mod decode;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
 use commonage_store::Version;
+use serde_json::Value;
+
+pub(crate) use decode::Fields;
+
+use crate::cache::EventKind;
 
 /// A version of an object. Shared behind an `Arc` by the cache, snapshots, the event log, watchers.
 #[derive(Debug)]
 pub struct Object {
     /// `namespace/name`; `/name` for cluster-scoped kinds. Orders like the store's keys do.
-    path: Box<str>,
+    path: Arc<str>,
     namespace_length: usize,
     pub uid: Box<str>,
     /// Zero for the answer of a dry run, which has no version.
     pub version: Version,
     /// The whole object as JSON, `metadata.resourceVersion` included.
     pub body: Bytes,
+    /// Where `resourceVersion` is spliced into the body: just after `"metadata":{`.
+    splice_at: usize,
     /// Sorted by key.
     pub labels: Box<[(Box<str>, Box<str>)]>,
     /// Values of the definition's selectable fields, in its order; `None` where absent.
@@ -25,6 +38,21 @@ pub struct Object {
     /// `metadata.deletionTimestamp` is set.
     pub deleting: bool,
 }
+
+/// A stored value that is not an object of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("the value is not JSON")]
+    Json(#[from] serde_json::Error),
+    #[error("the value has no metadata before its spec")]
+    NoMetadata,
+}
+
+/// What every stored value has, in this order, before anything else: so the place to splice is
+/// found without parsing.
+const METADATA_OPEN: &[u8] = b"\"metadata\":{";
+const VERSION_OPEN: &[u8] = b"\"resourceVersion\":\"";
+const VERSION_CLOSE: &[u8] = b"\",";
 
 impl Object {
     /// Empty for cluster-scoped kinds.
@@ -41,8 +69,140 @@ impl Object {
         &self.path
     }
 
+    pub(crate) fn shared_path(&self) -> Arc<str> {
+        self.path.clone()
+    }
+
     pub fn label(&self, key: &str) -> Option<&str> {
         let at = self.labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
         Some(&self.labels[at].1)
     }
+
+    /// The body as a tree, for whoever changes or renders it.
+    pub fn to_value(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("the cache holds only bodies that parsed")
+    }
+
+    /// From a stored value; returns the watch line of `kind` too, whose bytes the body shares.
+    pub(crate) fn decode(
+        fields: &Fields,
+        path: &str,
+        value: &[u8],
+        version: Version,
+        kind: EventKind,
+    ) -> Result<(Object, Bytes), DecodeError> {
+        let light = fields.extract(value)?;
+        let splice_at = METADATA_OPEN.len()
+            + value
+                .windows(METADATA_OPEN.len())
+                .position(|window| window == METADATA_OPEN)
+                .ok_or(DecodeError::NoMetadata)?;
+        let (line, body) = frame(kind, &value[..splice_at], version, &value[splice_at..]);
+        let object = Object {
+            path: Arc::from(path),
+            namespace_length: path.find('/').unwrap_or(0),
+            uid: light.uid,
+            version,
+            body,
+            splice_at,
+            labels: light.labels,
+            fields: light.fields,
+            deleting: light.deleting,
+        };
+        Ok((object, line))
+    }
+
+    /// This content under another version, and its watch line: what the last event of a deleted
+    /// object says, and the first or last of one that enters or leaves a selection.
+    pub(crate) fn at_version(&self, version: Version, kind: EventKind) -> (Object, Bytes) {
+        let (before, after) = self.around_version();
+        let (line, body) = frame(kind, before, version, after);
+        let object = Object {
+            path: self.path.clone(),
+            namespace_length: self.namespace_length,
+            uid: self.uid.clone(),
+            version,
+            body,
+            splice_at: self.splice_at,
+            labels: self.labels.clone(),
+            fields: self.fields.clone(),
+            deleting: self.deleting,
+        };
+        (object, line)
+    }
+
+    /// The watch line of `kind` for this very version.
+    pub(crate) fn line(&self, kind: EventKind) -> Bytes {
+        let (before, after) = self.around_version();
+        frame(kind, before, self.version, after).0
+    }
+
+    /// The body before and after the spliced version.
+    fn around_version(&self) -> (&[u8], &[u8]) {
+        let spliced = match self.version {
+            Version(0) => 0,
+            Version(version) => VERSION_OPEN.len() + decimal_digits(version) + VERSION_CLOSE.len(),
+        };
+        (&self.body[..self.splice_at], &self.body[self.splice_at + spliced..])
+    }
+}
+
+/// The watch line, and the object's JSON inside it as a slice of the same buffer.
+fn frame(kind: EventKind, before: &[u8], version: Version, after: &[u8]) -> (Bytes, Bytes) {
+    const OVERHEAD: usize = 24 + 8 + VERSION_OPEN.len() + 20 + VERSION_CLOSE.len();
+    let mut line = BytesMut::with_capacity(before.len() + after.len() + OVERHEAD);
+    kind.open(&mut line);
+    let start = line.len();
+    line.put_slice(before);
+    if version.0 != 0 {
+        line.put_slice(VERSION_OPEN);
+        put_decimal(&mut line, version.0);
+        line.put_slice(VERSION_CLOSE);
+    }
+    line.put_slice(after);
+    let end = line.len();
+    line.put_slice(b"}\n");
+    let line = line.freeze();
+    let body = line.slice(start..end);
+    (line, body)
+}
+
+fn decimal_digits(number: u64) -> usize {
+    number.checked_ilog10().map_or(1, |digits| digits as usize + 1)
+}
+
+fn put_decimal(out: &mut BytesMut, number: u64) {
+    let mut digits = [b'0'; 20];
+    let (mut rest, mut at) = (number, digits.len());
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.put_slice(&digits[at..]);
+}
+
+/// The stored form of an object: apiVersion, kind and metadata first, then the rest in order.
+/// `metadata.resourceVersion` must be gone by now: the store's version is the only truth.
+pub(crate) fn encode(object: &Value) -> Bytes {
+    let mut out = Vec::with_capacity(1024);
+    let empty = serde_json::Map::new();
+    let members = object.as_object().unwrap_or(&empty);
+    let first = ["apiVersion", "kind", "metadata"];
+    let head = first.iter().filter_map(|key| members.get(*key).map(|value| (*key, value)));
+    let rest = members.iter().map(|(key, value)| (key.as_str(), value)).filter(|(key, _)| !first.contains(key));
+    out.push(b'{');
+    for (place, (key, value)) in head.chain(rest).enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        serde_json::to_writer(&mut out, key).expect("a string serializes into memory");
+        out.push(b':');
+        serde_json::to_writer(&mut out, value).expect("a JSON tree serializes into memory");
+    }
+    out.push(b'}');
+    Bytes::from(out)
 }

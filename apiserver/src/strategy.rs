@@ -1,1 +1,110 @@
-//! To be written.
+//! What a kind may add to the generic way of a write.
+//!
+//! A strategy changes the object in memory and says no; it never writes by itself, except in the
+//! subresources that are its own. Most kinds need none.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::auth::UserInfo;
+use crate::engine::{Engine, WriteOptions, Written};
+use crate::resource::ResourceDef;
+use crate::status::{ApiError, Cause};
+
+/// What a strategy knows about the request besides the object.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    pub engine: &'a Engine,
+    pub def: &'a Arc<ResourceDef>,
+    /// Empty for cluster-scoped kinds.
+    pub namespace: &'a str,
+    pub user: &'a UserInfo,
+    pub now: Timestamp,
+}
+
+/// An object that comes into being together with another.
+pub struct Companion {
+    pub def: Arc<ResourceDef>,
+    pub namespace: String,
+    pub body: Value,
+}
+
+/// A request to a subresource of one object.
+pub struct SubresourceRequest {
+    pub def: Arc<ResourceDef>,
+    pub namespace: String,
+    pub name: String,
+    pub subresource: String,
+    pub body: Value,
+    pub options: WriteOptions,
+}
+
+/// The rules of one kind. The object has been pruned and defaulted by its schema before any of
+/// these, and its metadata is in order.
+#[async_trait]
+pub trait Strategy: Send + Sync {
+    fn prepare_create(&self, _cx: Context<'_>, _object: &mut Value) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// `old` has no resourceVersion. With a subresource, everything that it may not change has
+    /// been put back already.
+    fn prepare_update(
+        &self,
+        _cx: Context<'_>,
+        _subresource: Option<&str>,
+        _old: &Value,
+        _new: &mut Value,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    fn validate(&self, _object: &Value, _old: Option<&Value>) -> Vec<Cause> {
+        Vec::new()
+    }
+
+    /// Whether a DELETE is legal at all.
+    fn may_delete(&self, _cx: Context<'_>, _object: &Value) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// The object is about to be marked for deletion: finalizers hold it.
+    fn prepare_delete(&self, _cx: Context<'_>, _object: &mut Value) {}
+
+    /// Something besides `metadata.finalizers` keeps a deleted object.
+    fn is_held(&self, _object: &Value) -> bool {
+        false
+    }
+
+    /// Objects to create in the same write.
+    fn companions(&self, _cx: Context<'_>, _object: &Value) -> Vec<Companion> {
+        Vec::new()
+    }
+
+    /// A create that means something else: `Some` is its whole answer. `object` has no status, its
+    /// metadata is in order.
+    async fn create_otherwise(
+        &self,
+        _engine: &Arc<Engine>,
+        _def: &Arc<ResourceDef>,
+        _namespace: &str,
+        _object: &Value,
+        _options: &WriteOptions,
+    ) -> Option<Result<Written, ApiError>> {
+        None
+    }
+
+    /// POST on a subresource; `None` when the kind has no such one.
+    async fn post(&self, _engine: &Arc<Engine>, _request: &SubresourceRequest) -> Option<Result<(u16, Bytes), ApiError>> {
+        None
+    }
+}
+
+/// A kind without rules of its own.
+pub struct Plain;
+
+impl Strategy for Plain {}

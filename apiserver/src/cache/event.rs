@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use commonage_store::Version;
+use serde_json::json;
 
 use crate::object::Object;
+use crate::resource::ResourceDef;
+use crate::status::ApiError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
@@ -27,6 +30,18 @@ impl EventKind {
             EventKind::Error => "ERROR",
         }
     }
+
+    /// Writes what comes before the object in a watch line.
+    pub(crate) fn open(self, line: &mut BytesMut) {
+        line.put_slice(b"{\"type\":\"");
+        line.put_slice(self.as_str().as_bytes());
+        line.put_slice(b"\",\"object\":");
+    }
+
+    /// Length of what [`EventKind::open`] writes.
+    fn open_length(self) -> usize {
+        "{\"type\":\"".len() + self.as_str().len() + "\",\"object\":".len()
+    }
 }
 
 /// One event as one watcher sees it.
@@ -36,16 +51,42 @@ pub struct WatchEvent {
     pub version: Version,
     /// `None` for bookmarks and errors.
     pub object: Option<Arc<Object>>,
-    /// `{"type":"…","object":{…}}` and a newline. The object's JSON is `bytes[object_at()..len-2]`.
+    /// `{"type":"…","object":{…}}` and a newline.
     pub bytes: Bytes,
 }
 
 impl WatchEvent {
     /// The JSON inside the frame: the object, the bookmark's object, or the error's Status.
     pub fn object_json(&self) -> Bytes {
-        // `{"type":"` KIND `","object":` … `}\n`
-        let start = 9 + self.kind.as_str().len() + 11;
-        self.bytes.slice(start..self.bytes.len() - 2)
+        self.bytes.slice(self.kind.open_length()..self.bytes.len() - 2)
+    }
+
+    /// An object that exists already, for a watch that begins with the present state.
+    pub(super) fn initial(object: Arc<Object>) -> WatchEvent {
+        let bytes = object.line(EventKind::Added);
+        WatchEvent { kind: EventKind::Added, version: object.version, object: Some(object), bytes }
+    }
+
+    /// `initial_end`: everything that existed has been sent (KEP-3157's annotation).
+    pub(super) fn bookmark(def: &ResourceDef, version: Version, initial_end: bool) -> WatchEvent {
+        let mut metadata = json!({"creationTimestamp": null, "resourceVersion": version.0.to_string()});
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = json!({"kind": def.kind, "apiVersion": def.api_version(), "metadata": metadata});
+        Self::without_object(EventKind::Bookmark, version, object.to_string().as_bytes())
+    }
+
+    pub(super) fn error(error: &ApiError) -> WatchEvent {
+        Self::without_object(EventKind::Error, Version(0), &error.to_json())
+    }
+
+    fn without_object(kind: EventKind, version: Version, json: &[u8]) -> WatchEvent {
+        let mut line = BytesMut::with_capacity(kind.open_length() + json.len() + 2);
+        kind.open(&mut line);
+        line.put_slice(json);
+        line.put_slice(b"}\n");
+        WatchEvent { kind, version, object: None, bytes: line.freeze() }
     }
 }
 
@@ -57,8 +98,21 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// `None` when there is nothing in it.
+    pub(super) fn new(events: Vec<WatchEvent>) -> Option<Arc<Chunk>> {
+        if events.is_empty() {
+            return None;
+        }
+        Some(Arc::new(Chunk { events, joined: OnceLock::new() }))
+    }
+
     pub fn events(&self) -> &[WatchEvent] {
         &self.events
+    }
+
+    /// The version of the last event.
+    pub fn version(&self) -> Version {
+        self.events.last().map_or(Version(0), |event| event.version)
     }
 
     /// All lines one after the other: joined once, whoever asks first.
@@ -68,24 +122,10 @@ impl Chunk {
         }
         self.joined
             .get_or_init(|| {
-                let mut all =
-                    BytesMut::with_capacity(self.events.iter().map(|e| e.bytes.len()).sum());
-                self.events
-                    .iter()
-                    .for_each(|e| all.extend_from_slice(&e.bytes));
+                let mut all = BytesMut::with_capacity(self.events.iter().map(|e| e.bytes.len()).sum());
+                self.events.iter().for_each(|event| all.extend_from_slice(&event.bytes));
                 all.freeze()
             })
             .clone()
-    }
-}
-
-/// A running watch. Drop it to end it. Also a `Stream` of the same items.
-pub struct Watch {}
-
-impl Watch {
-    /// The next events; `None` when the watch is over (deadline, error event sent, too slow,
-    /// server going down). Cancel safe.
-    pub async fn next(&mut self) -> Option<Arc<Chunk>> {
-        todo!()
     }
 }

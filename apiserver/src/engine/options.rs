@@ -1,22 +1,13 @@
 //! What a request may ask of the engine, and what it gets: plain data.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use commonage_store::Version;
 
+use crate::auth::UserInfo;
 use crate::object::Object;
 use crate::selector::{FieldSelector, LabelSelector};
-
-/// Who asks. `auth/` makes it (re-export it from there); the engine passes it to strategies.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserInfo {
-    pub name: String,
-    pub uid: String,
-    pub groups: Vec<String>,
-    pub extra: BTreeMap<String, Vec<String>>,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionMatch {

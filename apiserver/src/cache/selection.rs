@@ -1,0 +1,68 @@
+//! What one watcher or list wants to see of a kind.
+
+use std::sync::Arc;
+
+use crate::object::{Fields, Object};
+use crate::selector::{FieldSelector, LabelSelector};
+
+/// A namespace, a label selector and a field selector, all of which an object must match.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    namespace: Option<Box<str>>,
+    labels: Option<LabelSelector>,
+    fields: Option<FieldSelector>,
+    places: Arc<Fields>,
+    /// Equal for equal selections: what one watcher sees, all with the same identity see.
+    identity: Box<str>,
+}
+
+impl Selection {
+    pub(crate) fn new(
+        places: Arc<Fields>,
+        namespace: Option<&str>,
+        labels: Option<LabelSelector>,
+        fields: Option<FieldSelector>,
+    ) -> Selection {
+        let labels = labels.filter(|selector| !selector.is_empty());
+        let fields = fields.filter(|selector| !selector.is_empty());
+        let identity = format!("{namespace:?} {labels:?} {fields:?}").into();
+        Selection { namespace: namespace.map(Box::from), labels, fields, places, identity }
+    }
+
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    pub(super) fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// It has no label or field selector.
+    pub(crate) fn is_unselective(&self) -> bool {
+        self.labels.is_none() && self.fields.is_none()
+    }
+
+    /// It sees everything of its kind.
+    pub(super) fn is_everything(&self) -> bool {
+        self.namespace.is_none() && self.is_unselective()
+    }
+
+    /// The value that a field must have, if it names one.
+    pub(crate) fn exact(&self, field: &str) -> Option<&str> {
+        self.fields.as_ref()?.exact(field)
+    }
+
+    pub(crate) fn matches(&self, object: &Object) -> bool {
+        self.namespace.as_ref().is_none_or(|namespace| **namespace == *object.namespace())
+            && self.labels.as_ref().is_none_or(|labels| labels.matches(|key| object.label(key)))
+            && self.fields.as_ref().is_none_or(|fields| fields.matches(|field| self.field(object, field)))
+    }
+
+    fn field<'o>(&self, object: &'o Object, field: &str) -> Option<&'o str> {
+        match field {
+            "metadata.name" => Some(object.name()),
+            "metadata.namespace" => Some(object.namespace()),
+            _ => object.fields[self.places.position(field)?].as_deref(),
+        }
+    }
+}

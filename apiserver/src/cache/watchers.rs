@@ -1,0 +1,287 @@
+//! Who watches a kind, indexed so that an event costs only those who may want it.
+//!
+//! Fifty thousand agents that each watch their own tasks are fifty thousand entries under the
+//! trigger field's values, one of which an event looks at.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use commonage_store::Version;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::event::Chunk;
+use super::log::LogChunk;
+use super::selection::Selection;
+use crate::object::{Fields, Object};
+
+/// Chunks that may wait for one watcher. A chunk is shared by all watchers and at most a few
+/// thousand come in a second, so this is a second or more of not reading at the highest load;
+/// whoever falls further behind is closed and resumes from the log.
+const QUEUE_CHUNKS: usize = 4096;
+
+/// Counters over all kinds, for metrics.
+#[derive(Debug, Default)]
+pub struct WatchCounters {
+    /// Watches that run now.
+    pub open: AtomicU64,
+    /// Watches that were closed because their client did not keep up.
+    pub closed_slow: AtomicU64,
+    /// Events handed to watchers.
+    pub events: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    id: u64,
+    /// It has seen everything up to here already.
+    from: Version,
+    selection: Arc<Selection>,
+    queue: mpsc::Sender<Arc<Chunk>>,
+}
+
+/// Where in the index a watcher stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    All,
+    Namespace(Box<str>),
+    Name(Box<str>),
+    Trigger(Box<str>),
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    all: Vec<Watcher>,
+    by_namespace: HashMap<Box<str>, Vec<Watcher>>,
+    by_name: HashMap<Box<str>, Vec<Watcher>>,
+    by_trigger: HashMap<Box<str>, Vec<Watcher>>,
+    last_id: u64,
+    closed: bool,
+}
+
+/// The watchers of one kind.
+#[derive(Debug)]
+pub(super) struct Watchers {
+    index: Mutex<Index>,
+    trigger: Option<Trigger>,
+    counters: Arc<WatchCounters>,
+}
+
+#[derive(Debug)]
+struct Trigger {
+    field: String,
+    position: usize,
+}
+
+/// Removes its watcher when dropped.
+#[derive(Debug)]
+pub(super) struct Registration {
+    watchers: Arc<Watchers>,
+    place: Place,
+    id: u64,
+}
+
+impl Watchers {
+    pub(super) fn new(trigger_field: Option<&str>, fields: &Fields, counters: Arc<WatchCounters>) -> Watchers {
+        let trigger = trigger_field.and_then(|field| {
+            Some(Trigger { field: field.to_owned(), position: fields.position(field)? })
+        });
+        Watchers { index: Mutex::default(), trigger, counters }
+    }
+
+    /// `begin` says from where the watcher sees events; it runs while no dispatch can, so that no
+    /// event is lost or seen twice between what it reads and the first event sent.
+    pub(super) fn register<T, E>(
+        self: &Arc<Self>,
+        selection: Arc<Selection>,
+        begin: impl FnOnce() -> Result<(T, Version), E>,
+    ) -> Result<(T, Registration, mpsc::Receiver<Arc<Chunk>>), E> {
+        let place = self.place(&selection);
+        let mut index = self.index.lock();
+        let (begun, from) = begin()?;
+        let (queue, receiver) = mpsc::channel(QUEUE_CHUNKS);
+        index.last_id += 1;
+        let id = index.last_id;
+        if !index.closed {
+            index.group(&place).push(Watcher { id, from, selection, queue });
+        }
+        drop(index);
+        self.counters.open.fetch_add(1, Ordering::Relaxed);
+        Ok((begun, Registration { watchers: self.clone(), place, id }, receiver))
+    }
+
+    fn place(&self, selection: &Selection) -> Place {
+        if let Some(name) = selection.exact("metadata.name") {
+            return Place::Name(name.into());
+        }
+        if let Some(value) = self.trigger.as_ref().and_then(|trigger| selection.exact(&trigger.field)) {
+            return Place::Trigger(value.into());
+        }
+        match selection.namespace() {
+            Some(namespace) => Place::Namespace(namespace.into()),
+            None => Place::All,
+        }
+    }
+
+    /// Hands the events to whom they concern. Never waits.
+    pub(super) fn dispatch(&self, chunk: &LogChunk) {
+        let mut index = self.index.lock();
+        let index = &mut *index;
+        let send = |group: &mut Vec<Watcher>, at: &[usize]| self.send(group, chunk, at);
+        if !index.all.is_empty() {
+            let every: Vec<usize> = (0..chunk.pasts.len()).collect();
+            send(&mut index.all, &every);
+        }
+        for_groups(&mut index.by_namespace, chunk, |object| Some(object.namespace()), send);
+        for_groups(&mut index.by_name, chunk, |object| Some(object.name()), send);
+        if let Some(trigger) = &self.trigger {
+            let value = |object: &'_ Object| object.fields[trigger.position].as_deref().unwrap_or("");
+            for_trigger(&mut index.by_trigger, chunk, value, send);
+        }
+    }
+
+    fn send(&self, group: &mut Vec<Watcher>, chunk: &LogChunk, at: &[usize]) {
+        let mut seen: Vec<(Arc<Selection>, Option<Arc<Chunk>>)> = Vec::new();
+        group.retain(|watcher| {
+            if chunk.all.version() <= watcher.from {
+                return true;
+            }
+            let shared = seen.iter().find(|(selection, _)| selection.identity() == watcher.selection.identity());
+            let due = match shared {
+                _ if chunk.all.events()[0].version <= watcher.from => select_after(watcher, chunk, at),
+                Some((_, due)) => due.clone(),
+                None => {
+                    let due = select(&watcher.selection, chunk, at);
+                    seen.push((watcher.selection.clone(), due.clone()));
+                    due
+                }
+            };
+            due.is_none_or(|due| self.offer(watcher, due))
+        });
+    }
+
+    /// False when the watcher is to go.
+    fn offer(&self, watcher: &Watcher, due: Arc<Chunk>) -> bool {
+        let events = due.events().len() as u64;
+        match watcher.queue.try_send(due) {
+            Ok(()) => {
+                self.counters.events.fetch_add(events, Ordering::Relaxed);
+                true
+            }
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.counters.closed_slow.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    }
+
+    /// Ends every watch: what is queued still arrives.
+    pub(super) fn end_all(&self) {
+        let mut index = self.index.lock();
+        index.all.clear();
+        index.by_namespace.clear();
+        index.by_name.clear();
+        index.by_trigger.clear();
+    }
+
+    /// As [`Watchers::end_all`], and those to come end at once.
+    pub(super) fn close(&self) {
+        self.index.lock().closed = true;
+        self.end_all();
+    }
+}
+
+fn select(selection: &Selection, chunk: &LogChunk, at: &[usize]) -> Option<Arc<Chunk>> {
+    if selection.is_everything() && at.len() == chunk.pasts.len() {
+        return Some(chunk.all.clone());
+    }
+    Chunk::new(at.iter().filter_map(|at| chunk.seen(*at, selection)).collect())
+}
+
+/// For the watcher that asked to begin in the middle of this chunk (or in the future).
+fn select_after(watcher: &Watcher, chunk: &LogChunk, at: &[usize]) -> Option<Arc<Chunk>> {
+    let due = at.iter().filter(|at| chunk.all.events()[**at].version > watcher.from);
+    Chunk::new(due.filter_map(|at| chunk.seen(*at, &watcher.selection)).collect())
+}
+
+/// Calls `send` once per group that has events, with their places in the chunk.
+fn for_groups<'c>(
+    groups: &mut HashMap<Box<str>, Vec<Watcher>>,
+    chunk: &'c LogChunk,
+    key: impl Fn(&'c Object) -> Option<&'c str>,
+    send: impl Fn(&mut Vec<Watcher>, &[usize]),
+) {
+    if groups.is_empty() {
+        return;
+    }
+    let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (at, event) in chunk.all.events().iter().enumerate() {
+        if let Some(key) = event.object.as_deref().and_then(&key).filter(|key| groups.contains_key(*key)) {
+            places.entry(key).or_default().push(at);
+        }
+    }
+    for (key, at) in places {
+        if let Some(group) = groups.get_mut(key) {
+            send(group, &at);
+        }
+    }
+}
+
+/// As [`for_groups`], but an event concerns the group of its value and that of the value before.
+fn for_trigger<'c>(
+    groups: &mut HashMap<Box<str>, Vec<Watcher>>,
+    chunk: &'c LogChunk,
+    value: impl Fn(&'c Object) -> &'c str,
+    send: impl Fn(&mut Vec<Watcher>, &[usize]),
+) {
+    if groups.is_empty() {
+        return;
+    }
+    let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (at, (event, past)) in chunk.all.events().iter().zip(&chunk.pasts).enumerate() {
+        let now = event.object.as_deref().map(&value);
+        let before = past.previous.as_deref().map(&value).filter(|before| now != Some(*before));
+        for key in now.into_iter().chain(before).filter(|key| groups.contains_key(*key)) {
+            places.entry(key).or_default().push(at);
+        }
+    }
+    for (key, at) in places {
+        if let Some(group) = groups.get_mut(key) {
+            send(group, &at);
+        }
+    }
+}
+
+impl Index {
+    fn group(&mut self, place: &Place) -> &mut Vec<Watcher> {
+        match place {
+            Place::All => &mut self.all,
+            Place::Namespace(namespace) => self.by_namespace.entry(namespace.clone()).or_default(),
+            Place::Name(name) => self.by_name.entry(name.clone()).or_default(),
+            Place::Trigger(value) => self.by_trigger.entry(value.clone()).or_default(),
+        }
+    }
+
+    fn remove(&mut self, place: &Place, id: u64) {
+        let group = self.group(place);
+        group.retain(|watcher| watcher.id != id);
+        if !group.is_empty() {
+            return;
+        }
+        match place {
+            Place::All => {}
+            Place::Namespace(namespace) => drop(self.by_namespace.remove(namespace)),
+            Place::Name(name) => drop(self.by_name.remove(name)),
+            Place::Trigger(value) => drop(self.by_trigger.remove(value)),
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.watchers.counters.open.fetch_sub(1, Ordering::Relaxed);
+        self.watchers.index.lock().remove(&self.place, self.id);
+    }
+}

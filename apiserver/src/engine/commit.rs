@@ -1,0 +1,168 @@
+//! From an object in memory to one that everybody can read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use commonage_store::{Committed, Compare, GuardedWrite, Op, Revision, StoreError, Version};
+use serde_json::Value;
+
+use super::read::unavailable;
+use super::{Engine, FieldValidation, WriteOptions};
+use crate::cache::EventKind;
+use crate::object::{self, Object};
+use crate::resource::ResourceDef;
+use crate::status::ApiError;
+
+/// A write is answered even if the cache does not get there: it is durable, and the next read
+/// waits by itself.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a guarded write did not land.
+pub(crate) enum CommitError {
+    /// This compare did not hold.
+    Conflict(usize),
+    Failed(ApiError),
+}
+
+impl Engine {
+    /// Commits and waits until the cache has it.
+    pub(crate) async fn commit(&self, write: GuardedWrite) -> Result<Committed, CommitError> {
+        let proof = proof_of(&write);
+        let committed = match self.store.commit(write).await {
+            Ok(committed) => committed,
+            Err(StoreError::Conflict { compare }) => return Err(CommitError::Conflict(compare)),
+            Err(StoreError::UnknownOutcome(why)) => self.settle(proof, &why).await?,
+            Err(StoreError::Refused(why)) => {
+                tracing::warn!(why, "the store refused a write");
+                let error = ApiError::new(413, "RequestEntityTooLarge", "the object is too large to be stored");
+                return Err(CommitError::Failed(error));
+            }
+            Err(error) => return Err(CommitError::Failed(unavailable(&error))),
+        };
+        self.published(committed.revision).await;
+        Ok(committed)
+    }
+
+    /// Returns when everybody can read what was committed at `revision`.
+    async fn published(&self, revision: Revision) {
+        if tokio::time::timeout(PUBLISH_TIMEOUT, self.cache.reached(revision)).await.is_err() {
+            tracing::error!(revision = revision.0, "a write was committed but did not come back in time");
+        }
+    }
+
+    /// The outcome of a write is unknown: it landed if what it put is there now. If not, it may
+    /// still land; the client must look again.
+    async fn settle(&self, proof: Proof, why: &str) -> Result<Committed, CommitError> {
+        tracing::warn!(why, "the outcome of a write is unknown; looking");
+        let unknown =
+            || CommitError::Failed(ApiError::timeout("request did not complete within the allotted timeout"));
+        let Some((key, value)) = proof.put else { return Err(unknown()) };
+        let entry = self.store.get(&key, None).await.map_err(|_| unknown())?.filter(|entry| entry.value == value);
+        let Some(entry) = entry else { return Err(unknown()) };
+        let first = entry.version.0 - proof.place;
+        let versions = (0..proof.ops).map(|place| Version(first + place)).collect();
+        Ok(Committed { revision: entry.version.revision(), versions })
+    }
+
+    /// The object just written, from the cache if nobody has changed it since.
+    pub(crate) fn written(
+        &self,
+        def: &ResourceDef,
+        path: &str,
+        value: &Bytes,
+        version: Version,
+    ) -> Result<Arc<Object>, ApiError> {
+        let resource = self.resource(def)?;
+        if version.0 != 0
+            && let Some(object) = resource.get(path).filter(|object| object.version == version)
+        {
+            return Ok(object);
+        }
+        match Object::decode(resource.fields(), path, value, version, EventKind::Added) {
+            Ok((object, _)) => Ok(Arc::new(object)),
+            Err(error) => {
+                tracing::error!(path, %error, "an object that was accepted can't be read");
+                Err(ApiError::internal("the object that was written can't be read"))
+            }
+        }
+    }
+
+    /// The guard against writing into a namespace that is gone: the key that must be there.
+    pub(crate) fn namespace_guard(&self, def: &ResourceDef, namespace: &str) -> Option<Compare> {
+        let namespaces = self.namespaces.as_ref().filter(|_| def.is_namespaced())?;
+        Some(Compare::Present { key: namespaces.key("", namespace).into() })
+    }
+}
+
+/// How to recognize a write of unknown outcome. What was put carries a fresh uid or is compared
+/// with the version before it, so that equal bytes are this write's.
+struct Proof {
+    put: Option<(Bytes, Bytes)>,
+    place: u64,
+    ops: u64,
+}
+
+fn proof_of(write: &GuardedWrite) -> Proof {
+    let first = write.ops.iter().enumerate().find_map(|(place, op)| match op {
+        Op::Put { key, value } => Some((place as u64, (key.clone(), value.clone()))),
+        Op::Delete { .. } => None,
+    });
+    let (place, put) = first.map_or((0, None), |(place, put)| (place, Some(put)));
+    Proof { put, place, ops: write.ops.len() as u64 }
+}
+
+/// Takes out what only the server says: the version (the store's) and the field managers (which
+/// are not kept yet). Returns the version that the client gave.
+pub(crate) fn take_version(object: &mut Value) -> Option<String> {
+    let metadata = object.get_mut("metadata")?.as_object_mut()?;
+    metadata.remove("managedFields");
+    match metadata.remove("resourceVersion")? {
+        Value::String(version) if version.is_empty() || version == "0" => None,
+        Value::String(version) => Some(version),
+        _ => None,
+    }
+}
+
+/// Prunes and defaults a body, and says what it had too much: an error, warnings or nothing.
+pub(crate) fn clean(def: &ResourceDef, object: &mut Value, options: &WriteOptions) -> Result<Vec<String>, ApiError> {
+    let unknown = def.schema.prune(object);
+    def.schema.default(object);
+    let findings = unknown
+        .iter()
+        .map(|path| format!("unknown field {path:?}"))
+        .chain(options.duplicate_fields.iter().map(|path| format!("duplicate field {path:?}")));
+    match options.field_validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(findings.collect()),
+        FieldValidation::Strict => {
+            let findings: Vec<String> = findings.collect();
+            if findings.is_empty() {
+                return Ok(findings);
+            }
+            Err(ApiError::bad_request(format!(
+                "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {all}",
+                kind = def.kind,
+                version = def.version,
+                all = findings.join(", "),
+            )))
+        }
+    }
+}
+
+pub(crate) fn encode(object: &Value) -> Bytes {
+    object::encode(object)
+}
+
+pub(crate) fn name_of(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+/// Whether anything in `metadata.finalizers` holds the object.
+pub(crate) fn has_finalizers(object: &Value) -> bool {
+    object["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty())
+}
+
+pub(crate) fn is_deleting(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_string()
+}

@@ -1,0 +1,193 @@
+//! Create.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use commonage_store::{Compare, GuardedWrite, Op, Version};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::commit::{CommitError, clean, encode, name_of, take_version};
+use super::{Engine, WriteOptions, Written};
+use crate::meta;
+use crate::resource::ResourceDef;
+use crate::status::ApiError;
+use crate::strategy::{Companion, Context};
+
+/// Names tried for `generateName` before the client is told to try again; kube-apiserver's number.
+const GENERATED_NAMES_MAX: usize = 8;
+
+/// An object that is ready to be stored.
+pub(crate) struct Prepared {
+    pub(crate) def: Arc<ResourceDef>,
+    pub(crate) namespace: String,
+    pub(crate) object: Value,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Prepared {
+    pub(crate) fn name(&self) -> &str {
+        name_of(&self.object)
+    }
+
+    pub(crate) fn key(&self) -> Bytes {
+        self.def.key(&self.namespace, self.name()).into()
+    }
+
+    pub(crate) fn path(&self) -> String {
+        format!("{}/{}", self.namespace, self.name())
+    }
+}
+
+impl Engine {
+    pub(super) async fn create_now(
+        self: Arc<Self>,
+        def: Arc<ResourceDef>,
+        namespace: String,
+        mut body: Value,
+        options: WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let generated = body["metadata"]["name"].as_str().unwrap_or_default().is_empty();
+        let given = take_version(&mut body);
+        if given.is_some() {
+            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        self.check_namespace(&def, &namespace, name_of(&body)).await?;
+        let strategy = self.strategy(&def).clone();
+        let attempts = if generated { GENERATED_NAMES_MAX } else { 1 };
+        let mut clash = String::new();
+        for _ in 0..attempts {
+            let (object, warnings) = self.prepare_metadata(&def, &namespace, body.clone(), &options)?;
+            if let Some(answer) = strategy.create_otherwise(&self, &def, &namespace, &object, &options).await {
+                return answer;
+            }
+            let prepared = self.prepare_rules(&def, &namespace, object, warnings, &options)?;
+            match self.store_new(prepared, &options).await {
+                Ok(written) => return Ok(written),
+                Err(StoreNewError::Exists(name)) => clash = name,
+                Err(StoreNewError::Failed(error)) => return Err(error),
+            }
+        }
+        if generated {
+            return Err(ApiError::generate_name_conflict(&def, &clash));
+        }
+        Err(ApiError::already_exists(&def, &clash))
+    }
+
+    /// The namespace must exist and not be going away.
+    pub(crate) async fn check_namespace(&self, def: &ResourceDef, namespace: &str, name: &str) -> Result<(), ApiError> {
+        let Some(namespaces) = self.namespaces.as_ref().filter(|_| def.is_namespaced()) else { return Ok(()) };
+        let path = format!("/{namespace}");
+        let cached = self.resource(namespaces)?.get(&path);
+        let found = match cached {
+            Some(found) => Some(found),
+            None => {
+                self.fresh(None).await?;
+                self.resource(namespaces)?.get(&path)
+            }
+        };
+        match found {
+            None => Err(ApiError::not_found(namespaces, namespace)),
+            Some(found) if found.deleting => Err(ApiError::namespace_terminating(def, name, namespace)),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Metadata, pruning, defaults: what is the same for every kind.
+    pub(crate) fn prepare_metadata(
+        &self,
+        def: &Arc<ResourceDef>,
+        namespace: &str,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> Result<(Value, Vec<String>), ApiError> {
+        let scope = def.is_namespaced().then_some(namespace);
+        meta::prepare_create(def, scope, &mut object, Timestamp::now())?;
+        let mut warnings = clean(def, &mut object, options)?;
+        warnings.extend(meta::warnings(&object));
+        Ok((object, warnings))
+    }
+
+    /// The kind's own rules, and validation.
+    pub(crate) fn prepare_rules(
+        &self,
+        def: &Arc<ResourceDef>,
+        namespace: &str,
+        mut object: Value,
+        warnings: Vec<String>,
+        options: &WriteOptions,
+    ) -> Result<Prepared, ApiError> {
+        let strategy = self.strategy(def);
+        strategy.prepare_create(self.context(def, namespace, &options.user), &mut object)?;
+        let mut causes = meta::validate(def, &object);
+        causes.extend(def.schema.validate(&object));
+        // The kind's own checks read typed objects: they come once the shape is right.
+        if causes.is_empty() {
+            causes.extend(strategy.validate(&object, None));
+        }
+        if !causes.is_empty() {
+            return Err(ApiError::invalid(def, name_of(&object), causes));
+        }
+        Ok(Prepared { def: def.clone(), namespace: namespace.to_owned(), object, warnings })
+    }
+
+    pub(crate) fn context<'a>(
+        &'a self,
+        def: &'a Arc<ResourceDef>,
+        namespace: &'a str,
+        user: &'a crate::auth::UserInfo,
+    ) -> Context<'a> {
+        Context { engine: self, def, namespace, user, now: Timestamp::now() }
+    }
+
+    async fn store_new(&self, prepared: Prepared, options: &WriteOptions) -> Result<Written, StoreNewError> {
+        let (def, path) = (prepared.def.clone(), prepared.path());
+        let value = encode(&prepared.object);
+        let warnings = prepared.warnings.clone();
+        let done = |version: Version| {
+            let object = self.written(&def, &path, &value, version)?;
+            Ok(Written { object, warnings: warnings.clone(), created: true })
+        };
+        let resource = self.resource(&def)?;
+        if options.dry_run {
+            if resource.get(&path).is_some() {
+                return Err(StoreNewError::Exists(prepared.name().to_owned()));
+            }
+            return done(Version(0));
+        }
+        let mut write = GuardedWrite {
+            compares: vec![Compare::Absent { key: prepared.key() }],
+            ops: vec![Op::Put { key: prepared.key(), value: value.clone() }],
+        };
+        write.compares.extend(self.namespace_guard(&def, &prepared.namespace));
+        let context = self.context(&def, &prepared.namespace, &options.user);
+        for companion in self.strategy(&def).companions(context, &prepared.object) {
+            write.ops.push(self.companion(companion, options)?);
+        }
+        match self.commit(write).await {
+            Ok(committed) => done(committed.versions[0]),
+            Err(CommitError::Conflict(0)) => Err(StoreNewError::Exists(prepared.name().to_owned())),
+            Err(CommitError::Conflict(_)) => Err(ApiError::not_found_in("", "namespaces", &prepared.namespace).into()),
+            Err(CommitError::Failed(error)) => Err(error.into()),
+        }
+    }
+
+    fn companion(&self, companion: Companion, options: &WriteOptions) -> Result<Op, ApiError> {
+        let Companion { def, namespace, body } = companion;
+        let (object, warnings) = self.prepare_metadata(&def, &namespace, body, options)?;
+        let prepared = self.prepare_rules(&def, &namespace, object, warnings, options)?;
+        Ok(Op::Put { key: prepared.key(), value: encode(&prepared.object) })
+    }
+}
+
+enum StoreNewError {
+    /// The name is taken.
+    Exists(String),
+    Failed(ApiError),
+}
+
+impl From<ApiError> for StoreNewError {
+    fn from(error: ApiError) -> Self {
+        StoreNewError::Failed(error)
+    }
+}

@@ -1,0 +1,319 @@
+//! Get, list and watch: everything from the cache, the store only for its newest revision and for
+//! a past that the cache no longer has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use commonage_store::{RangeQuery, Revision, StoreError, Version};
+
+use super::page::PageToken;
+use super::{Engine, List, ListOptions, VersionMatch, WatchOptions};
+use crate::cache::{Begin, EventKind, Extras, Objects, ResourceCache, Selection, Watch, end_of, range};
+use crate::object::Object;
+use crate::resource::ResourceDef;
+use crate::status::{ApiError, Cause};
+
+/// How long a read waits for a version that has not come yet; kube-apiserver's number.
+const FRESHNESS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Keys read from the store at once for a page in the past.
+const RANGE_KEYS: usize = 1000;
+
+/// Which state a list shows.
+enum At {
+    /// The newest, or any at least as new as was waited for.
+    Now,
+    Exactly(Version),
+}
+
+impl Engine {
+    /// `version`: `None` is a consistent read, `Some(0)` any, `Some(n)` not older than n.
+    pub async fn get(
+        &self,
+        def: &ResourceDef,
+        namespace: &str,
+        name: &str,
+        version: Option<u64>,
+    ) -> Result<Arc<Object>, ApiError> {
+        self.fresh(version).await?;
+        let path = format!("{namespace}/{name}");
+        self.resource(def)?.get(&path).ok_or_else(|| ApiError::not_found(def, name))
+    }
+
+    /// `namespace`: `None` is all namespaces (and what cluster-scoped kinds use).
+    pub async fn list(&self, def: &ResourceDef, namespace: Option<&str>, options: ListOptions) -> Result<List, ApiError> {
+        check_list_options(&options)?;
+        let resource = self.resource(def)?.clone();
+        check_fields(def, options.field_selector.as_ref())?;
+        let token = options.continue_.as_deref().map(|text| PageToken::decode(text, namespace)).transpose()?;
+        let selection = Selection::new(
+            resource.fields().clone(),
+            namespace,
+            options.label_selector,
+            options.field_selector,
+        );
+        let exact = match options.version_match {
+            Some(VersionMatch::Exact) => true,
+            Some(VersionMatch::NotOlderThan) => false,
+            // The semantics of a time before `resourceVersionMatch`.
+            None => options.limit > 0 && options.resource_version.is_some_and(|version| version != 0),
+        };
+        // Any state will do, then all of it does, as with kube-apiserver's cache.
+        let limit = if options.resource_version == Some(0) { 0 } else { options.limit };
+        let at = match (&token, options.resource_version) {
+            (Some(token), _) => match token.version() {
+                Some(version) => At::Exactly(version),
+                None => {
+                    self.fresh(None).await?;
+                    At::Now
+                }
+            },
+            (None, version) => {
+                self.fresh(version).await?;
+                if exact { At::Exactly(Version(version.unwrap_or(0))) } else { At::Now }
+            }
+        };
+        let request = Request { resource, selection, limit, token };
+        match at {
+            At::Now => Ok(self.list_now(&request)),
+            At::Exactly(version) => self.list_at(&request, version).await,
+        }
+    }
+
+    /// Errors that come before the stream are answered as a Status; a version that is too old is
+    /// an ERROR event in the stream, as Kubernetes does it.
+    pub async fn watch(
+        &self,
+        def: &ResourceDef,
+        namespace: Option<&str>,
+        options: WatchOptions,
+    ) -> Result<Watch, ApiError> {
+        check_watch_options(&options)?;
+        let resource = self.resource(def)?.clone();
+        check_fields(def, options.field_selector.as_ref())?;
+        let selection =
+            Selection::new(resource.fields().clone(), namespace, options.label_selector, options.field_selector);
+        let initial = options.send_initial_events;
+        let begin = match (initial, options.resource_version) {
+            (Some(true), version) => {
+                self.fresh(version).await?;
+                Begin::State
+            }
+            (None, None | Some(0)) => {
+                self.fresh(options.resource_version).await?;
+                Begin::State
+            }
+            (Some(false), None | Some(0)) => {
+                self.fresh(None).await?;
+                Begin::After(end_of(self.cache.revision()))
+            }
+            (_, Some(version)) => Begin::After(Version(version)),
+        };
+        let extras = Extras {
+            bookmarks: options.bookmarks,
+            initial_end: initial == Some(true) && options.bookmarks,
+            timeout: options.timeout,
+        };
+        Ok(self.cache.watch(&resource, selection, begin, extras))
+    }
+
+    pub(crate) fn resource(&self, def: &ResourceDef) -> Result<&Arc<ResourceCache>, ApiError> {
+        self.cache.resource(def).ok_or_else(|| ApiError::unavailable("this kind is not being served yet"))
+    }
+
+    /// Waits until the cache is as new as a read wants it: `None` is as new as the store.
+    pub(crate) async fn fresh(&self, version: Option<u64>) -> Result<(), ApiError> {
+        let revision = match version {
+            Some(0) => return Ok(()),
+            Some(version) => Version(version).revision(),
+            None => self.store.revision().await.map_err(|error| unavailable(&error))?,
+        };
+        if tokio::time::timeout(FRESHNESS_TIMEOUT, self.cache.reached(revision)).await.is_ok() {
+            return Ok(());
+        }
+        let current = end_of(self.cache.revision());
+        Err(ApiError::timeout_rv_too_large(version.unwrap_or(end_of(revision).0), current.0))
+    }
+
+    fn list_now(&self, request: &Request) -> List {
+        // The revision is read first: what the snapshot has beyond it carries its own version.
+        let revision = end_of(self.cache.revision());
+        let (objects, changed) = request.resource.snapshot();
+        request.page(&objects, revision.max(end_of(changed.revision())))
+    }
+
+    async fn list_at(&self, request: &Request, version: Version) -> Result<List, ApiError> {
+        self.fresh(Some(version.0)).await?;
+        let (objects, changed) = request.resource.snapshot();
+        if changed.revision() <= version.revision() {
+            return Ok(request.page(&objects, version));
+        }
+        if let Some(objects) = request.resource.kept_snapshot(version) {
+            return Ok(request.page(&objects, version));
+        }
+        match self.objects_at(request, version.revision()).await {
+            Ok(objects) => Ok(request.page(&objects, version)),
+            Err(StoreError::Compacted { .. }) => Err(match &request.token {
+                Some(token) => ApiError::expired_continue(token.inconsistent().encode()),
+                None => ApiError::expired_list(),
+            }),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// As much of the past as one page needs: one object more than its limit.
+    async fn objects_at(&self, request: &Request, revision: Revision) -> Result<Objects, StoreError> {
+        let prefix = request.resource.def().key_prefix();
+        let place = request.selection.namespace().map_or(String::new(), |namespace| format!("{namespace}/"));
+        let scope = Bytes::from(format!("{prefix}{place}"));
+        let mut after = request.token.as_ref().map(|token| Bytes::from(format!("{prefix}{}", token.after)));
+        let mut objects = Objects::new();
+        loop {
+            let query = RangeQuery { prefix: scope.clone(), after, at: Some(revision), limit: RANGE_KEYS };
+            let page = self.store.range(query).await?;
+            for entry in &page.entries {
+                let Some(path) = std::str::from_utf8(&entry.key).ok().and_then(|key| key.get(prefix.len()..)) else {
+                    continue;
+                };
+                let decoded =
+                    Object::decode(request.resource.fields(), path, &entry.value, entry.version, EventKind::Added);
+                if let Ok((object, _)) = decoded
+                    && request.selection.matches(&object)
+                {
+                    objects.insert(object.shared_path(), Arc::new(object));
+                }
+            }
+            after = page.entries.last().map(|entry| entry.key.clone());
+            if !page.more || (request.limit > 0 && objects.len() > request.limit) {
+                return Ok(objects);
+            }
+        }
+    }
+}
+
+struct Request {
+    resource: Arc<ResourceCache>,
+    selection: Selection,
+    limit: usize,
+    token: Option<PageToken>,
+}
+
+impl Request {
+    fn page(&self, objects: &Objects, version: Version) -> List {
+        let namespace = self.selection.namespace();
+        let after = self.token.as_ref().map(|token| token.after.as_str());
+        if let Some(only) = self.only(objects) {
+            return List { items: only, version, continue_: None, remaining: None };
+        }
+        let wanted = if self.limit == 0 { usize::MAX } else { self.limit + 1 };
+        let mut items: Vec<Arc<Object>> = range(objects, namespace, after)
+            .filter(|object| self.selection.matches(object))
+            .take(wanted)
+            .cloned()
+            .collect();
+        if self.limit == 0 || items.len() <= self.limit {
+            return List { items, version, continue_: None, remaining: None };
+        }
+        items.truncate(self.limit);
+        let last = items.last().map_or("", |object| object.path());
+        let remaining = self.selection.is_unselective().then(|| self.remaining(objects, last, items.len()));
+        self.resource.keep_snapshot(version, objects);
+        let continue_ = Some(PageToken::new(version, last, remaining).encode());
+        List { items, version, continue_, remaining }
+    }
+
+    /// A name selects one object at most: no need to look at the others.
+    fn only(&self, objects: &Objects) -> Option<Vec<Arc<Object>>> {
+        let name = self.selection.exact("metadata.name")?;
+        let namespaced = self.resource.def().is_namespaced();
+        let namespace = match self.selection.namespace() {
+            Some(namespace) => namespace,
+            None if !namespaced => "",
+            None => return None,
+        };
+        let found = objects.get(format!("{namespace}/{name}").as_str());
+        Some(found.filter(|object| self.selection.matches(object)).cloned().into_iter().collect())
+    }
+
+    /// Counted once per list: the next pages subtract.
+    fn remaining(&self, objects: &Objects, last: &str, returned: usize) -> u64 {
+        let left = self.token.as_ref().and_then(|token| token.left);
+        match (left, self.selection.namespace(), &self.token) {
+            (Some(left), _, _) => left.saturating_sub(returned as u64),
+            (None, None, None) => (objects.len() - returned) as u64,
+            _ => range(objects, self.selection.namespace(), Some(last)).count() as u64,
+        }
+    }
+}
+
+pub(crate) fn unavailable(error: &StoreError) -> ApiError {
+    tracing::warn!(%error, "the store failed a request");
+    ApiError::unavailable("the store is not available")
+}
+
+fn check_fields(def: &ResourceDef, selector: Option<&crate::selector::FieldSelector>) -> Result<(), ApiError> {
+    let Some(selector) = selector else { return Ok(()) };
+    match selector.fields().find(|field| !def.supports_field(field)) {
+        Some(field) => Err(ApiError::bad_request(format!("field label not supported: {field}"))),
+        None => Ok(()),
+    }
+}
+
+fn forbidden(field: &str, detail: &str) -> Cause {
+    Cause { reason: "FieldValueForbidden".into(), message: format!("Forbidden: {detail}"), field: field.to_owned() }
+}
+
+fn invalid_options(causes: Vec<Cause>) -> Result<(), ApiError> {
+    if causes.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid_kind("meta.k8s.io", "ListOptions", "", causes))
+}
+
+/// In the order and the words of apimachinery's `ValidateListOptions`.
+fn check_list_options(options: &ListOptions) -> Result<(), ApiError> {
+    let mut causes = Vec::new();
+    let field = "resourceVersionMatch";
+    if let Some(version_match) = options.version_match {
+        match options.resource_version {
+            None => causes.push(forbidden(field, "resourceVersionMatch is forbidden unless resourceVersion is provided")),
+            Some(0) if version_match == VersionMatch::Exact => {
+                let detail = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+                causes.push(forbidden(field, detail));
+            }
+            Some(_) => {}
+        }
+        if options.continue_.is_some() {
+            causes.push(forbidden(field, "resourceVersionMatch is forbidden when continue is provided"));
+        }
+    }
+    if options.send_initial_events.is_some() {
+        causes.push(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+    }
+    invalid_options(causes)?;
+    if options.continue_.is_some() && options.resource_version.is_some_and(|version| version != 0) {
+        return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+    }
+    Ok(())
+}
+
+fn check_watch_options(options: &WatchOptions) -> Result<(), ApiError> {
+    let mut causes = Vec::new();
+    let field = "resourceVersionMatch";
+    let version_match = options.version_match;
+    if options.send_initial_events.is_some() && version_match != Some(VersionMatch::NotOlderThan) {
+        causes.push(forbidden(field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+    }
+    if version_match.is_some() && options.send_initial_events.is_none() {
+        let detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        causes.push(forbidden(field, detail));
+    }
+    if version_match == Some(VersionMatch::Exact) {
+        causes.push(Cause {
+            reason: "FieldValueNotSupported".into(),
+            message: "Unsupported value: \"Exact\": supported values: \"NotOlderThan\"".to_owned(),
+            field: field.to_owned(),
+        });
+    }
+    invalid_options(causes)
+}

@@ -1,0 +1,265 @@
+//! Update and patch: read, change, compare, write; again when somebody was faster and the client
+//! did not insist on a version.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use commonage_store::{Compare, GuardedWrite, Op};
+use serde_json::Value;
+
+use super::commit::{CommitError, clean, encode, has_finalizers, is_deleting, take_version};
+use super::{Engine, PatchKind, WriteOptions, Written};
+use crate::meta;
+use crate::object::Object;
+use crate::patch;
+use crate::resource::{Origin, ResourceDef};
+use crate::schema;
+use crate::status::{ApiError, Cause};
+
+/// How often a write that named no version is tried again; kube-apiserver's number.
+pub(super) const CONFLICT_RETRIES: usize = 5;
+
+/// The object, or a part of it with rules of its own, that a request changes.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) def: Arc<ResourceDef>,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) subresource: Option<String>,
+}
+
+impl Target {
+    pub(crate) fn path(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    pub(crate) fn key(&self) -> Bytes {
+        self.def.key(&self.namespace, &self.name).into()
+    }
+}
+
+/// How the new object comes from the old one.
+pub(super) enum Edit {
+    Replace(Value),
+    Patch { kind: PatchKind, body: Bytes },
+}
+
+/// Why one attempt failed.
+pub(crate) enum Attempt {
+    /// Somebody was faster; the client did not name a version.
+    Again,
+    Failed(ApiError),
+}
+
+impl From<ApiError> for Attempt {
+    fn from(error: ApiError) -> Self {
+        Attempt::Failed(error)
+    }
+}
+
+impl Engine {
+    pub(super) async fn edit_now(
+        self: Arc<Self>,
+        target: Target,
+        edit: Edit,
+        options: WriteOptions,
+    ) -> Result<Written, ApiError> {
+        check_subresource(&target)?;
+        if let Edit::Patch { kind: PatchKind::Strategic, .. } = edit
+            && target.def.origin == Origin::Custom
+        {
+            let accepted = ["application/json-patch+json", "application/merge-patch+json"];
+            return Err(ApiError::unsupported_media_type(&accepted));
+        }
+        self.retrying(&target, async |current| self.edit_once(&target, &edit, &options, current).await).await
+    }
+
+    /// Runs an attempt on the newest version of the object until it succeeds, fails for good or
+    /// has been tried often enough. Whatever went wrong on a cached version may be the cache's
+    /// fault: the first failure is checked against the store before it is believed.
+    pub(crate) async fn retrying<T>(
+        &self,
+        target: &Target,
+        attempt: impl AsyncFn(Arc<Object>) -> Result<T, Attempt>,
+    ) -> Result<T, ApiError> {
+        let path = target.path();
+        let mut confirmed = false;
+        for _ in 0..=CONFLICT_RETRIES + 1 {
+            let current = self.resource(&target.def)?.get(&path);
+            let version = current.as_ref().map(|object| object.version);
+            let result = match current {
+                Some(current) => attempt(current).await,
+                None => Err(Attempt::Failed(ApiError::not_found(&target.def, &target.name))),
+            };
+            let failure = match result {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
+            if let (Attempt::Failed(error), true) = (&failure, confirmed) {
+                return Err(error.clone());
+            }
+            self.fresh(None).await?;
+            let now = self.resource(&target.def)?.get(&path).map(|object| object.version);
+            if let Attempt::Failed(error) = failure
+                && now == version
+            {
+                return Err(error);
+            }
+            confirmed = true;
+        }
+        Err(ApiError::conflict(&target.def, &target.name))
+    }
+
+    async fn edit_once(
+        &self,
+        target: &Target,
+        edit: &Edit,
+        options: &WriteOptions,
+        current: Arc<Object>,
+    ) -> Result<Written, Attempt> {
+        let (def, subresource) = (&target.def, target.subresource.as_deref());
+        let mut old = current.to_value();
+        let mut options = options.clone();
+        let mut new = edited(def, &old, edit, &mut options)?;
+        take_version(&mut old);
+        let wanted = take_version(&mut new);
+        let insists = self.check_version(target, edit, wanted.as_deref(), &current)?;
+        let mut warnings = clean(def, &mut new, &options)?;
+        self.prepare_edit(target, &old, &mut new, &options)?;
+        warnings.extend(meta::warnings(&new));
+        let strategy = self.strategy(def);
+        strategy.prepare_update(self.context(def, &target.namespace, &options.user), subresource, &old, &mut new)?;
+        let mut causes = meta::validate_update(def, &old, &new);
+        causes.extend(def.schema.validate(&new));
+        if causes.is_empty() {
+            causes.extend(strategy.validate(&new, Some(&old)));
+        }
+        if !causes.is_empty() {
+            return Err(ApiError::invalid(def, &target.name, causes).into());
+        }
+        if new == old {
+            return Ok(Written { object: current, warnings, created: false });
+        }
+        let object = self.store_edit(target, &current, &new, options.dry_run).await.map_err(|failure| match failure {
+            Attempt::Again if insists => ApiError::conflict(def, &target.name).into(),
+            failure => failure,
+        })?;
+        Ok(Written { object, warnings, created: false })
+    }
+
+    /// Whether the client insists on the version that it named, and that this is the current one.
+    fn check_version(
+        &self,
+        target: &Target,
+        edit: &Edit,
+        wanted: Option<&str>,
+        current: &Object,
+    ) -> Result<bool, ApiError> {
+        match (wanted, edit) {
+            (Some(wanted), _) if wanted != current.version.0.to_string() => {
+                Err(ApiError::conflict(&target.def, &target.name))
+            }
+            // A patched document carries the version that it was made from; only a version put
+            // there by the patch insists, and that one has just been compared.
+            (Some(_), edit) => Ok(matches!(edit, Edit::Replace(_)) || edit.names_version()),
+            (None, Edit::Replace(_)) if !target.def.allow_unconditional_update => {
+                let cause = Cause {
+                    reason: "FieldValueInvalid".into(),
+                    message: "Invalid value: 0: must be specified for an update".to_owned(),
+                    field: "metadata.resourceVersion".to_owned(),
+                };
+                Err(ApiError::invalid(&target.def, &target.name, vec![cause]))
+            }
+            (None, _) => Ok(false),
+        }
+    }
+
+    fn prepare_edit(
+        &self,
+        target: &Target,
+        old: &Value,
+        new: &mut Value,
+        options: &WriteOptions,
+    ) -> Result<(), ApiError> {
+        let _ = options;
+        if target.subresource.as_deref() == Some("finalize") {
+            let finalizers = new["spec"]["finalizers"].take();
+            *new = old.clone();
+            new["spec"]["finalizers"] = if finalizers.is_null() { Value::Array(Vec::new()) } else { finalizers };
+            return Ok(());
+        }
+        meta::prepare_update(&target.def, target.subresource.as_deref(), old, new)
+    }
+
+    /// Writes the new object over `current`; removes it instead when nothing holds it any more.
+    pub(crate) async fn store_edit(
+        &self,
+        target: &Target,
+        current: &Object,
+        new: &Value,
+        dry_run: bool,
+    ) -> Result<Arc<Object>, Attempt> {
+        let (key, value) = (target.key(), encode(new));
+        if dry_run {
+            return Ok(self.written(&target.def, &target.path(), &value, current.version)?);
+        }
+        let ends = is_deleting(new) && !has_finalizers(new) && !self.strategy(&target.def).is_held(new);
+        let op = match ends {
+            true => Op::Delete { key: key.clone() },
+            false => Op::Put { key: key.clone(), value: value.clone() },
+        };
+        let write = GuardedWrite { compares: vec![Compare::At { key, version: current.version }], ops: vec![op] };
+        match self.commit(write).await {
+            Ok(committed) => Ok(self.written(&target.def, &target.path(), &value, committed.versions[0])?),
+            Err(CommitError::Conflict(_)) => Err(Attempt::Again),
+            Err(CommitError::Failed(error)) => Err(error.into()),
+        }
+    }
+}
+
+impl Edit {
+    fn names_version(&self) -> bool {
+        match self {
+            Edit::Replace(_) => true,
+            // Cheaper than parsing once more, and at worst it spares a retry.
+            Edit::Patch { body, .. } => {
+                body.windows(b"resourceVersion".len()).any(|window| window == b"resourceVersion")
+            }
+        }
+    }
+}
+
+/// The document after the edit, resourceVersion included.
+fn edited(def: &ResourceDef, old: &Value, edit: &Edit, options: &mut WriteOptions) -> Result<Value, ApiError> {
+    let (kind, body) = match edit {
+        Edit::Replace(new) => return Ok(new.clone()),
+        Edit::Patch { kind, body } => (kind, body),
+    };
+    let mut new = old.clone();
+    if *kind == PatchKind::Json {
+        patch::json_patch(&mut new, body)?;
+        return Ok(new);
+    }
+    let (changes, duplicates) = schema::decode_strict(body)
+        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+    options.duplicate_fields.extend(duplicates);
+    if *kind == PatchKind::Merge {
+        patch::merge_patch(&mut new, changes);
+    } else {
+        patch::strategic_merge_patch(def, &mut new, changes)?;
+    }
+    if !new.is_object() {
+        return Err(ApiError::unprocessable_patch());
+    }
+    Ok(new)
+}
+
+fn check_subresource(target: &Target) -> Result<(), ApiError> {
+    let known = match target.subresource.as_deref() {
+        None => true,
+        Some("status") => target.def.has_status,
+        Some("finalize") => target.def.group.is_empty() && target.def.kind == "Namespace",
+        Some(_) => false,
+    };
+    if known { Ok(()) } else { Err(ApiError::not_found(&target.def, &target.name)) }
+}

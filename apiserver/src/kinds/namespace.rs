@@ -1,0 +1,80 @@
+//! Namespace: its phase, its finalizer, its label, and the framework `default` that comes with it.
+
+use serde_json::{Value, json};
+
+use commonage_schemas::names;
+
+use crate::status::ApiError;
+use crate::strategy::{Companion, Context, Strategy};
+
+/// Made at every start, and never deletable.
+pub const SYSTEM_NAMESPACES: [&str; 4] =
+    ["default", "kube-system", names::SYSTEM_NAMESPACE, names::AGENT_LEASE_NAMESPACE];
+
+/// Carries the name of the namespace, so that selectors of namespaces can name one.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// Held by every namespace (in `spec.finalizers`, as in Kubernetes) until it is empty.
+const FINALIZER: &str = "kubernetes";
+
+pub(super) struct Namespaces;
+
+impl Strategy for Namespaces {
+    fn prepare_create(&self, _cx: Context<'_>, object: &mut Value) -> Result<(), ApiError> {
+        object["spec"] = json!({"finalizers": [FINALIZER]});
+        object["status"] = json!({"phase": "Active"});
+        label(object);
+        Ok(())
+    }
+
+    fn prepare_update(
+        &self,
+        _cx: Context<'_>,
+        subresource: Option<&str>,
+        old: &Value,
+        new: &mut Value,
+    ) -> Result<(), ApiError> {
+        if subresource.is_none() {
+            new["spec"] = old["spec"].clone();
+        }
+        label(new);
+        Ok(())
+    }
+
+    fn may_delete(&self, _cx: Context<'_>, object: &Value) -> Result<(), ApiError> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        if SYSTEM_NAMESPACES.contains(&name) {
+            return Err(ApiError::forbidden("", "namespaces", name, "this namespace may not be deleted"));
+        }
+        Ok(())
+    }
+
+    fn prepare_delete(&self, _cx: Context<'_>, object: &mut Value) {
+        object["status"]["phase"] = json!("Terminating");
+    }
+
+    fn is_held(&self, object: &Value) -> bool {
+        object["spec"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty())
+    }
+
+    /// Tasks that name no framework belong to `default`, so it comes into being with its namespace.
+    fn companions(&self, cx: Context<'_>, object: &Value) -> Vec<Companion> {
+        let Some(def) = cx.engine.scheme().by_kind(commonage_schemas::GROUP, "Framework") else { return Vec::new() };
+        let body = json!({
+            "apiVersion": def.api_version(),
+            "kind": def.kind,
+            "metadata": {"name": names::DEFAULT_FRAMEWORK},
+            "spec": {"queues": [names::DEFAULT_QUEUE], "placement": "Tasks"},
+        });
+        let namespace = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        vec![Companion { def: def.clone(), namespace, body }]
+    }
+}
+
+fn label(object: &mut Value) {
+    let name = object["metadata"]["name"].clone();
+    let labels = &mut object["metadata"]["labels"];
+    if !labels.is_object() {
+        *labels = json!({});
+    }
+    labels[NAME_LABEL] = name;
+}
