@@ -1,0 +1,90 @@
+//! The command line as a whole: what there is, and what is common to all of it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Commonage: many schedulers share one set of machines, fairly and safely.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cmn",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "A cluster of your own, then a task on it:
+  cmn up
+  cmn run --name hello --cpu 0.1 --memory 32Mi -- sh -c 'echo hello; sleep 5'
+
+Which cluster: --kubeconfig, else $KUBECONFIG, else the `cmn up` that runs here, else ~/.kube/config.
+Exit codes: 1 refused or failed, 2 wrong command line, 3 no API server, 4 the machine lacks something,
+124 timed out, 130 interrupted; `cmn run` ends with the task's own code, or 125 if it never ran."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Which cluster, and where in it.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The kubeconfig of the cluster to talk to
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context in the kubeconfig
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Cluster")]
+    pub(crate) context: Option<String>,
+    /// The namespace; the kubeconfig's, or `default`, if not given
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "NAME",
+        help_heading = "Cluster"
+    )]
+    pub(crate) namespace: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Start a whole cluster on this machine, in this process
+    Up(crate::up::Args),
+    /// Run a task, show what becomes of it, end as it ends
+    Run(crate::run::Args),
+    /// List objects
+    Get(crate::get::Args),
+    /// Show one object, what happened to it, and why
+    Describe(crate::describe::Args),
+    /// Print what a task, or all tasks of a framework, wrote
+    Logs(crate::logs::Args),
+    /// Create or change objects to be as files say
+    Apply(crate::apply::Args),
+    /// Delete objects
+    Delete(crate::delete::Args),
+    /// Wait until objects are in some state
+    Wait(crate::wait::Args),
+    /// Run this machine's agent
+    Agent(crate::agent::Args),
+    /// Run the API server
+    Apiserver(crate::apiserver::Args),
+    /// Run the controllers
+    Controllers(crate::controllers::Args),
+    /// Say what this machine lacks, and how to fix it
+    Doctor(crate::doctor::Args),
+    /// Print the versions of this program and of the server
+    Version(crate::version::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,92 @@
+//! Following objects over time: one stream of what an object is now, through every interruption.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use commonage_schemas::Task;
+use futures::{Stream, StreamExt};
+use kube::{Api, runtime::watcher};
+
+use crate::{
+    errors::{Failure, Result, exit},
+    output,
+};
+
+/// After a failed request to the server; short, because somebody is waiting.
+const RETRY: Duration = Duration::from_millis(500);
+/// How often a request is tried again before we give up: 20 times 500 ms, enough for a restart.
+const RETRIES_MAX: u32 = 20;
+
+pub(crate) type TaskStream = Pin<Box<dyn Stream<Item = Result<Option<Task>>> + Send>>;
+
+/// What a task is, now and after each change; `None` when it does not exist.
+pub(crate) fn task(api: Api<Task>, name: &str) -> TaskStream {
+    let raw = watcher::watch_object(api, name);
+    Box::pin(patiently(raw))
+}
+
+/// Goes on after failures, saying so once; gives up when they do not end.
+pub(crate) fn patiently<T: Send + 'static>(
+    raw: impl Stream<Item = watcher::Result<T>> + Send + 'static,
+) -> impl Stream<Item = Result<T>> + Send {
+    let start = (Box::pin(raw), 0_u32);
+    futures::stream::unfold(Some(start), async |state| {
+        let (mut raw, mut failures) = state?;
+        loop {
+            match raw.next().await? {
+                Ok(item) => return Some((Ok(item), Some((raw, 0)))),
+                Err(error) if is_final(&error) || failures >= RETRIES_MAX => {
+                    return Some((Err(failure(&error)), None));
+                }
+                Err(_) => {
+                    if failures == 1 {
+                        output::note("the API server does not answer; trying again");
+                    }
+                    failures += 1;
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    })
+}
+
+/// Whether trying again cannot help.
+fn is_final(error: &watcher::Error) -> bool {
+    let code = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code,
+        _ => return false,
+    };
+    matches!(code, 400..=409 | 422)
+}
+
+fn failure(error: &watcher::Error) -> Failure {
+    match error {
+        watcher::Error::InitialListFailed(inner)
+        | watcher::Error::WatchStartFailed(inner)
+        | watcher::Error::WatchFailed(inner) => Failure::api("cannot watch", inner),
+        watcher::Error::WatchError(status) => Failure::status("cannot watch", status),
+        other => Failure::new(format!("cannot watch: {other}")).exit(exit::UNREACHABLE),
+    }
+}
+
+/// What Ctrl-C leaves behind, and how to come back to it.
+pub(crate) struct Interrupted;
+
+/// Runs something until it ends or Ctrl-C is pressed.
+pub(crate) async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Interrupted> {
+    tokio::select! {
+        done = work => Ok(done),
+        // Without a signal handler there is nothing to wait for, and Ctrl-C ends the process anyway.
+        Ok(()) = tokio::signal::ctrl_c() => Err(Interrupted),
+    }
+}
+
+/// Says how to resume, and ends like a program that Ctrl-C ended.
+pub(crate) fn resume_with(hints: &[&str]) -> Failure {
+    output::note("");
+    for hint in hints {
+        output::message(output::Tone::Hint, "next:", hint);
+    }
+    Failure::quiet(exit::INTERRUPTED)
+}

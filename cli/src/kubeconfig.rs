@@ -1,0 +1,190 @@
+//! Which cluster a verb talks to, and as whom.
+//!
+//! In this order: `--kubeconfig`, `$KUBECONFIG`, the cluster that `cmn up` started last on this
+//! machine and that still runs, `~/.kube/config`. What `cmn up` writes for that lives in [`Beacon`].
+
+use std::{
+    env,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::{
+    args::Global,
+    errors::{Failure, Result, chain, exit},
+};
+
+/// A cluster that can be talked to.
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    /// The namespace of namespaced verbs: `-n`, else the kubeconfig's, else `default`.
+    pub(crate) namespace: String,
+    pub(crate) url: String,
+    /// Where the kubeconfig came from.
+    pub(crate) source: PathBuf,
+}
+
+impl Cluster {
+    pub(crate) async fn connect(global: &Global) -> Result<Self> {
+        let source = find(global)?;
+        let broken = |why: String| {
+            Failure::new(format!(
+                "the kubeconfig {} cannot be used: {why}",
+                source.display()
+            ))
+            .hint("`cmn up` writes a good one and prints where; name it with --kubeconfig FILE")
+            .exit(exit::UNREACHABLE)
+        };
+        let text = fs::read_to_string(&source).map_err(|error| broken(error.to_string()))?;
+        let kubeconfig = Kubeconfig::from_yaml(&text).map_err(|error| broken(chain(&error)))?;
+        let options = KubeConfigOptions {
+            context: global.context.clone(),
+            ..Default::default()
+        };
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .map_err(|error| broken(chain(&error)))?;
+        // A watch is quiet for as long as nothing changes.
+        config.read_timeout = None;
+        let namespace = global
+            .namespace
+            .clone()
+            .unwrap_or_else(|| config.default_namespace.clone());
+        let url = config.cluster_url.to_string();
+        let client = Client::try_from(config).map_err(|error| broken(chain(&error)))?;
+        Ok(Self {
+            client,
+            namespace,
+            url,
+            source,
+        })
+    }
+}
+
+fn find(global: &Global) -> Result<PathBuf> {
+    if let Some(path) = &global.kubeconfig {
+        return Ok(path.clone());
+    }
+    if let Some(list) = env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
+        // Several files are merged by kubectl; the first that exists is the one it writes to.
+        let paths: Vec<PathBuf> = env::split_paths(&list)
+            .filter(|path| !path.as_os_str().is_empty())
+            .collect();
+        let found = paths.iter().find(|path| path.exists()).or(paths.first());
+        if let Some(path) = found {
+            return Ok(path.clone());
+        }
+    }
+    if let Some(data_dir) = Beacon::newest_running() {
+        return Ok(data_dir.join("kubeconfig"));
+    }
+    let home = env::home_dir().map(|home| home.join(".kube/config"));
+    home.filter(|path| path.exists()).ok_or_else(|| {
+        Failure::new(
+            "no cluster: no --kubeconfig, no $KUBECONFIG, no running `cmn up`, no ~/.kube/config",
+        )
+        .hint("start a cluster of your own: `cmn up`")
+        .exit(exit::UNREACHABLE)
+    })
+}
+
+/// Where `cmn up` keeps its data unless told otherwise.
+pub(crate) fn default_data_dir() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/lib/commonage");
+    }
+    let base = env::var_os("XDG_DATA_HOME")
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from);
+    let base = base.or_else(|| env::home_dir().map(|home| home.join(".local/share")));
+    base.unwrap_or_else(env::temp_dir).join("commonage")
+}
+
+/// A running `cmn up` lets itself be found: it holds `DATA_DIR/lock`, and a file named by its
+/// process id, in a directory that every reboot empties, says where DATA_DIR is.
+pub(crate) struct Beacon {
+    sign: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Beacon {
+    /// Claims a data directory, which must exist, for as long as the value lives.
+    pub(crate) fn light(data_dir: &Path) -> Result<Self> {
+        let lock = lock(data_dir).map_err(|error| match error {
+            nix::Error::EWOULDBLOCK => Failure::new(format!("another cmn works in {}", data_dir.display()))
+                .hint("stop that one, or give this one its own: `cmn up --data-dir DIR --listen 127.0.0.1:0`"),
+            other => Failure::new(format!("cannot lock {}: {}", data_dir.join("lock").display(), other.desc()))
+                .hint("choose a directory that you may write to: --data-dir DIR"),
+        })?;
+        let signs = signs_dir();
+        let sign = signs.join(std::process::id().to_string());
+        // Only a convenience of the client verbs: without it, they ask for --kubeconfig.
+        let written = fs::create_dir_all(&signs)
+            .and_then(|()| fs::write(&sign, data_dir.as_os_str().as_encoded_bytes()));
+        if let Err(error) = written {
+            tracing::warn!(%error, path = %sign.display(), "other cmn commands will not find this cluster by themselves");
+        }
+        Ok(Self { sign, _lock: lock })
+    }
+
+    /// The data directory of the cluster that was started last and still runs.
+    fn newest_running() -> Option<PathBuf> {
+        let mut signs: Vec<_> = fs::read_dir(signs_dir())
+            .ok()?
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
+            })
+            .collect();
+        signs.sort();
+        signs.into_iter().rev().find_map(|(_, sign)| {
+            // Asked by process and not by lock: a probe that locks could be in the way of a start.
+            let command = Path::new("/proc").join(sign.file_name()?).join("comm");
+            let running = fs::read_to_string(command).is_ok_and(|name| name.trim_end() == "cmn");
+            if !running {
+                // Left by one that was killed. Whoever comes by sweeps.
+                let _ = fs::remove_file(&sign);
+                return None;
+            }
+            fs::read_to_string(&sign).ok().map(PathBuf::from)
+        })
+    }
+}
+
+impl Drop for Beacon {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.sign);
+    }
+}
+
+fn signs_dir() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/run/commonage/up");
+    }
+    let run = env::var_os("XDG_RUNTIME_DIR")
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from);
+    run.unwrap_or_else(default_data_dir).join("commonage/up")
+}
+
+fn lock(data_dir: &Path) -> Result<Flock<File>, nix::Error> {
+    let path = data_dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|error: io::Error| {
+            error
+                .raw_os_error()
+                .map_or(nix::Error::EIO, nix::Error::from_raw)
+        })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)
+}

@@ -1,0 +1,84 @@
+//! The executable `cmn`: every role of a cluster, and the command line of its users.
+//!
+//! Roles (`up`, `apiserver`, `controllers`, `agent`) put library crates together and wait for the
+//! end; verbs (`get`, `run`, …) are ordinary API clients with an ordinary kubeconfig, and know
+//! nothing that another client could not know. One file per verb, with its arguments in it.
+
+mod agent;
+mod apiserver;
+mod apply;
+mod args;
+mod controllers;
+mod delete;
+mod describe;
+mod doctor;
+mod errors;
+mod follow;
+mod get;
+mod kinds;
+mod kubeconfig;
+mod logs;
+mod output;
+mod run;
+mod table;
+mod up;
+mod version;
+mod wait;
+
+use std::{future::Future, process::ExitCode};
+
+use clap::Parser;
+
+use crate::{
+    args::{Cli, Global, Verb},
+    errors::{Failure, Result},
+    kubeconfig::Cluster,
+};
+
+/// Runs the command line of this process and says how it ended.
+///
+/// To be called before the process has threads: as a shim or its parent, it forks.
+pub fn main() -> ExitCode {
+    commonage_shim::dispatch();
+    let Cli { global, verb } = Cli::parse();
+    errors::report(dispatch(global, verb))
+}
+
+fn dispatch(global: Global, verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Up(args) => up::run(args),
+        Verb::Apiserver(args) => apiserver::run(args),
+        Verb::Controllers(args) => controllers::run(args, &global),
+        Verb::Agent(args) => agent::run(args, &global),
+        Verb::Doctor(args) => doctor::run(&args),
+        Verb::Version(args) => block_on(version::run(args, &global)),
+        Verb::Run(args) => as_client(&global, async |cluster| run::run(args, cluster).await),
+        Verb::Get(args) => as_client(&global, async |cluster| get::run(args, cluster).await),
+        Verb::Describe(args) => {
+            as_client(&global, async |cluster| describe::run(args, cluster).await)
+        }
+        Verb::Logs(args) => as_client(&global, async |cluster| logs::run(args, cluster).await),
+        Verb::Apply(args) => as_client(&global, async |cluster| apply::run(args, cluster).await),
+        Verb::Delete(args) => as_client(&global, async |cluster| delete::run(args, cluster).await),
+        Verb::Wait(args) => as_client(&global, async |cluster| wait::run(args, cluster).await),
+    }
+}
+
+/// A verb needs one thread, a connection, and nothing else.
+fn as_client(
+    global: &Global,
+    verb: impl AsyncFnOnce(&Cluster) -> Result<ExitCode>,
+) -> Result<ExitCode> {
+    block_on(async {
+        let cluster = Cluster::connect(global).await?;
+        verb(&cluster).await
+    })
+}
+
+fn block_on(future: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    runtime.block_on(future)
+}
