@@ -42,13 +42,10 @@ pub(crate) struct Document {
 
 impl Document {
     fn text<'a>(&'a self, field: &'a Value, name: &str) -> Result<&'a str> {
-        field
-            .as_str()
-            .filter(|text| !text.is_empty())
-            .ok_or_else(|| {
-                Failure::new(format!("{}: the object has no {name}", self.place))
-                    .hint("every object begins with apiVersion, kind and metadata.name")
-            })
+        field.as_str().filter(|text| !text.is_empty()).ok_or_else(|| {
+            Failure::new(format!("{}: the object has no {name}", self.place))
+                .hint("every object begins with apiVersion, kind and metadata.name")
+        })
     }
 
     pub(crate) fn name(&self) -> Result<&str> {
@@ -57,16 +54,12 @@ impl Document {
 
     pub(crate) async fn kind(&self, kinds: &mut Kinds<'_>) -> Result<Kind> {
         let api_version = self.text(&self.object["apiVersion"], "apiVersion")?;
-        kinds
-            .of_object(api_version, self.text(&self.object["kind"], "kind")?)
-            .await
+        kinds.of_object(api_version, self.text(&self.object["kind"], "kind")?).await
     }
 
     /// The file's, else the command's.
     pub(crate) fn namespace<'a>(&'a self, cluster: &'a Cluster) -> &'a str {
-        self.object["metadata"]["namespace"]
-            .as_str()
-            .unwrap_or(&cluster.namespace)
+        self.object["metadata"]["namespace"].as_str().unwrap_or(&cluster.namespace)
     }
 }
 
@@ -104,9 +97,7 @@ fn sorted_files(directory: &Path) -> Result<Vec<PathBuf>> {
     for entry in fs::read_dir(directory).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         if path.extension().is_some_and(|extension| {
-            ["yaml", "yml", "json"]
-                .iter()
-                .any(|known| extension == *known)
+            ["yaml", "yml", "json"].iter().any(|known| extension == *known)
         }) {
             files.push(path);
         }
@@ -130,14 +121,11 @@ fn parse(place: &str, text: &str, documents: &mut Vec<Document>) -> Result<()> {
         let place = format!("{place}, object {}", index + 1);
         match object.get_mut("items").map(Value::take) {
             Some(Value::Array(items))
-                if object["kind"]
-                    .as_str()
-                    .is_some_and(|kind| kind.ends_with("List")) =>
+                if object["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) =>
             {
-                documents.extend(items.into_iter().map(|object| Document {
-                    object,
-                    place: place.clone(),
-                }));
+                documents.extend(
+                    items.into_iter().map(|object| Document { object, place: place.clone() }),
+                );
             }
             _ if object.is_null() => {}
             _ => documents.push(Document { object, place }),
@@ -163,11 +151,9 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
     }
     match failed {
         0 => Ok(ExitCode::SUCCESS),
-        n => Err(Failure::new(format!(
-            "{} of {} not applied",
-            n,
-            count(documents.len(), "object")
-        ))),
+        n => {
+            Err(Failure::new(format!("{} of {} not applied", n, count(documents.len(), "object"))))
+        }
     }
 }
 
@@ -179,37 +165,27 @@ async fn apply(document: &Document, kinds: &mut Kinds<'_>, cluster: &Cluster) ->
     let wanted = with_last_applied(&document.object);
     let tried = format!("{title} was not applied");
     let Some(current) = get_opt(&cluster.client, &path, &tried).await? else {
-        let request = request(
-            "POST",
-            &kind.path(Some(namespace)),
-            wanted.to_string().into_bytes(),
-        );
+        let request = request("POST", &kind.path(Some(namespace)), wanted.to_string().into_bytes());
         let created = cluster.client.request::<Value>(request).await;
         created.map_err(|error| Failure::api(&tried, &error))?;
         return Ok(format!("{title} created"));
     };
     let last = current["metadata"]["annotations"][LAST_APPLIED].as_str();
-    let last: Value = last
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_else(|| json!({}));
+    let last: Value =
+        last.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| json!({}));
     let mut patch = wanted;
     remove_what_left(&last, &document.object, &mut patch);
     let before = current["metadata"]["resourceVersion"].clone();
     let mut request = request("PATCH", &path, patch.to_string().into_bytes());
     let merge_patch = http::HeaderValue::from_static("application/merge-patch+json");
-    request
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, merge_patch);
+    request.headers_mut().insert(http::header::CONTENT_TYPE, merge_patch);
     let patched = cluster
         .client
         .request::<Value>(request)
         .await
         .map_err(|error| Failure::api(&tried, &error))?;
-    let verb = if patched["metadata"]["resourceVersion"] == before {
-        "unchanged"
-    } else {
-        "configured"
-    };
+    let verb =
+        if patched["metadata"]["resourceVersion"] == before { "unchanged" } else { "configured" };
     Ok(format!("{title} {verb}"))
 }
 
@@ -266,10 +242,8 @@ mod tests {
         let text = "---\n---\nkind: Queue\nmetadata: {name: a}\n---\nkind: List\nitems: [{kind: Queue}, {kind: Task}]\n";
         let mut documents = Vec::new();
         parse("here", text, &mut documents).unwrap();
-        let kinds: Vec<&str> = documents
-            .iter()
-            .map(|d| d.object["kind"].as_str().unwrap())
-            .collect();
+        let kinds: Vec<&str> =
+            documents.iter().map(|d| d.object["kind"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["Queue", "Queue", "Task"]);
         assert_eq!(documents[0].name().unwrap(), "a");
         assert!(documents[1].name().is_err());
@@ -279,9 +253,7 @@ mod tests {
     fn the_annotation_never_contains_itself() {
         let once = with_last_applied(&json!({"metadata": {"name": "a"}}));
         let twice = with_last_applied(&once);
-        let text = twice["metadata"]["annotations"][LAST_APPLIED]
-            .as_str()
-            .unwrap();
+        let text = twice["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap();
         assert!(!text.contains(LAST_APPLIED), "{text}");
     }
 }

@@ -38,13 +38,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "NAME", help_heading = "Cluster")]
     pub(crate) context: Option<String>,
     /// The namespace; the kubeconfig's, or `default`, if not given
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "NAME",
-        help_heading = "Cluster"
-    )]
+    #[arg(short, long, global = true, value_name = "NAME", help_heading = "Cluster")]
     pub(crate) namespace: Option<String>,
 }
 

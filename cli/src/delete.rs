@@ -33,12 +33,7 @@ pub(crate) struct Args {
     #[arg(value_name = "KIND [NAME]", required_unless_present = "files")]
     what: Vec<String>,
     /// Delete the objects of this file, directory, or `-`
-    #[arg(
-        short = 'f',
-        long = "filename",
-        value_name = "FILE",
-        conflicts_with = "what"
-    )]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "what")]
     files: Vec<PathBuf>,
     /// All objects of the kind in the namespace with these labels
     #[arg(short = 'l', long, value_name = "SELECTOR")]
@@ -100,10 +95,7 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
         match follow::unless_interrupted(until_gone(cluster, &victim, &uid)).await {
             Ok(result) => result?,
             Err(follow::Interrupted) => {
-                let again = format!(
-                    "cmn wait {}/{} --for=delete",
-                    victim.kind.plural, victim.name
-                );
+                let again = format!("cmn wait {}/{} --for=delete", victim.kind.plural, victim.name);
                 return Err(follow::resume_with(&[&again]));
             }
         }
@@ -118,21 +110,15 @@ async fn victims(args: &Args, cluster: &Cluster) -> Result<Vec<Victim>> {
     if !args.files.is_empty() {
         for document in apply::read(&args.files)? {
             let kind = document.kind(&mut kinds).await?;
-            let (namespace, name) = (
-                document.namespace(cluster).to_owned(),
-                document.name()?.to_owned(),
-            );
-            victims.push(Victim {
-                kind,
-                namespace,
-                name,
-            });
+            let (namespace, name) =
+                (document.namespace(cluster).to_owned(), document.name()?.to_owned());
+            victims.push(Victim { kind, namespace, name });
         }
         return Ok(victims);
     }
     for selection in get::select(&mut kinds, &args.what).await? {
         let by_rule = args.all || args.selector.is_some();
-        if selection.names.is_empty() == !by_rule {
+        if selection.names.is_empty() != by_rule {
             let plural = &selection.kind.plural;
             return Err(Failure::new(format!(
                 "which {plural}? Either names, or --selector, or --all"
@@ -154,29 +140,18 @@ async fn victims(args: &Args, cluster: &Cluster) -> Result<Vec<Victim>> {
 }
 
 async fn listed(args: &Args, cluster: &Cluster, kind: &Kind) -> Result<Vec<String>> {
-    let mut params = ListParams::default();
-    params.label_selector = args.selector.clone();
-    let list = kind
-        .api(&cluster.client, &cluster.namespace)
-        .list(&params)
-        .await;
+    let params = ListParams { label_selector: args.selector.clone(), ..ListParams::default() };
+    let list = kind.api(&cluster.client, &cluster.namespace).list(&params).await;
     let list =
         list.map_err(|error| Failure::api(format!("cannot list {}", kind.plural), &error))?;
-    Ok(list
-        .items
-        .into_iter()
-        .filter_map(|object| object.metadata.name)
-        .collect())
+    Ok(list.items.into_iter().filter_map(|object| object.metadata.name).collect())
 }
 
 /// One object that was named takes only itself along; a rule, or something that others depend on,
 /// is worth a question.
 fn confirm(args: &Args, cluster: &Cluster, victims: &[Victim]) -> Result<()> {
     let takes_others = |victim: &&Victim| {
-        matches!(
-            victim.kind.kind.as_str(),
-            "Framework" | "Namespace" | "Agent" | "Queue"
-        )
+        matches!(victim.kind.kind.as_str(), "Framework" | "Namespace" | "Agent" | "Queue")
     };
     let severe = victims.iter().find(takes_others);
     if args.yes || (severe.is_none() && !args.all && args.selector.is_none()) {
@@ -196,18 +171,11 @@ fn confirm(args: &Args, cluster: &Cluster, victims: &[Victim]) -> Result<()> {
     }
     output::note(&format!("On {} this deletes:", cluster.url));
     for victim in victims {
-        let others = if takes_others(&victim) {
-            ", and what depends on it"
-        } else {
-            ""
-        };
+        let others = if takes_others(&victim) { ", and what depends on it" } else { "" };
         output::note(&format!("  {}{others}", victim.title()));
     }
     let (question, wanted) = match severe {
-        Some(victim) => (
-            format!("Type {} to go on:", victim.name),
-            victim.name.as_str(),
-        ),
+        Some(victim) => (format!("Type {} to go on:", victim.name), victim.name.as_str()),
         None => ("Go on? [y/N]".to_owned(), "y"),
     };
     match output::ask(&question)? == wanted {
@@ -219,31 +187,23 @@ fn confirm(args: &Args, cluster: &Cluster, victims: &[Victim]) -> Result<()> {
 /// The uid of the object if it is still there for a while.
 async fn delete(args: &Args, cluster: &Cluster, victim: &Victim) -> Result<Option<String>> {
     let options = match args.grace_period {
-        Some(seconds) => serde_json::json!({"gracePeriodSeconds": seconds})
-            .to_string()
-            .into_bytes(),
+        Some(seconds) => {
+            serde_json::json!({"gracePeriodSeconds": seconds}).to_string().into_bytes()
+        }
         None => Vec::new(),
     };
     let path = victim.kind.object_path(&victim.namespace, &victim.name);
-    match cluster
-        .client
-        .request::<Value>(request("DELETE", &path, options))
-        .await
-    {
+    match cluster.client.request::<Value>(request("DELETE", &path, options)).await {
         // The object itself comes back while finalizers hold it, a Status when it is gone.
         Ok(answer) if answer["metadata"]["deletionTimestamp"].is_string() => {
-            let finalizers = answer["metadata"]["finalizers"]
-                .as_array()
-                .is_some_and(|list| !list.is_empty());
+            let finalizers =
+                answer["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
             let uid = answer["metadata"]["uid"].as_str().filter(|_| finalizers);
             Ok(uid.map(str::to_owned))
         }
         Ok(_) => Ok(None),
         Err(kube::Error::Api(status)) if status.code == 404 && args.ignore_not_found => Ok(None),
-        Err(error) => Err(Failure::api(
-            format!("{} was not deleted", victim.title()),
-            &error,
-        )),
+        Err(error) => Err(Failure::api(format!("{} was not deleted", victim.title()), &error)),
     }
 }
 
@@ -254,10 +214,7 @@ async fn until_gone(cluster: &Cluster, victim: &Victim, uid: &str) -> Result<()>
     let result = match tokio::time::timeout(TELL_AFTER, &mut gone).await {
         Ok(result) => result,
         Err(_) => {
-            output::note(&format!(
-                "{} is being deleted; waiting until it is gone",
-                victim.title()
-            ));
+            output::note(&format!("{} is being deleted; waiting until it is gone", victim.title()));
             gone.await
         }
     };

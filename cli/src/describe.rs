@@ -34,24 +34,15 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
         let tried = format!("cannot describe {}", kind.plural);
         let mut objects: Vec<Value> = Vec::new();
         if selection.names.is_empty() {
-            let mut list: Value = fetch(
-                &cluster.client,
-                &kind.path(Some(&cluster.namespace)),
-                &tried,
-            )
-            .await?;
+            let mut list: Value =
+                fetch(&cluster.client, &kind.path(Some(&cluster.namespace)), &tried).await?;
             if let Value::Array(items) = list["items"].take() {
                 objects = items;
             }
         }
         for name in &selection.names {
             objects.push(
-                fetch(
-                    &cluster.client,
-                    &kind.object_path(&cluster.namespace, name),
-                    &tried,
-                )
-                .await?,
+                fetch(&cluster.client, &kind.object_path(&cluster.namespace, name), &tried).await?,
             );
         }
         for object in objects {
@@ -70,13 +61,8 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
 /// What was reported about the object, oldest first. An extra: nothing is said if it cannot be had.
 async fn events(cluster: &Cluster, kind: &Kind, object: &Value) -> Vec<Value> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let namespace = object["metadata"]["namespace"]
-        .as_str()
-        .unwrap_or("default");
-    let selector = format!(
-        "involvedObject.name={name},involvedObject.kind={}",
-        kind.kind
-    );
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
+    let selector = format!("involvedObject.name={name},involvedObject.kind={}", kind.kind);
     let path = format!(
         "/api/v1/namespaces/{}/events?fieldSelector={}",
         encode(namespace),
@@ -92,53 +78,33 @@ async fn events(cluster: &Cluster, kind: &Kind, object: &Value) -> Vec<Value> {
 }
 
 fn event_time(event: &Value) -> Option<&str> {
-    let times = [
-        &event["lastTimestamp"],
-        &event["eventTime"],
-        &event["metadata"]["creationTimestamp"],
-    ];
+    let times =
+        [&event["lastTimestamp"], &event["eventTime"], &event["metadata"]["creationTimestamp"]];
     times.into_iter().find_map(Value::as_str)
 }
 
 fn describe(kind: &Kind, object: &Value, events: &[Value], now: Timestamp) -> Result<String> {
     let metadata = &object["metadata"];
     let mut text = String::new();
-    field(
-        &mut text,
-        "Name",
-        metadata["name"].as_str().unwrap_or_default(),
-    );
+    field(&mut text, "Name", metadata["name"].as_str().unwrap_or_default());
     if let Some(namespace) = metadata["namespace"].as_str() {
         field(&mut text, "Namespace", namespace);
     }
-    field(
-        &mut text,
-        "Kind",
-        &format!("{} ({})", kind.kind, kind.api_version()),
-    );
-    for (label, map) in [
-        ("Labels", &metadata["labels"]),
-        ("Annotations", &metadata["annotations"]),
-    ] {
+    field(&mut text, "Kind", &format!("{} ({})", kind.kind, kind.api_version()));
+    for (label, map) in [("Labels", &metadata["labels"]), ("Annotations", &metadata["annotations"])]
+    {
         pairs(&mut text, label, map.as_object());
     }
-    for (label, time) in [
-        ("Created", &metadata["creationTimestamp"]),
-        ("Deleted", &metadata["deletionTimestamp"]),
-    ] {
+    for (label, time) in
+        [("Created", &metadata["creationTimestamp"]), ("Deleted", &metadata["deletionTimestamp"])]
+    {
         if let Some(time) = time.as_str() {
-            field(
-                &mut text,
-                label,
-                &format!("{time} ({} ago)", since(time, now)),
-            );
+            field(&mut text, label, &format!("{time} ({} ago)", since(time, now)));
         }
     }
-    for (label, part) in [
-        ("Spec", &object["spec"]),
-        ("Data", &object["data"]),
-        ("Status", &object["status"]),
-    ] {
+    for (label, part) in
+        [("Spec", &object["spec"]), ("Data", &object["data"]), ("Status", &object["status"])]
+    {
         section(&mut text, label, &without_tables(part))?;
     }
     let status = &object["status"];
@@ -157,19 +123,9 @@ fn describe(kind: &Kind, object: &Value, events: &[Value], now: Timestamp) -> Re
             ]
         },
     );
-    rows(
-        &mut text,
-        "History",
-        &["STATE", "AGE", "REASON"],
-        &status["history"],
-        |change| {
-            vec![
-                word(&change["state"]),
-                ago(&change["time"], now),
-                word(&change["reason"]),
-            ]
-        },
-    );
+    rows(&mut text, "History", &["STATE", "AGE", "REASON"], &status["history"], |change| {
+        vec![word(&change["state"]), ago(&change["time"], now), word(&change["reason"])]
+    });
     rows(
         &mut text,
         "Events",
@@ -177,31 +133,23 @@ fn describe(kind: &Kind, object: &Value, events: &[Value], now: Timestamp) -> Re
         &Value::Array(events.to_vec()),
         |event| {
             let time = event_time(event).map_or_else(String::new, |time| since(time, now));
-            vec![
-                time,
-                word(&event["type"]),
-                word(&event["reason"]),
-                word(&event["message"]),
-            ]
+            vec![time, word(&event["type"]), word(&event["reason"]), word(&event["message"])]
         },
     );
-    if kind.kind == "Task" {
-        if let Ok(task) = serde_json::from_value::<Task>(object.clone()) {
-            let (why, next) = why_and_next(&task);
-            field(&mut text, "Why", &why);
-            field(&mut text, "Next", &next);
-        }
+    let task = (kind.kind == "Task").then(|| serde_json::from_value::<Task>(object.clone()));
+    if let Some(Ok(task)) = task {
+        let (why, next) = why_and_next(&task);
+        field(&mut text, "Why", &why);
+        field(&mut text, "Next", &next);
     }
     Ok(text)
 }
 
 fn field(text: &mut String, label: &str, value: &str) {
     let value = match label {
-        "Why" => paint(
-            Stream::Stdout,
-            tone_of_state(value.split(':').next().unwrap_or_default()),
-            value,
-        ),
+        "Why" => {
+            paint(Stream::Stdout, tone_of_state(value.split(':').next().unwrap_or_default()), value)
+        }
         "Next" => paint(Stream::Stdout, Tone::Hint, value),
         _ => value.to_owned(),
     };
@@ -210,10 +158,8 @@ fn field(text: &mut String, label: &str, value: &str) {
 
 fn pairs(text: &mut String, label: &str, map: Option<&Map<String, Value>>) {
     // What `apply` keeps for itself is the object once more.
-    let shown = map
-        .into_iter()
-        .flatten()
-        .filter(|(key, _)| !key.ends_with("last-applied-configuration"));
+    let shown =
+        map.into_iter().flatten().filter(|(key, _)| !key.ends_with("last-applied-configuration"));
     for (index, (key, value)) in shown.enumerate() {
         let line = format!("{key}={}", word(value));
         match index {
@@ -268,13 +214,11 @@ fn word(value: &Value) -> String {
 }
 
 fn ago(time: &Value, now: Timestamp) -> String {
-    time.as_str()
-        .map_or_else(|| "-".to_owned(), |time| since(time, now))
+    time.as_str().map_or_else(|| "-".to_owned(), |time| since(time, now))
 }
 
 fn since(time: &str, now: Timestamp) -> String {
-    time.parse()
-        .map_or_else(|_| "?".to_owned(), |time| age(time, now))
+    time.parse().map_or_else(|_| "?".to_owned(), |time| age(time, now))
 }
 
 /// The answer to "why is it so?", and the command that most people type next.
@@ -294,11 +238,7 @@ fn why_and_next(task: &Task) -> (String, String) {
                 .unwrap_or_default(),
         },
     };
-    let why = if words.is_empty() {
-        state.to_string()
-    } else {
-        format!("{state}: {words}")
-    };
+    let why = if words.is_empty() { state.to_string() } else { format!("{state}: {words}") };
     let next = match state {
         TaskState::Pending | TaskState::Staging => "cmn get agents -o wide".to_owned(),
         TaskState::Starting | TaskState::Running => format!("cmn logs -f {name}"),

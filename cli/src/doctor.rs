@@ -74,30 +74,15 @@ enum Verdict {
 
 impl Check {
     fn good(name: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            name,
-            found: found.into(),
-            fix: None,
-            verdict: Verdict::Good,
-        }
+        Self { name, found: found.into(), fix: None, verdict: Verdict::Good }
     }
 
     fn worse(name: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            name,
-            found: found.into(),
-            fix: Some(fix.into()),
-            verdict: Verdict::Worse,
-        }
+        Self { name, found: found.into(), fix: Some(fix.into()), verdict: Verdict::Worse }
     }
 
     fn missing(name: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            name,
-            found: found.into(),
-            fix: Some(fix.into()),
-            verdict: Verdict::Missing,
-        }
+        Self { name, found: found.into(), fix: Some(fix.into()), verdict: Verdict::Missing }
     }
 
     fn line(&self, stream: Stream) -> String {
@@ -120,17 +105,9 @@ impl Check {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let Args {
-        data_dir,
-        listen,
-        store,
-    } = args;
+    let Args { data_dir, listen, store } = args;
     let data_dir = data_dir.clone().unwrap_or_else(default_data_dir);
-    let checks = checks(&Needs {
-        data_dir: &data_dir,
-        listen: *listen,
-        store,
-    });
+    let checks = checks(&Needs { data_dir: &data_dir, listen: *listen, store });
     for check in &checks {
         output::line(&check.line(Stream::Stdout))?;
     }
@@ -151,10 +128,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 pub(crate) fn insist(needs: &Needs<'_>) -> Result<()> {
     let checks = checks(needs);
     let failed = failed(&checks);
-    for check in checks
-        .iter()
-        .filter(|check| check.verdict == Verdict::Missing)
-    {
+    for check in checks.iter().filter(|check| check.verdict == Verdict::Missing) {
         output::note(&check.line(Stream::Stderr));
     }
     if failed > 0 {
@@ -174,10 +148,7 @@ pub(crate) fn insist(needs: &Needs<'_>) -> Result<()> {
 }
 
 fn failed(checks: &[Check]) -> usize {
-    checks
-        .iter()
-        .filter(|check| check.verdict == Verdict::Missing)
-        .count()
+    checks.iter().filter(|check| check.verdict == Verdict::Missing).count()
 }
 
 fn checks(needs: &Needs<'_>) -> Vec<Check> {
@@ -204,15 +175,12 @@ fn cgroups() -> Check {
     let (version, present): (&str, Vec<String>) =
         match fs::read_to_string(unified.join("cgroup.controllers")) {
             Ok(text) => ("v2", text.split_whitespace().map(str::to_owned).collect()),
-            Err(_) => (
-                "v1",
-                v1_controllers(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
-            ),
+            Err(_) => {
+                ("v1", v1_controllers(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()))
+            }
         };
-    let lacking: Vec<&str> = CONTROLLERS
-        .into_iter()
-        .filter(|name| !present.iter().any(|p| p == name))
-        .collect();
+    let lacking: Vec<&str> =
+        CONTROLLERS.into_iter().filter(|name| !present.iter().any(|p| p == name)).collect();
     if !lacking.is_empty() {
         let fix = match version {
             "v2" => {
@@ -222,22 +190,11 @@ fn cgroups() -> Check {
                 "mount them: apt-get install cgroupfs-mount, or boot with systemd.unified_cgroup_hierarchy=1"
             }
         };
-        return Check::missing(
-            NAME,
-            format!("{version}, without {}", lacking.join(", ")),
-            fix,
-        );
+        return Check::missing(NAME, format!("{version}, without {}", lacking.join(", ")), fix);
     }
-    let directory = if version == "v2" {
-        unified.to_owned()
-    } else {
-        unified.join("memory")
-    };
+    let directory = if version == "v2" { unified.to_owned() } else { unified.join("memory") };
     if access(&directory, AccessFlags::W_OK).is_err() {
-        let found = format!(
-            "{version}, but {} cannot be written to",
-            directory.display()
-        );
+        let found = format!("{version}, but {} cannot be written to", directory.display());
         return Check::missing(
             NAME,
             found,
@@ -249,15 +206,11 @@ fn cgroups() -> Check {
 
 /// Controllers of the mounted v1 hierarchies: they are options of the mounts.
 fn v1_controllers(mounts: &str) -> Vec<String> {
-    let fields = mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     fields
         .filter(|fields| fields.get(2) == Some(&"cgroup"))
         .flat_map(|fields| {
-            fields
-                .get(3)
-                .map(|options| options.split(',').map(str::to_owned).collect::<Vec<_>>())
+            fields.get(3).map(|options| options.split(',').map(str::to_owned).collect::<Vec<_>>())
         })
         .flatten()
         .collect()
@@ -295,11 +248,7 @@ fn overlay() -> Check {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     let loaded = known.lines().any(|line| line.ends_with("\toverlay"));
     let loadable = || {
-        let release = nix::sys::utsname::uname()
-            .ok()?
-            .release()
-            .to_str()?
-            .to_owned();
+        let release = nix::sys::utsname::uname().ok()?.release().to_str()?.to_owned();
         let modules = fs::read_to_string(format!("/lib/modules/{release}/modules.dep")).ok()?;
         modules.contains("/overlay.ko").then_some(())
     };
@@ -365,11 +314,9 @@ fn port(listen: SocketAddr) -> Check {
     match TcpListener::bind(listen) {
         Ok(_) if listen.port() == 0 => Check::good(NAME, format!("a free one at {}", listen.ip())),
         Ok(_) => Check::good(NAME, format!("{listen} is free")),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Check::missing(
-            NAME,
-            format!("{listen} is taken by another program"),
-            another,
-        ),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Check::missing(NAME, format!("{listen} is taken by another program"), another)
+        }
         Err(error) => Check::missing(NAME, format!("cannot listen on {listen}: {error}"), another),
     }
 }
@@ -420,9 +367,6 @@ mod tests {
 
     #[test]
     fn a_file_is_no_data_directory() {
-        assert_eq!(
-            data_dir(Path::new("/proc/version/x")).verdict,
-            Verdict::Missing
-        );
+        assert_eq!(data_dir(Path::new("/proc/version/x")).verdict, Verdict::Missing);
     }
 }

@@ -53,11 +53,7 @@ impl Failure {
 
     /// Ends with this exit code, and says nothing.
     pub(crate) fn quiet(exit: u8) -> Self {
-        Self {
-            quiet: true,
-            exit,
-            ..Self::new("")
-        }
+        Self { quiet: true, exit, ..Self::new("") }
     }
 
     /// The next command to type.
@@ -152,10 +148,9 @@ fn hint_for(status: &Status) -> Option<String> {
         "IllegalTransition" => {
             format!("a state follows its table only: `cmn describe {kind} {name}`")
         }
-        "Invalid" => format!(
-            "what fields there are: `kubectl explain {}.spec`",
-            kind.trim_end_matches('s')
-        ),
+        "Invalid" => {
+            format!("what fields there are: `kubectl explain {}.spec`", kind.trim_end_matches('s'))
+        }
         "RequestEntityTooLarge" => {
             "objects are small: put data where tasks can fetch it".to_owned()
         }
@@ -185,10 +180,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 fn root_io_error(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            if io.get_ref().is_none() {
-                return Some(io.kind());
-            }
+        if let Some(io) = error.downcast_ref::<io::Error>().filter(|io| io.get_ref().is_none()) {
+            return Some(io.kind());
         }
         next = error.source();
     }
@@ -245,14 +238,8 @@ mod tests {
         .unwrap();
         let failure = Failure::status("task \"x\" was not created", &status);
         assert_eq!(failure.what, "task \"x\" was not created: 2 fields refused");
-        assert_eq!(
-            failure.details[0],
-            "spec.resources.cpu: must be > 0 (got -1)"
-        );
-        assert_eq!(
-            failure.hint.unwrap(),
-            "what fields there are: `kubectl explain task.spec`"
-        );
+        assert_eq!(failure.details[0], "spec.resources.cpu: must be > 0 (got -1)");
+        assert_eq!(failure.hint.unwrap(), "what fields there are: `kubectl explain task.spec`");
     }
 
     #[test]

@@ -67,26 +67,17 @@ pub(crate) async fn select(kinds: &mut Kinds<'_>, words: &[String]) -> Result<Ve
     let mut selections: Vec<Selection> = Vec::new();
     if words.iter().any(|word| word.contains('/')) {
         for word in words {
-            let Some((kind, name)) = word
-                .split_once('/')
-                .filter(|(kind, name)| !kind.is_empty() && !name.is_empty())
+            let Some((kind, name)) =
+                word.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty())
             else {
-                return Err(
-                    Failure::new(format!("\"{word}\" is not of the form KIND/NAME")).hint(
-                        "either all are KIND/NAME, or the first is a KIND and the others are names",
-                    ),
-                );
+                return Err(Failure::new(format!("\"{word}\" is not of the form KIND/NAME")).hint(
+                    "either all are KIND/NAME, or the first is a KIND and the others are names",
+                ));
             };
             let kind = kinds.find(kind).await?;
-            match selections
-                .iter_mut()
-                .find(|selection| selection.kind == kind)
-            {
+            match selections.iter_mut().find(|selection| selection.kind == kind) {
                 Some(selection) => selection.names.push(name.to_owned()),
-                None => selections.push(Selection {
-                    kind,
-                    names: vec![name.to_owned()],
-                }),
+                None => selections.push(Selection { kind, names: vec![name.to_owned()] }),
             }
         }
         return Ok(selections);
@@ -98,10 +89,7 @@ pub(crate) async fn select(kinds: &mut Kinds<'_>, words: &[String]) -> Result<Ve
     for word in first.split(',').filter(|word| !word.is_empty()) {
         let kind = kinds.find(word).await?;
         if seen.insert(kind.qualified()) {
-            selections.push(Selection {
-                kind,
-                names: names.to_vec(),
-            });
+            selections.push(Selection { kind, names: names.to_vec() });
         }
     }
     Ok(selections)
@@ -125,24 +113,15 @@ impl Args {
     }
 
     fn query(&self, more: &[String]) -> String {
-        let label = self
-            .selector
-            .as_ref()
-            .map(|selector| format!("labelSelector={}", encode(selector)));
+        let label =
+            self.selector.as_ref().map(|selector| format!("labelSelector={}", encode(selector)));
         let field = self
             .field_selector
             .as_ref()
             .map(|selector| format!("fieldSelector={}", encode(selector)));
-        let parts: Vec<String> = label
-            .into_iter()
-            .chain(field)
-            .chain(more.iter().cloned())
-            .collect();
-        if parts.is_empty() {
-            String::new()
-        } else {
-            format!("?{}", parts.join("&"))
-        }
+        let parts: Vec<String> =
+            label.into_iter().chain(field).chain(more.iter().cloned()).collect();
+        if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
     }
 }
 
@@ -156,10 +135,7 @@ async fn fetch(
     let kind = &selection.kind;
     let paths: Vec<String> = match selection.names.as_slice() {
         [] => vec![kind.path(args.namespace(cluster)) + &args.query(&[])],
-        names => names
-            .iter()
-            .map(|name| kind.object_path(&cluster.namespace, name))
-            .collect(),
+        names => names.iter().map(|name| kind.object_path(&cluster.namespace, name)).collect(),
     };
     let mut answers = Vec::new();
     for path in paths {
@@ -175,11 +151,7 @@ async fn fetch(
 }
 
 async fn tables(args: &Args, cluster: &Cluster, selections: &[Selection]) -> Result<ExitCode> {
-    let columns = if args.output == Output::Wide {
-        Columns::Wide
-    } else {
-        Columns::Usual
-    };
+    let columns = if args.output == Output::Wide { Columns::Wide } else { Columns::Usual };
     let mut printed = false;
     for selection in selections {
         let mut answers = fetch(args, cluster, selection, AS_TABLE).await?;
@@ -188,11 +160,7 @@ async fn tables(args: &Args, cluster: &Cluster, selections: &[Selection]) -> Res
             table = own_table(&table);
         }
         for other in answers {
-            let other = if other["kind"] == "Table" {
-                other
-            } else {
-                own_table(&other)
-            };
+            let other = if other["kind"] == "Table" { other } else { own_table(&other) };
             if let (Some(rows), Some(more)) =
                 (table["rows"].as_array_mut(), other["rows"].as_array())
             {
@@ -202,11 +170,8 @@ async fn tables(args: &Args, cluster: &Cluster, selections: &[Selection]) -> Res
         if selections.len() > 1 {
             prefix_names(&mut table, &selection.kind);
         }
-        let mut layout = Layout::new(
-            &table,
-            columns,
-            args.all_namespaces && selection.kind.namespaced,
-        );
+        let mut layout =
+            Layout::new(&table, columns, args.all_namespaces && selection.kind.namespaced);
         let rows = layout.rows(&table);
         if rows.is_empty() && !args.watch {
             continue;
@@ -221,15 +186,9 @@ async fn tables(args: &Args, cluster: &Cluster, selections: &[Selection]) -> Res
         output::data(layout.lines(&rows).as_bytes())?;
         printed = true;
         if args.watch {
-            let version = table["metadata"]["resourceVersion"]
-                .as_str()
-                .unwrap_or_default();
+            let version = table["metadata"]["resourceVersion"].as_str().unwrap_or_default();
             watch(args, cluster, selection, version, AS_TABLE, |table| {
-                let table = if table["kind"] == "Table" {
-                    table
-                } else {
-                    own_table(&table)
-                };
+                let table = if table["kind"] == "Table" { table } else { own_table(&table) };
                 let rows = layout.rows(&table);
                 output::data(layout.lines(&rows).as_bytes())
             })
@@ -244,10 +203,8 @@ async fn tables(args: &Args, cluster: &Cluster, selections: &[Selection]) -> Res
             Some(namespace) => format!(" in namespace {namespace} (`-A` looks in all)"),
             None => String::new(),
         };
-        let kinds: Vec<&str> = selections
-            .iter()
-            .map(|selection| selection.kind.plural.as_str())
-            .collect();
+        let kinds: Vec<&str> =
+            selections.iter().map(|selection| selection.kind.plural.as_str()).collect();
         output::note(&format!("no {}{place}", kinds.join(", ")));
     }
     Ok(ExitCode::SUCCESS)
@@ -259,10 +216,7 @@ async fn objects(args: &Args, cluster: &Cluster, selections: &[Selection]) -> Re
     for selection in selections {
         let mut version = String::new();
         for mut answer in fetch(args, cluster, selection, "application/json").await? {
-            version = answer["metadata"]["resourceVersion"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
+            version = answer["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
             match answer.get_mut("items").map(Value::take) {
                 Some(Value::Array(items)) => {
                     found.extend(items.into_iter().map(|item| typed(item, &selection.kind)))
@@ -274,21 +228,14 @@ async fn objects(args: &Args, cluster: &Cluster, selections: &[Selection]) -> Re
             for object in found.drain(..) {
                 print_object(args.output, &object)?;
             }
-            watch(
-                args,
-                cluster,
-                selection,
-                &version,
-                "application/json",
-                |object| print_object(args.output, &object),
-            )
+            watch(args, cluster, selection, &version, "application/json", |object| {
+                print_object(args.output, &object)
+            })
             .await?;
         }
     }
     match args.output {
-        Output::Name => found
-            .iter()
-            .try_for_each(|object| print_object(args.output, object))?,
+        Output::Name => found.iter().try_for_each(|object| print_object(args.output, object))?,
         _ if args.watch => {}
         _ if single => print_object(args.output, &found[0])?,
         _ => print_object(
@@ -302,10 +249,8 @@ async fn objects(args: &Args, cluster: &Cluster, selections: &[Selection]) -> Re
 /// Items of a list leave out what the list says for all of them.
 fn typed(mut item: Value, kind: &Kind) -> Value {
     if let Some(item) = item.as_object_mut() {
-        item.entry("apiVersion")
-            .or_insert_with(|| kind.api_version().into());
-        item.entry("kind")
-            .or_insert_with(|| kind.kind.clone().into());
+        item.entry("apiVersion").or_insert_with(|| kind.api_version().into());
+        item.entry("kind").or_insert_with(|| kind.kind.clone().into());
     }
     item
 }
@@ -319,9 +264,7 @@ fn print_object(output: Output, object: &Value) -> Result<()> {
                 .map(|(group, _)| group);
             let kind = object["kind"].as_str().unwrap_or_default().to_lowercase();
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            group.map_or(format!("{kind}/{name}\n"), |group| {
-                format!("{kind}.{group}/{name}\n")
-            })
+            group.map_or(format!("{kind}/{name}\n"), |group| format!("{kind}.{group}/{name}\n"))
         }
         Output::Yaml => format!("---\n{}", yaml(object)?),
         _ => {
@@ -330,22 +273,14 @@ fn print_object(output: Output, object: &Value) -> Result<()> {
                 + "\n"
         }
     };
-    let text = if output == Output::Yaml {
-        text.trim_start_matches("---\n")
-    } else {
-        &text
-    };
+    let text = if output == Output::Yaml { text.trim_start_matches("---\n") } else { &text };
     output::data(text.as_bytes())
 }
 
 pub(crate) fn yaml(object: &Value) -> Result<String> {
     let text = serde_saphyr::to_string(object)
         .map_err(|error| Failure::new(format!("cannot print as YAML: {error}")))?;
-    Ok(if text.ends_with('\n') {
-        text
-    } else {
-        text + "\n"
-    })
+    Ok(if text.ends_with('\n') { text } else { text + "\n" })
 }
 
 /// Follows changes from a version on until the server ends the stream; the server may do so at any
@@ -362,10 +297,7 @@ async fn watch(
     let mut version = from.to_owned();
     let field = match selection.names.as_slice() {
         [] => None,
-        [name] => Some(format!(
-            "fieldSelector={}",
-            encode(&format!("metadata.name={name}"))
-        )),
+        [name] => Some(format!("fieldSelector={}", encode(&format!("metadata.name={name}")))),
         _ => {
             return Err(Failure::new("--watch follows one name, or all")
                 .hint(format!("`cmn get {} -w`", kind.plural)));
@@ -373,24 +305,18 @@ async fn watch(
     };
     let tried = format!("cannot watch {}", kind.plural);
     loop {
-        let mut more = vec![
-            "watch=true".to_owned(),
-            "allowWatchBookmarks=true".to_owned(),
-        ];
+        let mut more = vec!["watch=true".to_owned(), "allowWatchBookmarks=true".to_owned()];
         more.push(format!("resourceVersion={version}"));
         more.extend(field.clone());
         let path = kind.path(args.namespace(cluster)) + &args.query(&more);
         let mut request = request("GET", &path, Vec::new());
-        request.headers_mut().insert(
-            http::header::ACCEPT,
-            accept.parse().expect("a constant of this module"),
-        );
+        request
+            .headers_mut()
+            .insert(http::header::ACCEPT, accept.parse().expect("a constant of this module"));
         let events = cluster.client.request_events::<Value>(request).await;
         let mut events = std::pin::pin!(events.map_err(|error| Failure::api(&tried, &error))?);
-        while let Some(event) = events
-            .try_next()
-            .await
-            .map_err(|error| Failure::api(&tried, &error))?
+        while let Some(event) =
+            events.try_next().await.map_err(|error| Failure::api(&tried, &error))?
         {
             match event {
                 WatchEvent::Added(object)

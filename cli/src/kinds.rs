@@ -65,11 +65,7 @@ impl Kind {
 
     /// The path of the collection; over all namespaces without one.
     pub(crate) fn path(&self, namespace: Option<&str>) -> String {
-        let root = if self.group.is_empty() {
-            "/api"
-        } else {
-            "/apis"
-        };
+        let root = if self.group.is_empty() { "/api" } else { "/apis" };
         let namespace = match namespace.filter(|_| self.namespaced) {
             Some(namespace) => format!("/namespaces/{}", encode(namespace)),
             None => String::new(),
@@ -97,9 +93,8 @@ impl Kind {
     }
 
     fn answers_to(&self, word: &str) -> bool {
-        let (word, group) = word
-            .split_once('.')
-            .map_or((word, None), |(word, group)| (word, Some(group)));
+        let (word, group) =
+            word.split_once('.').map_or((word, None), |(word, group)| (word, Some(group)));
         let named = self.plural == word
             || self.singular == word
             || self.kind.to_lowercase() == word
@@ -124,19 +119,14 @@ pub(crate) struct Kinds<'a> {
 
 impl<'a> Kinds<'a> {
     pub(crate) fn of(client: &'a Client) -> Self {
-        Self {
-            client,
-            known: Vec::new(),
-            complete: false,
-        }
+        Self { client, known: Vec::new(), complete: false }
     }
 
     /// The kind that a user means by `task`, `tasks`, `tk`, `Task` or `tasks.commonage.dev`.
     pub(crate) async fn find(&mut self, word: &str) -> Result<Kind> {
         let word = word.to_lowercase();
-        self.fetch_until(|kind| kind.is_listable() && kind.answers_to(&word))
-            .await?
-            .ok_or_else(|| {
+        self.fetch_until(|kind| kind.is_listable() && kind.answers_to(&word)).await?.ok_or_else(
+            || {
                 let names: Vec<&str> = self
                     .known
                     .iter()
@@ -148,7 +138,8 @@ impl<'a> Kinds<'a> {
                     None => format!("kinds here: {}", names.join(", ")),
                 };
                 Failure::new(format!("the server has no kind \"{word}\"")).hint(hint)
-            })
+            },
+        )
     }
 
     /// The kind of an object that names its own type.
@@ -185,20 +176,14 @@ impl<'a> Kinds<'a> {
     }
 
     async fn fetch(&mut self, group_version: &str) -> Result<()> {
-        let root = if group_version.contains('/') {
-            "/apis"
-        } else {
-            "/api"
-        };
+        let root = if group_version.contains('/') { "/apis" } else { "/api" };
         let path = format!("{root}/{group_version}");
         let list: Result<APIResourceList, _> =
             self.client.request(request("GET", &path, Vec::new())).await;
         match list {
-            Ok(list) => self.known.extend(
-                list.resources
-                    .into_iter()
-                    .map(|r| Kind::new(group_version, r)),
-            ),
+            Ok(list) => {
+                self.known.extend(list.resources.into_iter().map(|r| Kind::new(group_version, r)))
+            }
             // Another kind of server, or a group whose own server is away: no reason to know nothing.
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 503 => {}
             Err(error) => return Err(Failure::api("cannot ask the server for its kinds", &error)),
@@ -231,10 +216,7 @@ pub(crate) async fn get<T: DeserializeOwned>(
 
 /// One object, or nothing where there is none.
 pub(crate) async fn get_opt(client: &Client, path: &str, tried: &str) -> Result<Option<Value>> {
-    match client
-        .request::<Value>(request("GET", path, Vec::new()))
-        .await
-    {
+    match client.request::<Value>(request("GET", path, Vec::new())).await {
         Ok(object) => Ok(Some(object)),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         Err(error) => Err(Failure::api(tried, &error)),

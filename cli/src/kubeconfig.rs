@@ -35,36 +35,23 @@ impl Cluster {
     pub(crate) async fn connect(global: &Global) -> Result<Self> {
         let source = find(global)?;
         let broken = |why: String| {
-            Failure::new(format!(
-                "the kubeconfig {} cannot be used: {why}",
-                source.display()
-            ))
-            .hint("`cmn up` writes a good one and prints where; name it with --kubeconfig FILE")
-            .exit(exit::UNREACHABLE)
+            Failure::new(format!("the kubeconfig {} cannot be used: {why}", source.display()))
+                .hint("`cmn up` writes a good one and prints where; name it with --kubeconfig FILE")
+                .exit(exit::UNREACHABLE)
         };
         let text = fs::read_to_string(&source).map_err(|error| broken(error.to_string()))?;
         let kubeconfig = Kubeconfig::from_yaml(&text).map_err(|error| broken(chain(&error)))?;
-        let options = KubeConfigOptions {
-            context: global.context.clone(),
-            ..Default::default()
-        };
+        let options = KubeConfigOptions { context: global.context.clone(), ..Default::default() };
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .map_err(|error| broken(chain(&error)))?;
         // A watch is quiet for as long as nothing changes.
         config.read_timeout = None;
-        let namespace = global
-            .namespace
-            .clone()
-            .unwrap_or_else(|| config.default_namespace.clone());
+        let namespace =
+            global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let url = config.cluster_url.to_string();
         let client = Client::try_from(config).map_err(|error| broken(chain(&error)))?;
-        Ok(Self {
-            client,
-            namespace,
-            url,
-            source,
-        })
+        Ok(Self { client, namespace, url, source })
     }
 }
 
@@ -74,9 +61,8 @@ fn find(global: &Global) -> Result<PathBuf> {
     }
     if let Some(list) = env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
         // Several files are merged by kubectl; the first that exists is the one it writes to.
-        let paths: Vec<PathBuf> = env::split_paths(&list)
-            .filter(|path| !path.as_os_str().is_empty())
-            .collect();
+        let paths: Vec<PathBuf> =
+            env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect();
         let found = paths.iter().find(|path| path.exists()).or(paths.first());
         if let Some(path) = found {
             return Ok(path.clone());
@@ -100,9 +86,7 @@ pub(crate) fn default_data_dir() -> PathBuf {
     if nix::unistd::geteuid().is_root() {
         return PathBuf::from("/var/lib/commonage");
     }
-    let base = env::var_os("XDG_DATA_HOME")
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from);
+    let base = env::var_os("XDG_DATA_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = base.or_else(|| env::home_dir().map(|home| home.join(".local/share")));
     base.unwrap_or_else(env::temp_dir).join("commonage")
 }
@@ -168,23 +152,14 @@ fn signs_dir() -> PathBuf {
     if nix::unistd::geteuid().is_root() {
         return PathBuf::from("/run/commonage/up");
     }
-    let run = env::var_os("XDG_RUNTIME_DIR")
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from);
+    let run = env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
     run.unwrap_or_else(default_data_dir).join("commonage/up")
 }
 
 fn lock(data_dir: &Path) -> Result<Flock<File>, nix::Error> {
     let path = data_dir.join("lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(|error: io::Error| {
-            error
-                .raw_os_error()
-                .map_or(nix::Error::EIO, nix::Error::from_raw)
-        })?;
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(
+        |error: io::Error| error.raw_os_error().map_or(nix::Error::EIO, nix::Error::from_raw),
+    )?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)
 }

@@ -74,36 +74,28 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
     };
     match follow::unless_interrupted(work).await {
         Ok(result) => result.map(|()| ExitCode::SUCCESS),
-        Err(follow::Interrupted) => Err(follow::resume_with(&[&format!(
-            "cmn logs -f {}",
-            args.what
-        )])),
+        Err(follow::Interrupted) => {
+            Err(follow::resume_with(&[&format!("cmn logs -f {}", args.what)]))
+        }
     }
 }
 
 async fn one(args: &Args, cluster: &Cluster, name: &str) -> Result<()> {
     let api: Api<Task> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let tried = format!("no log of task \"{name}\"");
-    let task = api
-        .get(name)
-        .await
-        .map_err(|error| Failure::api(&tried, &error))?;
+    let task = api.get(name).await.map_err(|error| Failure::api(&tried, &error))?;
     if !has_log(&task) {
         let state = task.state();
         if !args.follow || state.is_terminal() {
-            return Err(
-                Failure::new(format!("{tried}: it is {state} and has not started"))
-                    .hint(format!("cmn describe task {name}")),
-            );
+            return Err(Failure::new(format!("{tried}: it is {state} and has not started"))
+                .hint(format!("cmn describe task {name}")));
         }
         output::note(&format!("task {name} is {state}; waiting for it to start"));
         let mut states = follow::task(api, name);
         loop {
             match states.next().await.transpose()?.flatten() {
                 None => {
-                    return Err(Failure::new(format!(
-                        "{tried}: it was deleted before it started"
-                    )));
+                    return Err(Failure::new(format!("{tried}: it was deleted before it started")));
                 }
                 Some(task) if has_log(&task) => break,
                 Some(task) if task.state().is_terminal() => {
@@ -126,23 +118,14 @@ async fn one(args: &Args, cluster: &Cluster, name: &str) -> Result<()> {
 }
 
 fn has_log(task: &Task) -> bool {
-    let started = task
-        .status
-        .as_ref()
-        .is_some_and(|status| status.started_at.is_some());
+    let started = task.status.as_ref().is_some_and(|status| status.started_at.is_some());
     started || matches!(task.state(), TaskState::Running | TaskState::Killing)
 }
 
 /// A task's stdout to ours and its stderr to ours, to their ends.
 pub(crate) async fn both_streams(client: &Client, namespace: &str, name: &str) -> Result<()> {
-    let source = |stream| Source {
-        client,
-        namespace,
-        name,
-        follow: true,
-        tail: None,
-        stream: Some(stream),
-    };
+    let source =
+        |stream| Source { client, namespace, name, follow: true, tail: None, stream: Some(stream) };
     let (out, err) = (source(Stream::Stdout), source(Stream::Stderr));
     let passed_on = |bytes: &[u8]| {
         output::passed_on(bytes);
@@ -154,14 +137,7 @@ pub(crate) async fn both_streams(client: &Client, namespace: &str, name: &str) -
 
 impl Source<'_> {
     fn path(&self) -> String {
-        let Self {
-            client: _,
-            namespace,
-            name,
-            follow,
-            tail,
-            stream,
-        } = self;
+        let Self { client: _, namespace, name, follow, tail, stream } = self;
         let mut query = vec![format!("follow={follow}")];
         query.extend(tail.map(|lines| format!("tailLines={lines}")));
         query.extend(stream.map(|stream| format!("stream={stream:?}").to_lowercase()));
@@ -198,10 +174,7 @@ impl Source<'_> {
         passed: &mut u64,
         sink: &mut impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<bool> {
-        let answer = self
-            .client
-            .request_stream(request("GET", &self.path(), Vec::new()))
-            .await;
+        let answer = self.client.request_stream(request("GET", &self.path(), Vec::new())).await;
         let mut reader = match answer {
             Ok(reader) => Box::pin(reader),
             // The agent is away for a moment, or the log not there yet.
@@ -213,10 +186,7 @@ impl Source<'_> {
                 return Ok(true);
             }
             Err(error) => {
-                return Err(Failure::api(
-                    format!("no log of task \"{}\"", self.name),
-                    &error,
-                ));
+                return Err(Failure::api(format!("no log of task \"{}\"", self.name), &error));
             }
         };
         let mut skip = *passed;
@@ -250,17 +220,10 @@ impl Source<'_> {
 async fn all_of(args: &Args, cluster: &Cluster, framework: &str) -> Result<()> {
     let api: Api<Task> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let field = format!("spec.framework={framework}");
-    let failed = |error| {
-        Failure::api(
-            format!("cannot list the tasks of framework \"{framework}\""),
-            &error,
-        )
-    };
+    let failed =
+        |error| Failure::api(format!("cannot list the tasks of framework \"{framework}\""), &error);
     if !args.follow {
-        let tasks = api
-            .list(&ListParams::default().fields(&field))
-            .await
-            .map_err(failed)?;
+        let tasks = api.list(&ListParams::default().fields(&field)).await.map_err(failed)?;
         for task in tasks.items.iter().filter(|task| has_log(task)) {
             prefixed(args, cluster, task.name_any()).await?;
         }
@@ -296,11 +259,7 @@ async fn prefixed(args: &Args, cluster: &Cluster, name: String) -> Result<()> {
         tail: args.tail,
         stream: args.stream,
     };
-    let prefix = output::paint(
-        output::Stream::Stdout,
-        output::Tone::Hint,
-        &format!("{name} | "),
-    );
+    let prefix = output::paint(output::Stream::Stdout, output::Tone::Hint, &format!("{name} | "));
     let mut pending = Vec::new();
     source
         .copy(|bytes| {

@@ -38,12 +38,8 @@ fn colour(stream: Stream) -> bool {
         set("CLICOLOR_FORCE")
             || (is_terminal && env::var_os("TERM").is_none_or(|term| term != "dumb"))
     };
-    COLOUR.get_or_init(|| {
-        [
-            decide(io::stdout().is_terminal()),
-            decide(io::stderr().is_terminal()),
-        ]
-    })[stream as usize]
+    COLOUR.get_or_init(|| [decide(io::stdout().is_terminal()), decide(io::stderr().is_terminal())])
+        [stream as usize]
 }
 
 /// The text, coloured if that stream shows colours.
@@ -76,9 +72,7 @@ pub(crate) fn tone_of_state(state: &str) -> Tone {
 /// Data: whole bytes to stdout, at once visible.
 pub(crate) fn data(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::stdout(&error))
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Failure::stdout(&error))
 }
 
 /// Data: one line to stdout.
@@ -150,10 +144,6 @@ mod tests {
         assert_eq!(age(start, after(200)), "3m");
         assert_eq!(age(start, after(3 * 3_600)), "3h");
         assert_eq!(age(start, after(9 * 86_400)), "9d");
-        assert_eq!(
-            age(after(5), start),
-            "0s",
-            "clocks differ; an age is never negative"
-        );
+        assert_eq!(age(after(5), start), "0s", "clocks differ; an age is never negative");
     }
 }

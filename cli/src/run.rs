@@ -84,12 +84,9 @@ pub(crate) struct Args {
 /// `NAME`, `NAME=PORT`, and with a protocol in between, which only documents: `NAME=http:PORT`.
 fn port(text: &str) -> Result<ContainerPort, String> {
     let (name, rest) = text.split_once('=').unwrap_or((text, "0"));
-    let number = rest
-        .rsplit_once(':')
-        .map_or(rest, |(_protocol, number)| number);
-    let host_port: u16 = number
-        .parse()
-        .map_err(|_| format!("\"{number}\" is not a port (0 to 65535)"))?;
+    let number = rest.rsplit_once(':').map_or(rest, |(_protocol, number)| number);
+    let host_port: u16 =
+        number.parse().map_err(|_| format!("\"{number}\" is not a port (0 to 65535)"))?;
     if name.is_empty() {
         return Err("a port needs a name, e.g. http=0".to_owned());
     }
@@ -102,10 +99,9 @@ fn port(text: &str) -> Result<ContainerPort, String> {
 
 fn env_var(text: &str) -> Result<EnvVar, String> {
     match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok(EnvVar {
-            name: name.to_owned(),
-            value: value.to_owned(),
-        }),
+        Some((name, value)) if !name.is_empty() => {
+            Ok(EnvVar { name: name.to_owned(), value: value.to_owned() })
+        }
         _ => Err("expected NAME=VALUE".to_owned()),
     }
 }
@@ -119,10 +115,7 @@ impl Args {
             ("gpu", self.gpu.as_ref()),
         ];
         let mut resources = Resources::new();
-        for (name, text) in asked
-            .into_iter()
-            .filter_map(|(name, text)| Some((name, text?)))
-        {
+        for (name, text) in asked.into_iter().filter_map(|(name, text)| Some((name, text?))) {
             let amount = Amount::parse(name, text).map_err(|error: AmountError| {
                 Failure::new(format!("--{name} {text}: {error}"))
                     .hint("quantities look like `0.1`, `500m`, `2` for cpu, and `32Mi`, `4Gi` for memory")
@@ -134,10 +127,7 @@ impl Args {
     }
 
     fn task(&self) -> Result<Task> {
-        let name = self
-            .name
-            .clone()
-            .unwrap_or_else(|| made_up_name(&self.command[0]));
+        let name = self.name.clone().unwrap_or_else(|| made_up_name(&self.command[0]));
         let spec = TaskSpec {
             framework: self.framework.clone(),
             queue: self.queue.clone(),
@@ -153,11 +143,8 @@ impl Args {
             ..TaskSpec::default()
         };
         let mut task = Task::new(&name, spec);
-        task.labels_mut().extend(
-            self.labels
-                .iter()
-                .map(|label| (label.name.clone(), label.value.clone())),
-        );
+        task.labels_mut()
+            .extend(self.labels.iter().map(|label| (label.name.clone(), label.value.clone())));
         Ok(task)
     }
 }
@@ -166,16 +153,8 @@ impl Args {
 fn made_up_name(command: &str) -> String {
     const DIGITS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     const SUFFIX_LENGTH: usize = 5;
-    let file = command
-        .rsplit('/')
-        .next()
-        .unwrap_or_default()
-        .to_lowercase();
-    let stem: String = file
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric())
-        .take(20)
-        .collect();
+    let file = command.rsplit('/').next().unwrap_or_default().to_lowercase();
+    let stem: String = file.chars().filter(|c| c.is_ascii_alphanumeric()).take(20).collect();
     let stem = if stem.is_empty() { "run" } else { &stem };
     let mut number = jiff::Timestamp::now().as_microsecond().unsigned_abs();
     let mut suffix = String::new();
@@ -206,7 +185,7 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
         shown: 0,
         why: None,
     };
-    let ended = match follow::unless_interrupted(watched.to_its_end(api.clone())).await {
+    let ended = match follow::unless_interrupted(watched.follow_to_end(api.clone())).await {
         Ok(ended) => ended?,
         Err(follow::Interrupted) => {
             let again =
@@ -235,7 +214,7 @@ struct Watched<'a> {
 
 impl Watched<'_> {
     /// Shows states and passes on output until both have ended.
-    async fn to_its_end(&mut self, api: Api<Task>) -> Result<TaskStatus> {
+    async fn follow_to_end(&mut self, api: Api<Task>) -> Result<TaskStatus> {
         let mut states = follow::task(api, self.name);
         let mut log: Option<BoxFuture<'_, Result<()>>> = None;
         let mut log_ended = false;
@@ -299,10 +278,7 @@ impl Watched<'_> {
 /// What a person wants to know beside the state's name.
 fn state_words(status: &TaskStatus) -> String {
     let reason = status.message.as_ref().or(status.reason.as_ref()).cloned();
-    let agent = status
-        .agent
-        .as_ref()
-        .map(|agent| format!("on agent {agent}"));
+    let agent = status.agent.as_ref().map(|agent| format!("on agent {agent}"));
     let ports = (!status.host_ports.is_empty()).then(|| {
         let ports: Vec<String> = status.host_ports.iter().map(ToString::to_string).collect();
         format!("ports {}", ports.join(", "))
@@ -325,11 +301,8 @@ fn state_words(status: &TaskStatus) -> String {
         true => [end, took, reason],
         false => [agent, ports, reason],
     };
-    let words: Vec<String> = parts
-        .into_iter()
-        .flatten()
-        .filter(|words| !words.is_empty())
-        .collect();
+    let words: Vec<String> =
+        parts.into_iter().flatten().filter(|words| !words.is_empty()).collect();
     words.join(", ")
 }
 
@@ -375,13 +348,7 @@ mod tests {
 
     fn ended(state: TaskState, code: Option<i32>, signal: Option<i32>) -> TaskStatus {
         let started_at = Some(Time(jiff::Timestamp::UNIX_EPOCH));
-        TaskStatus {
-            state,
-            exit_code: code,
-            signal,
-            started_at,
-            ..TaskStatus::default()
-        }
+        TaskStatus { state, exit_code: code, signal, started_at, ..TaskStatus::default() }
     }
 
     #[test]
@@ -389,24 +356,15 @@ mod tests {
         assert_eq!(exit_code(&ended(TaskState::Finished, Some(0), None)), 0);
         assert_eq!(exit_code(&ended(TaskState::Failed, Some(7), None)), 7);
         assert_eq!(exit_code(&ended(TaskState::Failed, None, Some(9))), 137);
-        assert_eq!(
-            exit_code(&ended(TaskState::Lost, None, None)),
-            exit::REFUSED
-        );
-        let never = TaskStatus {
-            state: TaskState::Error,
-            ..TaskStatus::default()
-        };
+        assert_eq!(exit_code(&ended(TaskState::Lost, None, None)), exit::REFUSED);
+        let never = TaskStatus { state: TaskState::Error, ..TaskStatus::default() };
         assert_eq!(exit_code(&never), exit::NEVER_RAN);
     }
 
     #[test]
     fn ports_are_understood() {
         let picked = port("http=http:0").unwrap();
-        assert_eq!(
-            (picked.name.as_deref(), picked.host_port),
-            (Some("http"), 0)
-        );
+        assert_eq!((picked.name.as_deref(), picked.host_port), (Some("http"), 0));
         assert_eq!(port("http").unwrap().host_port, 0);
         assert_eq!(port("http=31000").unwrap().host_port, 31_000);
         assert!(port("http=70000").is_err());
@@ -416,10 +374,7 @@ mod tests {
     #[test]
     fn names_are_made_from_commands() {
         let name = made_up_name("/usr/bin/My_Tool");
-        assert!(
-            name.starts_with("mytool-") && name.len() == "mytool-".len() + 5,
-            "{name}"
-        );
+        assert!(name.starts_with("mytool-") && name.len() == "mytool-".len() + 5, "{name}");
     }
 
     #[test]
@@ -427,14 +382,8 @@ mod tests {
         let why = WhyPending {
             agents: 2,
             excluded: vec![
-                Excluded {
-                    by: "memory".into(),
-                    agents: 1,
-                },
-                Excluded {
-                    by: "constraints".into(),
-                    agents: 1,
-                },
+                Excluded { by: "memory".into(), agents: 1 },
+                Excluded { by: "constraints".into(), agents: 1 },
             ],
         };
         assert_eq!(

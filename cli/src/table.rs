@@ -27,9 +27,7 @@ pub(crate) enum Columns {
 impl Layout {
     /// Columns of priority 0, or all of them.
     pub(crate) fn new(table: &Value, columns: Columns, with_namespace: bool) -> Self {
-        let definitions = table["columnDefinitions"]
-            .as_array()
-            .map_or(&[][..], Vec::as_slice);
+        let definitions = table["columnDefinitions"].as_array().map_or(&[][..], Vec::as_slice);
         let shown = definitions.iter().enumerate().filter(|(_, column)| {
             columns == Columns::Wide || column["priority"].as_i64().unwrap_or(0) == 0
         });
@@ -42,16 +40,8 @@ impl Layout {
             headers.push(column["name"].as_str().unwrap_or_default().to_uppercase());
             cells.push(index);
         }
-        let widths = headers
-            .iter()
-            .map(|header| header.chars().count())
-            .collect();
-        Self {
-            headers,
-            cells,
-            with_namespace,
-            widths,
-        }
+        let widths = headers.iter().map(|header| header.chars().count()).collect();
+        Self { headers, cells, with_namespace, widths }
     }
 
     /// Every row's words, in the order of the columns.
@@ -59,9 +49,8 @@ impl Layout {
         let rows = table["rows"].as_array().map_or(&[][..], Vec::as_slice);
         rows.iter()
             .map(|row| {
-                let namespace = self
-                    .with_namespace
-                    .then(|| word(&row["object"]["metadata"]["namespace"]));
+                let namespace =
+                    self.with_namespace.then(|| word(&row["object"]["metadata"]["namespace"]));
                 namespace
                     .into_iter()
                     .chain(self.cells.iter().map(|index| word(&row["cells"][index])))
@@ -78,10 +67,7 @@ impl Layout {
     pub(crate) fn lines(&mut self, rows: &[Vec<String>]) -> String {
         self.grow(rows);
         let state_like = |column: usize| {
-            matches!(
-                self.headers[column].as_str(),
-                "STATE" | "PHASE" | "STATUS" | "READY"
-            )
+            matches!(self.headers[column].as_str(), "STATE" | "PHASE" | "STATUS" | "READY")
         };
         rows.iter()
             .map(|row| {
@@ -106,23 +92,13 @@ impl Layout {
 pub(crate) fn plain(headers: &[&str], rows: &[Vec<String>], indent: &str) -> String {
     let headers: Vec<String> = headers.iter().map(|header| (*header).to_owned()).collect();
     let width = |column: usize| {
-        let cells = rows
-            .iter()
-            .chain([&headers])
-            .filter_map(|row| row.get(column));
+        let cells = rows.iter().chain([&headers]).filter_map(|row| row.get(column));
         cells.map(|text| text.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..headers.len()).map(width).collect();
-    let head = line(&headers, &widths, |_, text| {
-        paint(Stream::Stdout, Tone::Faint, text)
-    });
-    let body = rows
-        .iter()
-        .map(|row| line(row, &widths, |_, text| text.to_owned()));
-    std::iter::once(head)
-        .chain(body)
-        .map(|line| format!("{indent}{line}"))
-        .collect()
+    let head = line(&headers, &widths, |_, text| paint(Stream::Stdout, Tone::Faint, text));
+    let body = rows.iter().map(|row| line(row, &widths, |_, text| text.to_owned()));
+    std::iter::once(head).chain(body).map(|line| format!("{indent}{line}")).collect()
 }
 
 /// One line, the last cell not padded. Colours come after padding, so that they take no width.
@@ -190,9 +166,6 @@ mod tests {
     #[test]
     fn a_table_of_our_own() {
         let rows = vec![vec!["1s".to_owned(), "Launched".to_owned()]];
-        assert_eq!(
-            plain(&["AGE", "REASON"], &rows, "  "),
-            "  AGE   REASON\n  1s    Launched\n"
-        );
+        assert_eq!(plain(&["AGE", "REASON"], &rows, "  "), "  AGE   REASON\n  1s    Launched\n");
     }
 }

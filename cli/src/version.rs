@@ -27,10 +27,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
     let version = cluster.client.apiserver_version().await;
     let version =
         version.map_err(|error| Failure::api(format!("cannot ask {}", cluster.url), &error))?;
-    output::line(&format!(
-        "server: {} at {}",
-        version.git_version, cluster.url
-    ))?;
+    output::line(&format!("server: {} at {}", version.git_version, cluster.url))?;
     output::note(&format!("        (by {})", cluster.source.display()));
     Ok(ExitCode::SUCCESS)
 }

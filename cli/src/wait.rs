@@ -52,7 +52,8 @@ enum Condition {
     Delete,
     /// One of `status.state` (Task) or `status.phase` (others).
     State(Vec<String>),
-    Condition {
+    /// A condition of `status.conditions`.
+    Holds {
         name: String,
         value: String,
     },
@@ -75,10 +76,7 @@ impl FromStr for Condition {
             }
             ("condition", rest) if !rest.is_empty() => {
                 let (name, value) = rest.split_once('=').unwrap_or((rest, "True"));
-                Ok(Self::Condition {
-                    name: name.to_owned(),
-                    value: value.to_owned(),
-                })
+                Ok(Self::Holds { name: name.to_owned(), value: value.to_owned() })
             }
             ("jsonpath", rest) if !rest.is_empty() => {
                 let (path, value) = match rest.split_once("}=") {
@@ -90,15 +88,10 @@ impl FromStr for Condition {
                     return Err("a path looks like {.status.state}".to_owned());
                 };
                 let fields = fields.replace('[', ".").replace(']', "");
-                Ok(Self::Field {
-                    pointer: format!("/{}", fields.replace('.', "/")),
-                    value,
-                })
+                Ok(Self::Field { pointer: format!("/{}", fields.replace('.', "/")), value })
             }
-            _ => Err(
-                "expected create, delete, state=S, condition=C or jsonpath='{.a.b}'=VALUE"
-                    .to_owned(),
-            ),
+            _ => Err("expected create, delete, state=S, condition=C or jsonpath='{.a.b}'=VALUE"
+                .to_owned()),
         }
     }
 }
@@ -111,10 +104,9 @@ impl Condition {
             (_, None) => false,
             (Self::Create, Some(_)) => true,
             (Self::State(wanted), Some(object)) => wanted.iter().any(|state| state == now(object)),
-            (Self::Condition { name, value }, Some(object)) => {
-                let conditions = object["status"]["conditions"]
-                    .as_array()
-                    .map_or(&[][..], Vec::as_slice);
+            (Self::Holds { name, value }, Some(object)) => {
+                let conditions =
+                    object["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
                 conditions.iter().any(|c| {
                     let same = |field: &Value, text: &str| {
                         field.as_str().is_some_and(|f| f.eq_ignore_ascii_case(text))
@@ -127,7 +119,7 @@ impl Condition {
                     (None | Some(Value::Null), _) => false,
                     (Some(_), None) => true,
                     (Some(Value::String(found)), Some(value)) => found == value,
-                    (Some(found), Some(value)) => found.to_string() == *value,
+                    (Some(found), Some(value)) => value == &found.to_string(),
                 }
             }
         }
@@ -136,10 +128,7 @@ impl Condition {
 
 fn now(object: &Value) -> &str {
     let status = &object["status"];
-    status["state"]
-        .as_str()
-        .or_else(|| status["phase"].as_str())
-        .unwrap_or("not there")
+    status["state"].as_str().or_else(|| status["phase"].as_str()).unwrap_or("not there")
 }
 
 /// `90`, `90s`, `5m`, `1h`.
@@ -177,33 +166,19 @@ async fn targets(args: &Args, cluster: &Cluster) -> Result<Vec<(Kind, String)>> 
     let mut targets = Vec::new();
     for selection in get::select(&mut Kinds::of(&cluster.client), &args.what).await? {
         let by_rule = args.all || args.selector.is_some();
-        if selection.names.is_empty() == !by_rule {
-            return Err(
-                Failure::new("which objects? Either names, or --selector, or --all").hint(format!(
-                    "see what there is: `cmn get {}`",
-                    selection.kind.plural
-                )),
-            );
+        if selection.names.is_empty() != by_rule {
+            return Err(Failure::new("which objects? Either names, or --selector, or --all")
+                .hint(format!("see what there is: `cmn get {}`", selection.kind.plural)));
         }
         let mut names = selection.names;
         if by_rule {
-            let params = ListParams {
-                label_selector: args.selector.clone(),
-                ..ListParams::default()
-            };
-            let list = selection
-                .kind
-                .api(&cluster.client, &cluster.namespace)
-                .list(&params)
-                .await;
+            let params =
+                ListParams { label_selector: args.selector.clone(), ..ListParams::default() };
+            let list = selection.kind.api(&cluster.client, &cluster.namespace).list(&params).await;
             let list = list.map_err(|error| {
                 Failure::api(format!("cannot list {}", selection.kind.plural), &error)
             })?;
-            names.extend(
-                list.items
-                    .into_iter()
-                    .filter_map(|object| object.metadata.name),
-            );
+            names.extend(list.items.into_iter().filter_map(|object| object.metadata.name));
         }
         targets.extend(names.into_iter().map(|name| (selection.kind.clone(), name)));
     }
@@ -224,35 +199,24 @@ async fn one(
     let mut states = std::pin::pin!(follow::patiently(watcher::watch_object(api, name)));
     let tell_at = tokio::time::Instant::now() + TELL_AFTER;
     loop {
-        let next = if told {
-            deadline
-        } else {
-            deadline.min(tell_at)
-        };
+        let next = if told { deadline } else { deadline.min(tell_at) };
         match tokio::time::timeout_at(next, states.try_next()).await {
             Ok(state) => {
                 let object = state?.flatten();
-                let object = object
-                    .as_ref()
-                    .and_then(|object| serde_json::to_value(object).ok());
+                let object = object.as_ref().and_then(|object| serde_json::to_value(object).ok());
                 if args.condition.holds(object.as_ref()) {
                     return output::line(&format!("{title} condition met"));
                 }
-                last = object
-                    .as_ref()
-                    .map_or("not there", |object| now(object))
-                    .to_owned();
+                last = object.as_ref().map_or("not there", |object| now(object)).to_owned();
             }
             Err(_) if tokio::time::Instant::now() < deadline => {
                 told = true;
                 output::note(&format!("waiting for {title}; now: {last}"));
             }
             Err(_) => {
-                return Err(
-                    Failure::new(format!("timed out waiting for {title}; it is {last}"))
-                        .hint(format!("cmn describe {} {name}", kind.singular))
-                        .exit(exit::TIMED_OUT),
-                );
+                return Err(Failure::new(format!("timed out waiting for {title}; it is {last}"))
+                    .hint(format!("cmn describe {} {name}", kind.singular))
+                    .exit(exit::TIMED_OUT));
             }
         }
     }

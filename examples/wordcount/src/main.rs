@@ -18,12 +18,11 @@ use std::{
     pin::pin,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use commonage_schemas::{
     Framework, FrameworkSpec, Offer, OfferAcceptance, OfferDecline, Resources, Task, TaskSpec,
     TaskState,
-    framework::Placement,
     task::{Container, EnvVar},
 };
 use futures::TryStreamExt;
@@ -32,6 +31,8 @@ use kube::{
     api::{DeleteParams, PostParams},
     runtime::{WatchStreamExt, watcher},
 };
+use serde::Serialize;
+use serde_json::Value;
 
 const NAME: &str = "wordcount";
 /// Tells the tasks of this run from those of earlier ones.
@@ -82,6 +83,12 @@ struct Work {
     env: Vec<(&'static str, String)>,
 }
 
+impl Work {
+    fn new(name: String, script: &'static str, env: Vec<(&'static str, String)>) -> Self {
+        Self { name, attempt: 1, script, env }
+    }
+}
+
 struct Driver {
     client: Client,
     args: Args,
@@ -96,56 +103,30 @@ struct Driver {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let mut args = Args::parse();
-    args.input = args
-        .input
-        .canonicalize()
-        .with_context(|| format!("no text at {}", args.input.display()))?;
+    args.input = args.input.canonicalize().context("no text")?;
     fs::create_dir_all(&args.work_dir)?;
     args.work_dir = args.work_dir.canonicalize()?;
-    let client = Client::try_default()
-        .await
-        .context("which cluster? Set KUBECONFIG to what `cmn up` printed")?;
-    let each =
-        Resources::from_pairs([("cpu", args.cpu.as_str()), ("memory", args.memory.as_str())])?;
+    let client = Client::try_default().await.context("set KUBECONFIG to what `cmn up` printed")?;
+    let each = Resources::from_pairs([("cpu", &*args.cpu), ("memory", &*args.memory)])?;
     let waiting: VecDeque<Work> = split(&args.input, args.splits)?.into();
-    println!(
-        "{} in {} shares, {each} each",
-        args.input.display(),
-        waiting.len()
-    );
+    println!("{} in {} shares, {each} each", args.input.display(), waiting.len());
 
     let frameworks: Api<Framework> = Api::namespaced(client.clone(), &args.namespace);
     register(&frameworks, &args.queue).await?;
     let run = std::process::id().to_string();
     let maps_left = waiting.len();
-    let mut driver = Driver {
-        client,
-        args,
-        run,
-        each,
-        waiting,
-        running: HashMap::new(),
-        maps_left,
-    };
+    let mut driver =
+        Driver { client, args, run, each, waiting, running: HashMap::new(), maps_left };
     let result = driver.drive().await;
     // Also after a failure: a framework that leaves gives back what it holds.
-    frameworks
-        .delete(NAME, &DeleteParams::default())
-        .await
-        .context("cannot deregister")?;
+    frameworks.delete(NAME, &DeleteParams::default()).await.context("cannot deregister")?;
     result
 }
 
 async fn register(frameworks: &Api<Framework>, queue: &str) -> Result<()> {
-    let spec = FrameworkSpec {
-        queues: vec![queue.to_owned()],
-        placement: Placement::Offers,
-        ..FrameworkSpec::default()
-    };
-    match frameworks
-        .create(&PostParams::default(), &Framework::new(NAME, spec))
-        .await
-    {
+    // `placement: Offers` is the default: we answer offers ourselves.
+    let spec = FrameworkSpec { queues: vec![queue.to_owned()], ..FrameworkSpec::default() };
+    match frameworks.create(&PostParams::default(), &Framework::new(NAME, spec)).await {
         Ok(_) => println!("registered framework {NAME} for queue {queue}"),
         // Left by a run that was killed. Its offers come to us now.
         Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -169,22 +150,14 @@ fn split(input: &Path, splits: u64) -> Result<Vec<Work>> {
             continue;
         }
         file.seek(SeekFrom::Start(target))?;
-        let to_line_end = if target < size {
-            file.read_until(b'\n', &mut Vec::new())? as u64
-        } else {
-            0
-        };
+        let to_line_end =
+            if target < size { file.read_until(b'\n', &mut Vec::new())? as u64 } else { 0 };
         let env = vec![
             ("INPUT", input.display().to_string()),
             ("OFFSET", start.to_string()),
             ("LENGTH", (target + to_line_end - start).to_string()),
         ];
-        work.push(Work {
-            name: format!("map-{:02}", work.len()),
-            attempt: 1,
-            script: MAP,
-            env,
-        });
+        work.push(Work::new(format!("map-{:02}", work.len()), MAP, env));
         start = target + to_line_end;
     }
     Ok(work)
@@ -198,29 +171,24 @@ impl Driver {
         let tasks: Api<Task> = Api::namespaced(self.client.clone(), &namespace);
         let mine = watcher::Config::default().fields(&format!("spec.framework={NAME}"));
         let this_run = watcher::Config::default().labels(&format!("{RUN_LABEL}={}", self.run));
-        let mut offered = pin!(
-            watcher(offers.clone(), mine)
-                .default_backoff()
-                .applied_objects()
-        );
-        let mut changed = pin!(
-            watcher(tasks.clone(), this_run)
-                .default_backoff()
-                .applied_objects()
-        );
+        let mut offered = pin!(watcher(offers.clone(), mine).default_backoff().applied_objects());
+        let mut changed =
+            pin!(watcher(tasks.clone(), this_run).default_backoff().applied_objects());
         loop {
             tokio::select! {
-                offer = offered.try_next() => match offer? {
+                offer = offered.try_next() => {
+                    let offer = offer?.context("the watch of offers ended")?;
                     // One with a deletion time stamp has been answered.
-                    Some(offer) if offer.metadata.deletion_timestamp.is_none() => self.answer(&offers, &offer).await?,
-                    Some(_) => {}
-                    None => bail!("the watch of offers ended"),
-                },
-                task = changed.try_next() => match task? {
-                    Some(task) if task.state().is_terminal() => if self.ended(&tasks, &task).await? { return Ok(()) },
-                    Some(_) => {}
-                    None => bail!("the watch of tasks ended"),
-                },
+                    if offer.metadata.deletion_timestamp.is_none() {
+                        self.answer(&offers, &offer).await?;
+                    }
+                }
+                task = changed.try_next() => {
+                    let task = task?.context("the watch of tasks ended")?;
+                    if task.state().is_terminal() && self.ended(&tasks, &task).await? {
+                        return Ok(());
+                    }
+                }
             }
         }
     }
@@ -238,83 +206,37 @@ impl Driver {
             launched.push(work);
         }
         if launched.is_empty() {
-            // With work on its way we may need it again soon, should a task fail.
-            let decline = OfferDecline::new(Some(if self.waiting.is_empty() { 2.0 } else { 30.0 }));
-            return match offers
-                .create_subresource::<_, serde_json::Value>(
-                    "decline",
-                    &name,
-                    &PostParams::default(),
-                    &decline,
-                )
-                .await
-            {
-                Ok(_) => Ok(()),
-                Err(error) if is_gone(&error) => Ok(()),
-                Err(error) => Err(error).with_context(|| format!("cannot decline {name}")),
-            };
+            // With all work on its way we may need it again soon, should a task fail.
+            let seconds = if self.waiting.is_empty() { 2.0 } else { 30.0 };
+            say(offers, &name, "decline", &OfferDecline::new(Some(seconds))).await?;
+            return Ok(());
         }
         let tasks: Vec<Task> = launched.iter().map(|work| self.task(work)).collect();
         let names: Vec<String> = tasks.iter().map(ResourceExt::name_any).collect();
-        let acceptance = OfferAcceptance::launch(tasks);
-        match offers
-            .create_subresource::<_, OfferAcceptance>(
-                "accept",
-                &name,
-                &PostParams::default(),
-                &acceptance,
-            )
-            .await
-        {
-            Ok(_) => {
-                println!(
-                    "{name} ({}): launched {}",
-                    offer.spec.resources,
-                    launched
-                        .iter()
-                        .map(|w| w.name.as_str())
-                        .collect::<Vec<_>>()
-                        .join(", ")
-                );
-                self.running.extend(names.into_iter().zip(launched));
-            }
-            // Too late. Nothing was launched, and there will be other offers.
-            Err(error) if is_gone(&error) => launched
-                .into_iter()
-                .rev()
-                .for_each(|work| self.waiting.push_front(work)),
-            Err(error) => return Err(error).with_context(|| format!("cannot accept {name}")),
+        if say(offers, &name, "accept", &OfferAcceptance::launch(tasks)).await? {
+            let shares: Vec<&str> = launched.iter().map(|work| work.name.as_str()).collect();
+            println!("{name} ({}): launched {}", offer.spec.resources, shares.join(", "));
+            self.running.extend(names.into_iter().zip(launched));
+        } else {
+            // Nothing was launched, and there will be other offers.
+            launched.into_iter().rev().for_each(|work| self.waiting.push_front(work));
         }
         Ok(())
     }
 
     fn task(&self, work: &Work) -> Task {
-        let mut env: Vec<EnvVar> = vec![EnvVar {
-            name: "LC_ALL".to_owned(),
-            value: "C".to_owned(),
-        }];
-        env.extend(work.env.iter().map(|(name, value)| EnvVar {
-            name: (*name).to_owned(),
-            value: value.clone(),
-        }));
-        let command = ["sh", "-c", work.script].map(str::to_owned).to_vec();
+        let common = [("LC_ALL", "C".to_owned())];
+        let env = common.iter().chain(&work.env);
         let container = Container {
-            command,
-            env,
+            command: ["sh", "-c", work.script].map(str::to_owned).to_vec(),
+            env: env.map(|(k, v)| EnvVar { name: (*k).to_owned(), value: v.clone() }).collect(),
             network: Some("None".to_owned()),
             ..Container::default()
         };
-        let spec = TaskSpec {
-            resources: self.each.clone(),
-            container,
-            ..TaskSpec::default()
-        };
-        let mut task = Task::new(
-            &format!("{NAME}-{}-{}-{}", self.run, work.name, work.attempt),
-            spec,
-        );
-        task.labels_mut()
-            .insert(RUN_LABEL.to_owned(), self.run.clone());
+        let spec = TaskSpec { resources: self.each.clone(), container, ..TaskSpec::default() };
+        let name = format!("{NAME}-{}-{}-{}", self.run, work.name, work.attempt);
+        let mut task = Task::new(&name, spec);
+        task.labels_mut().insert(RUN_LABEL.to_owned(), self.run.clone());
         task
     }
 
@@ -327,77 +249,48 @@ impl Driver {
         };
         let answer = match task.state() {
             TaskState::Finished => self.answer_of(&name).await,
-            state => Err(anyhow::anyhow!(
-                "it is {state}: {}",
-                serde_json::to_string(&task.status)?
-            )),
+            state => Err(anyhow!("it is {state}: {}", serde_json::to_string(&task.status)?)),
         };
-        let counts = match answer {
-            Ok(counts) => counts,
-            Err(error) if work.attempt < ATTEMPTS_MAX => {
-                println!("{}: {error:#}; trying again", work.name);
-                self.waiting.push_front(Work {
-                    attempt: work.attempt + 1,
-                    ..work
-                });
-                return Ok(false);
-            }
-            Err(error) => {
-                return Err(error).context(format!("{} failed {ATTEMPTS_MAX} times", work.name));
-            }
-        };
+        if let (Err(error), true) = (&answer, work.attempt < ATTEMPTS_MAX) {
+            println!("{}: {error:#}; trying again", work.name);
+            self.waiting.push_front(Work { attempt: work.attempt + 1, ..work });
+            return Ok(false);
+        }
+        let counts = answer.with_context(|| format!("{} failed for good", work.name))?;
         tasks.delete(&name, &DeleteParams::default()).await?;
         let words = counts.lines().count();
         if self.maps_left == 0 {
             fs::write(&self.args.output, counts)?;
-            println!(
-                "{}: {words} different words, in {}",
-                work.name,
-                self.args.output.display()
-            );
+            println!("{}: {words} different words, in {}", work.name, self.args.output.display());
             return Ok(true);
         }
-        fs::write(
-            self.args.work_dir.join(format!("{}.counts", work.name)),
-            counts,
-        )?;
+        fs::write(self.args.work_dir.join(format!("{}.counts", work.name)), counts)?;
         self.maps_left -= 1;
-        println!(
-            "{}: {words} different words, {} to go",
-            work.name, self.maps_left
-        );
+        println!("{}: {words} different words, {} to go", work.name, self.maps_left);
         if self.maps_left == 0 {
             let env = vec![("INPUT", self.args.work_dir.display().to_string())];
-            self.waiting.push_back(Work {
-                name: "reduce".to_owned(),
-                attempt: 1,
-                script: REDUCE,
-                env,
-            });
+            self.waiting.push_back(Work::new("reduce".to_owned(), REDUCE, env));
         }
         Ok(false)
     }
 
     /// What a task wrote, if it is whole.
     async fn answer_of(&self, task: &str) -> Result<String> {
-        let path = format!(
-            "/apis/commonage.dev/v1/namespaces/{}/tasks/{task}/log?stream=stdout",
-            self.args.namespace
-        );
+        let namespace = &self.args.namespace;
+        let tasks = format!("/apis/commonage.dev/v1/namespaces/{namespace}/tasks");
+        let path = format!("{tasks}/{task}/log?stream=stdout");
         let request = http::Request::get(path).body(Vec::new())?;
-        let log = self
-            .client
-            .request_text(request)
-            .await
-            .context("cannot read its log")?;
-        let counts = log
-            .strip_suffix(&format!("{END_MARK}\n"))
-            .context("its log has no end")?;
+        let log = self.client.request_text(request).await.context("cannot read its log")?;
+        let counts = log.strip_suffix(&format!("{END_MARK}\n")).context("its log has no end")?;
         Ok(counts.to_owned())
     }
 }
 
-/// Somebody else's answer, its end or its withdrawal came before ours.
-fn is_gone(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
+/// Answers an offer. False when it is too late: the offer has expired or was withdrawn.
+async fn say(offers: &Api<Offer>, name: &str, verb: &str, body: &impl Serialize) -> Result<bool> {
+    match offers.create_subresource::<_, Value>(verb, name, &PostParams::default(), body).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot {verb} {name}")),
+    }
 }
