@@ -1,1 +1,40 @@
-//! Placeholder, replaced within the first hour.
+//! Who may use which resources: what is there goes in, a plan comes out.
+//!
+//! [`Allocator`] keeps what the caller has told it (agents, queues, frameworks, tasks, offers) in a
+//! form made for arithmetic; [`Allocator::plan`] decides from that alone. The caller (the
+//! controllers' allocator driver) feeds it from its watches, writes the plan's decisions to the API
+//! server, and feeds it with what was written before it asks for the next plan.
+//!
+//! Nothing in here does I/O, reads a clock or rolls dice: time is an argument in milliseconds, and
+//! randomness is a seed, so that any plan can be made again. Rules are those of Mesos 1.11's
+//! hierarchical allocator where it has one, and `design/allocation.md` where it does not.
+//!
+//! What it promises, each tested in `tests/`:
+//! * nothing on an agent is promised twice (numbers, ports, sets);
+//! * no queue and no ancestor of a queue is taken past its limit;
+//! * who is next is always the competitor with the smallest weighted dominant share;
+//! * the same state, time and seed give the same plan.
+#![forbid(unsafe_code)]
+
+mod accounts;
+mod cycle;
+mod info;
+mod lanes;
+mod offers;
+mod plan;
+mod queues;
+mod selector;
+mod shapes;
+mod state;
+mod table;
+mod tasks;
+mod usage;
+
+pub use info::{
+    AgentInfo, Availability, Demand, FrameworkInfo, Gang, ObjectKey, OfferInfo, Placement,
+    QueueInfo, Refusal, TaskInfo,
+};
+pub use plan::{Binding, Excluded, NewOffer, Plan, Rescind, RescindReason, WaitingFor, Why};
+pub use selector::{Operator, Requirement, Selector};
+pub use state::{Allocator, Options};
+pub use usage::{AgentUsage, FrameworkUsage, QueueUsage};

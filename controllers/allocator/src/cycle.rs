@@ -1,0 +1,205 @@
+//! One run: from what is known to a plan.
+//!
+//! The run is a loop of steps. In each, the tree says who is next (the smallest weighted dominant
+//! share), and that leaf takes one thing: a place for one task, one unit of its declared demand, or
+//! a whole agent's free resources. A leaf that finds nothing more it may have leaves the contest.
+//! Within a run free resources only shrink and queues only fill, so whatever was once found too
+//! small or too full is never looked at again.
+
+mod fair;
+mod fit;
+mod gangs;
+mod offer;
+mod place;
+mod spread;
+mod sweep;
+mod why;
+
+use std::collections::{HashMap, HashSet};
+
+use crate::cycle::fair::{Contest, Ledger};
+use crate::cycle::offer::{Draft, OpenAgents, UnitRun};
+use crate::cycle::spread::Spreads;
+use crate::cycle::why::Waiting;
+use crate::info::Placement;
+use crate::lanes::{Goods, Lanes};
+use crate::plan::Plan;
+use crate::state::{Allocator, Turn};
+use crate::table::Id;
+
+/// Whether a leaf got something and may want more, or is out of the contest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Took,
+    Done,
+}
+
+/// How far a leaf has come with what it wants.
+enum Run {
+    /// The last waiting task that was looked at.
+    Tasks(Option<Turn>),
+    Demand(Vec<UnitRun>),
+    /// The place among the shuffled agents.
+    Whole(usize),
+}
+
+/// What a run works on: the state, unchanged, and beside it what the run has taken so far.
+struct Cycle<'a> {
+    state: &'a Allocator,
+    now_ms: u64,
+    /// Free numbers by agent.
+    free: Vec<Lanes>,
+    /// Free goods of agents from which the run has taken some; of others they are in the state.
+    goods: HashMap<Id, Goods>,
+    /// Open agents in random order.
+    shuffled: Vec<Id>,
+    /// The same, those in use first and those with GPUs last.
+    packed: Vec<Id>,
+    /// Which of the shuffled have something free.
+    open: OpenAgents,
+    ledger: Ledger,
+    /// Offers held by framework, with new ones.
+    outstanding: HashMap<Id, usize>,
+    drafts: Vec<Draft>,
+    draft_of: HashMap<(Id, Id), usize>,
+    /// How far each mix of shapes has come among the packed agents: first those that are also
+    /// preferred, then all.
+    cursors: HashMap<Vec<Id>, [usize; 2]>,
+    spreads: Spreads,
+    /// Tasks placed in this run, by agent.
+    placed_on: HashMap<Id, Vec<Id>>,
+    /// Tasks of groups and gangs that were dealt with together with another.
+    done: HashSet<Id>,
+    waiting: Vec<Waiting>,
+    plan: Plan,
+}
+
+/// Makes the plan.
+pub(crate) fn run(state: &Allocator, now_ms: u64, seed: u64) -> Plan {
+    let mut cycle = Cycle::new(state, now_ms, seed);
+    cycle.sweep();
+    let mut runs = cycle.hungry();
+    let mut contest = Contest::new(state, &cycle.ledger, runs.keys().copied());
+    while let Some(leaf) = contest.next() {
+        let run = runs.get_mut(&leaf).expect("only leaves with a run compete");
+        let step = match run {
+            Run::Tasks(last) => cycle.step_tasks(leaf, last),
+            Run::Demand(units) => cycle.step_demand(leaf, units),
+            Run::Whole(at) => cycle.step_whole(leaf, at),
+        };
+        contest.settle(state, &cycle.ledger, leaf, step);
+    }
+    cycle.explain();
+    cycle.finish()
+}
+
+impl<'a> Cycle<'a> {
+    fn new(state: &'a Allocator, now_ms: u64, seed: u64) -> Self {
+        let mut free = vec![Lanes::ZERO; state.agents.span()];
+        let mut shuffled = Vec::with_capacity(free.len());
+        let mut total = Lanes::ZERO;
+        for (id, agent) in state.agents.iter() {
+            total.add(&agent.total);
+            if agent.is_open() {
+                free[id as usize] = agent.free();
+                shuffled.push(id);
+            }
+        }
+        shuffle(&mut shuffled, seed);
+        let packed = pack(state, &shuffled);
+        let open = OpenAgents::new(shuffled.iter().map(|id| !free[*id as usize].is_zero()));
+        Self {
+            state,
+            now_ms,
+            free,
+            goods: HashMap::new(),
+            shuffled,
+            packed,
+            open,
+            ledger: Ledger::new(state, total),
+            outstanding: HashMap::new(),
+            drafts: Vec::new(),
+            draft_of: HashMap::new(),
+            cursors: HashMap::new(),
+            spreads: Spreads::default(),
+            placed_on: HashMap::new(),
+            done: HashSet::new(),
+            waiting: Vec::new(),
+            plan: Plan::default(),
+        }
+    }
+
+    /// The leaves that want something.
+    fn hungry(&mut self) -> HashMap<Id, Run> {
+        let mut runs = HashMap::new();
+        for (id, leaf) in self.state.leaves.iter() {
+            let framework = &self.state.frameworks[leaf.framework];
+            if !framework.known || !framework.info.active {
+                continue;
+            }
+            if framework.info.placement == Placement::Tasks {
+                if !leaf.pending.is_empty() {
+                    runs.insert(id, Run::Tasks(None));
+                }
+                continue;
+            }
+            let held = leaf.offers.iter().filter(|id| !self.state.offers[**id].answered).count();
+            *self.outstanding.entry(leaf.framework).or_default() += held;
+            if !leaf.listed || leaf.suppressed {
+                continue;
+            }
+            if framework.info.demand.is_none() {
+                runs.insert(id, Run::Whole(0));
+            } else if let Some(units) = framework.demand.get(&id) {
+                runs.insert(id, Run::Demand(self.open_demand(leaf, units)));
+            }
+        }
+        runs
+    }
+
+    fn free_of(&self, agent: Id) -> &Lanes {
+        &self.free[agent as usize]
+    }
+
+    fn goods_of(&self, agent: Id) -> &Goods {
+        self.goods.get(&agent).unwrap_or_else(|| &self.state.agents[agent].free_goods)
+    }
+
+    fn finish(mut self) -> Plan {
+        for draft in std::mem::take(&mut self.drafts) {
+            let offer = self.publish(&draft);
+            self.plan.offers.push(offer);
+        }
+        self.plan
+    }
+}
+
+/// Agents in use before empty ones, so that those stay free for what needs a whole one; agents with
+/// GPUs last, so that those stay free for what needs a GPU.
+fn pack(state: &Allocator, shuffled: &[Id]) -> Vec<Id> {
+    let mut classes: [Vec<Id>; 4] = Default::default();
+    for id in shuffled {
+        let agent = &state.agents[*id];
+        let gpus = usize::from(agent.total.0[crate::lanes::GPU_LANE] > 0);
+        let empty = usize::from(agent.tasks.is_empty());
+        classes[2 * gpus + empty].push(*id);
+    }
+    classes.concat()
+}
+
+/// Fisher and Yates' shuffle over SplitMix64: small, and the same in every version of every library.
+fn shuffle(items: &mut [Id], seed: u64) {
+    let mut state = seed;
+    let mut next = move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    for last in (1..items.len()).rev() {
+        // Multiply and shift instead of a remainder; the bias is below 2^-32 for any real cluster.
+        let pick = ((u128::from(next()) * (last as u128 + 1)) >> 64) as usize;
+        items.swap(last, pick);
+    }
+}

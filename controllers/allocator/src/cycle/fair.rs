@@ -1,0 +1,267 @@
+//! Who is next: hierarchical, weighted dominant resource fairness.
+//!
+//! Among siblings the smallest (share ÷ weight, times something was given, name) goes first; queues
+//! compete with their siblings, down the tree, and frameworks inside a queue by the same rule. A
+//! queue with children and frameworks of its own lets those compete with the children as one
+//! virtual leaf of weight 1 (Mesos' rule, and its names: the leaf is called ".").
+//!
+//! A step always goes to whoever is on top at every level, so re-ranking after it touches only the
+//! tops: the cost of a step is the depth of the tree times the logarithm of its width.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
+
+use crate::cycle::Step;
+use crate::lanes::Lanes;
+use crate::state::Allocator;
+use crate::table::Id;
+use crate::usage::dominant;
+
+/// What is held, with what the run has given, by queue and by leaf.
+pub(super) struct Ledger {
+    total: Lanes,
+    queues: Vec<QueueBook>,
+    leaves: Vec<Book>,
+}
+
+#[derive(Clone, Copy)]
+struct Book {
+    held: Lanes,
+    allocations: u64,
+}
+
+#[derive(Clone, Copy)]
+struct QueueBook {
+    parent: Option<Id>,
+    limit: Lanes,
+    all: Book,
+    own: Book,
+}
+
+impl Ledger {
+    pub(super) fn new(state: &Allocator, total: Lanes) -> Self {
+        let none = Book { held: Lanes::ZERO, allocations: 0 };
+        let nobody = QueueBook { parent: None, limit: Lanes::UNLIMITED, all: none, own: none };
+        let mut queues = vec![nobody; state.queues.span()];
+        for (id, queue) in state.queues.iter() {
+            queues[id as usize] = QueueBook {
+                parent: queue.parent,
+                limit: queue.limit,
+                all: Book { held: queue.held(), allocations: queue.allocations },
+                own: Book { held: queue.own, allocations: queue.own_allocations },
+            };
+        }
+        let mut leaves = vec![none; state.leaves.span()];
+        for (id, leaf) in state.leaves.iter() {
+            leaves[id as usize] = Book { held: leaf.held(), allocations: leaf.allocations };
+        }
+        Self { total, queues, leaves }
+    }
+
+    /// How much more the queue may hold before it or one above is at its limit.
+    pub(super) fn room(&self, queue: Id) -> Lanes {
+        let mut room = Lanes::UNLIMITED;
+        let mut next = Some(queue);
+        while let Some(id) = next {
+            let book = &self.queues[id as usize];
+            if book.limit != Lanes::UNLIMITED {
+                for (lane, left) in room.0.iter_mut().enumerate() {
+                    if book.limit.0[lane] != i64::MAX {
+                        *left = (*left).min((book.limit.0[lane] - book.all.held.0[lane]).max(0));
+                    }
+                }
+            }
+            next = book.parent;
+        }
+        room
+    }
+
+    /// Gives to a leaf of a queue.
+    pub(super) fn give(&mut self, leaf: Id, queue: Id, lanes: &Lanes) {
+        self.change(leaf, queue, |book| {
+            book.held.add(lanes);
+            book.allocations += 1;
+        });
+    }
+
+    /// Takes back what was given.
+    pub(super) fn take_back(&mut self, leaf: Id, queue: Id, lanes: &Lanes) {
+        self.change(leaf, queue, |book| {
+            book.held.sub(lanes);
+            book.allocations -= 1;
+        });
+    }
+
+    fn change(&mut self, leaf: Id, queue: Id, change: impl Fn(&mut Book)) {
+        change(&mut self.leaves[leaf as usize]);
+        change(&mut self.queues[queue as usize].own);
+        let mut next = Some(queue);
+        while let Some(id) = next {
+            let book = &mut self.queues[id as usize];
+            change(&mut book.all);
+            next = book.parent;
+        }
+    }
+}
+
+/// One of those who compete with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Queue(Id),
+    /// The frameworks of a queue that has children, together.
+    Own,
+    Leaf(Id),
+}
+
+/// A competitor's place; the smallest is next.
+#[derive(Debug, Clone, Copy)]
+struct Rank {
+    share: f64,
+    allocations: u64,
+    /// Place by name among those it competes with.
+    place: usize,
+    who: Who,
+}
+
+impl Ord for Rank {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.share.total_cmp(&other.share))
+            .then(self.allocations.cmp(&other.allocations))
+            .then(self.place.cmp(&other.place))
+    }
+}
+
+impl PartialOrd for Rank {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Rank {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Rank {}
+
+type Line = BinaryHeap<Reverse<Rank>>;
+
+/// Those who compete inside one queue.
+#[derive(Default)]
+struct Lines {
+    /// Hungry children, and `Own`; empty when no child is hungry from the start.
+    below: Line,
+    /// Hungry frameworks of this very queue.
+    own: Line,
+}
+
+/// The hungry part of the tree.
+pub(super) struct Contest {
+    lines: BTreeMap<Id, Lines>,
+    root: Id,
+}
+
+impl Contest {
+    pub(super) fn new(
+        state: &Allocator,
+        ledger: &Ledger,
+        hungry: impl Iterator<Item = Id>,
+    ) -> Self {
+        let root = state.queues.id(crate::queues::ROOT).expect("the root is never removed");
+        let mut leaves: BTreeMap<Id, Vec<Id>> = BTreeMap::new();
+        let mut children: BTreeMap<Id, Vec<Id>> = BTreeMap::new();
+        let mut seen = HashSet::new();
+        for leaf in hungry {
+            let mut queue = state.leaves[leaf].queue;
+            leaves.entry(queue).or_default().push(leaf);
+            while let Some(parent) = state.queues[queue].parent {
+                if !seen.insert(queue) {
+                    break;
+                }
+                children.entry(parent).or_default().push(queue);
+                queue = parent;
+            }
+        }
+        let mut contest = Self { lines: BTreeMap::new(), root };
+        for (queue, mut leaves) in leaves {
+            leaves.sort_unstable_by(|a, b| {
+                state.leaves[*a].framework_key.cmp(&state.leaves[*b].framework_key)
+            });
+            let ranks = leaves
+                .iter()
+                .enumerate()
+                .map(|(place, leaf)| Reverse(rank(state, ledger, queue, Who::Leaf(*leaf), place)));
+            contest.lines.entry(queue).or_default().own = ranks.collect();
+        }
+        for (queue, mut below) in children {
+            below.sort_unstable_by(|a, b| state.queues[*a].path.cmp(&state.queues[*b].path));
+            let lines = contest.lines.entry(queue).or_default();
+            // "." sorts before every name.
+            let own = (!lines.own.is_empty()).then_some(Who::Own);
+            let all = own.into_iter().chain(below.into_iter().map(Who::Queue));
+            lines.below = all
+                .enumerate()
+                .map(|(place, who)| Reverse(rank(state, ledger, queue, who, place)))
+                .collect();
+        }
+        contest
+    }
+
+    /// The leaf whose turn it is; `None` when nobody is hungry any more.
+    pub(super) fn next(&self) -> Option<Id> {
+        let mut queue = self.root;
+        loop {
+            let lines = self.lines.get(&queue)?;
+            match lines.below.peek().map(|top| top.0.who) {
+                Some(Who::Queue(below)) => queue = below,
+                Some(Who::Own | Who::Leaf(_)) | None => {
+                    return match lines.own.peek()?.0.who {
+                        Who::Leaf(leaf) => Some(leaf),
+                        Who::Queue(_) | Who::Own => None,
+                    };
+                }
+            }
+        }
+    }
+
+    /// Ranks the leaf that had its turn anew, and all queues above it.
+    pub(super) fn settle(&mut self, state: &Allocator, ledger: &Ledger, leaf: Id, step: Step) {
+        let mut queue = state.leaves[leaf].queue;
+        let lines = self.lines.get_mut(&queue).expect("the leaf's queue has lines");
+        let mut hungry = step == Step::Took;
+        settle_top(&mut lines.own, hungry, |who, place| rank(state, ledger, queue, who, place));
+        if lines.below.peek().is_some_and(|top| top.0.who == Who::Own) {
+            hungry = !lines.own.is_empty();
+            settle_top(&mut lines.below, hungry, |who, place| {
+                rank(state, ledger, queue, who, place)
+            });
+        }
+        hungry = !lines.own.is_empty() || !lines.below.is_empty();
+        while let Some(parent) = state.queues[queue].parent {
+            let lines = self.lines.get_mut(&parent).expect("queues above hungry ones have lines");
+            settle_top(&mut lines.below, hungry, |who, place| {
+                rank(state, ledger, parent, who, place)
+            });
+            hungry = !lines.own.is_empty() || !lines.below.is_empty();
+            queue = parent;
+        }
+    }
+}
+
+fn settle_top(line: &mut Line, stays: bool, rank: impl Fn(Who, usize) -> Rank) {
+    if let Some(Reverse(top)) = line.pop().filter(|_| stays) {
+        line.push(Reverse(rank(top.who, top.place)));
+    }
+}
+
+/// A competitor's rank inside `queue`.
+fn rank(state: &Allocator, ledger: &Ledger, queue: Id, who: Who, place: usize) -> Rank {
+    let (book, weight) = match who {
+        Who::Queue(id) => (&ledger.queues[id as usize].all, state.queues[id].weight),
+        Who::Own => (&ledger.queues[queue as usize].own, 1.0),
+        Who::Leaf(id) => (&ledger.leaves[id as usize], 1.0),
+    };
+    let share = dominant(&book.held, &ledger.total).0 / weight;
+    Rank { share, allocations: book.allocations, place, who }
+}

@@ -1,0 +1,134 @@
+//! Whether a bundle of tasks (one task, or a group that goes to one agent) fits an agent.
+
+use std::sync::Arc;
+
+use crate::cycle::Cycle;
+use crate::lanes::{Goods, Lanes};
+use crate::selector::Selector;
+use crate::shapes::Shape;
+use crate::table::Id;
+
+/// Tasks that go to one agent together.
+#[derive(Debug, Clone)]
+pub(super) struct Bundle {
+    /// In the order of their turns.
+    pub(super) tasks: Vec<Id>,
+    /// Their shapes, sorted.
+    pub(super) shapes: Vec<Id>,
+    pub(super) lanes: Lanes,
+    pub(super) goods: Goods,
+    pub(super) picks: usize,
+    /// Others of the group are there already.
+    pub(super) pinned: Option<Id>,
+}
+
+impl Cycle<'_> {
+    pub(super) fn bundle(&self, tasks: Vec<Id>, pinned: Option<Id>) -> Bundle {
+        let mut bundle = Bundle {
+            shapes: Vec::with_capacity(tasks.len()),
+            tasks,
+            lanes: Lanes::ZERO,
+            goods: Goods::default(),
+            picks: 0,
+            pinned,
+        };
+        for task in &bundle.tasks {
+            let Some(wait) = &self.state.tasks[*task].wait else { continue };
+            let shape = self.state.shapes.get(wait.shape);
+            bundle.shapes.push(wait.shape);
+            bundle.lanes.add(&shape.lanes);
+            bundle.goods.add(&shape.goods);
+            bundle.picks += shape.picks;
+        }
+        bundle.shapes.sort_unstable();
+        bundle
+    }
+
+    pub(super) fn shapes<'b>(&'b self, bundle: &'b Bundle) -> impl Iterator<Item = &'b Shape> {
+        bundle.shapes.iter().map(|id| self.state.shapes.get(*id))
+    }
+
+    /// Whether the bundle can be put on the agent now.
+    pub(super) fn fits(&self, bundle: &Bundle, agent: Id) -> bool {
+        bundle.lanes.fits(self.free_of(agent))
+            && self.has_goods(bundle, self.goods_of(agent))
+            && self.shapes(bundle).all(|shape| {
+                shape.unknown.is_empty()
+                    && shape.required.matches(&self.state.agents[agent].labels)
+                    && !self.is_averse(shape, agent)
+            })
+    }
+
+    pub(super) fn has_goods(&self, bundle: &Bundle, goods: &Goods) -> bool {
+        let named = bundle.goods.ports.len();
+        // Two tasks of a group that name the same port can't be on one agent.
+        let wanted: usize = match bundle.shapes.len() {
+            1 => named,
+            _ => self.shapes(bundle).map(|shape| shape.goods.ports.len()).sum(),
+        };
+        wanted == named
+            && goods.contains(&bundle.goods)
+            && (bundle.picks == 0 || goods.ports.len() >= named + bundle.picks)
+    }
+
+    /// Whether a task is there that this one does not want to be with.
+    pub(super) fn is_averse(&self, shape: &Shape, agent: Id) -> bool {
+        let Some((namespace, selector)) = &shape.anti_affinity else { return false };
+        let there = self.state.agents[agent].tasks.iter();
+        let placed = self.placed_on.get(&agent).into_iter().flatten();
+        there.chain(placed).any(|id| self.is_disliked(*id, namespace, selector))
+    }
+
+    fn is_disliked(&self, task: Id, namespace: &Arc<str>, selector: &Selector) -> bool {
+        let task = &self.state.tasks[task];
+        task.key.namespace == *namespace && selector.matches(&task.labels)
+    }
+
+    /// Whether the agent is what every task of the bundle would like best.
+    pub(super) fn is_preferred(&self, bundle: &Bundle, agent: Id) -> bool {
+        let labels = &self.state.agents[agent].labels;
+        self.shapes(bundle).all(|shape| shape.preferred.matches(labels))
+    }
+
+    /// The agent for the bundle: the first among the packed ones, or the next in the domain with
+    /// the fewest tasks when it wants to be spread.
+    pub(super) fn find(&mut self, bundle: &Bundle) -> Option<Id> {
+        if let Some(agent) = bundle.pinned {
+            return (self.state.agents[agent].is_open() && self.fits(bundle, agent))
+                .then_some(agent);
+        }
+        if let [shape] = bundle.shapes[..]
+            && self.state.shapes.get(shape).spread.is_some()
+        {
+            return self.find_spread(bundle, shape);
+        }
+        let picky = self.shapes(bundle).any(|shape| !shape.preferred.is_empty());
+        let mut cursor = self.cursors.get(&bundle.shapes).copied().unwrap_or_default();
+        let mut found = None;
+        if picky {
+            found =
+                self.walk(bundle, &mut cursor[0], |cycle, agent| cycle.is_preferred(bundle, agent));
+        }
+        if found.is_none() {
+            found = self.walk(bundle, &mut cursor[1], |_, _| true);
+        }
+        self.cursors.insert(bundle.shapes.clone(), cursor);
+        found
+    }
+
+    /// Goes on from `at` to an agent that fits; it stays there, for the next of the same shape.
+    fn walk(
+        &self,
+        bundle: &Bundle,
+        at: &mut usize,
+        also: impl Fn(&Self, Id) -> bool,
+    ) -> Option<Id> {
+        while let Some(agent) = self.packed.get(*at).copied() {
+            if self.fits(bundle, agent) && also(self, agent) {
+                return Some(agent);
+            }
+            *at += 1;
+        }
+        None
+    }
+}

@@ -1,0 +1,115 @@
+//! Offers that must end: their time is up, or what they were made for is no longer so.
+//!
+//! They hold what they hold until the caller has closed them; nothing of it is given away before.
+
+use std::collections::HashMap;
+
+use crate::cycle::Cycle;
+use crate::info::Placement;
+use crate::lanes::Lanes;
+use crate::offers::Offer;
+use crate::plan::{Rescind, RescindReason};
+use crate::table::Id;
+
+/// What is held too much, and shrinks as offers are taken back.
+#[derive(Default)]
+struct Excess {
+    agents: HashMap<Id, Lanes>,
+    queues: HashMap<Id, Lanes>,
+}
+
+impl Cycle<'_> {
+    pub(super) fn sweep(&mut self) {
+        let mut excess = self.excess();
+        let mut wake = self.next_filter_end();
+        for (_, offer) in self.state.offers.iter().filter(|(_, offer)| !offer.answered) {
+            if offer.expires_at_ms.is_some_and(|at| at <= self.now_ms) {
+                self.plan.expire.push(offer.key.clone());
+                continue;
+            }
+            if let Some(reason) = self.obsolete(offer).or_else(|| excess.relieve(self, offer)) {
+                self.plan.rescind.push(Rescind { offer: offer.key.clone(), reason });
+                continue;
+            }
+            wake = earlier(wake, offer.expires_at_ms);
+        }
+        self.plan.next_wake_ms = wake;
+    }
+
+    fn next_filter_end(&self) -> Option<u64> {
+        let filters = self.state.agents.iter().flat_map(|(_, agent)| &agent.filters);
+        filters.map(|filter| filter.until_ms).filter(|until| *until > self.now_ms).min()
+    }
+
+    /// Why the offer should not be there, seen by itself.
+    fn obsolete(&self, offer: &Offer) -> Option<RescindReason> {
+        let leaf = &self.state.leaves[offer.held.leaf];
+        let framework = &self.state.frameworks[leaf.framework];
+        if !self.state.agents[offer.held.agent].is_open() {
+            return Some(RescindReason::AgentNotAvailable);
+        }
+        let takes_offers = framework.info.placement == Placement::Offers;
+        if !framework.known || !framework.info.active || !takes_offers {
+            return Some(RescindReason::FrameworkNotActive);
+        }
+        (!leaf.listed).then_some(RescindReason::QueueLeft)
+    }
+
+    fn excess(&self) -> Excess {
+        let mut excess = Excess::default();
+        for (id, agent) in self.state.agents.iter().filter(|(_, agent)| !agent.offers.is_empty()) {
+            let over = agent.allocated.plus(&agent.offered).minus(&agent.total);
+            if !over.is_zero() {
+                excess.agents.insert(id, over);
+            }
+        }
+        for (id, queue) in self.state.queues.iter() {
+            let over = queue.held().minus(&queue.limit);
+            if !over.is_zero() {
+                excess.queues.insert(id, over);
+            }
+        }
+        excess
+    }
+}
+
+impl Excess {
+    /// Whether taking this offer back brings somebody nearer to what it may hold.
+    fn relieve(&mut self, cycle: &Cycle<'_>, offer: &Offer) -> Option<RescindReason> {
+        let overlaps = |over: &Lanes| {
+            let lanes = over.0.iter().zip(&offer.held.lanes.0);
+            lanes.into_iter().any(|(over, held)| *over > 0 && *held > 0)
+        };
+        let mut reason = None;
+        let queue = cycle.state.leaves[offer.held.leaf].queue;
+        let mut next = Some(queue);
+        while let Some(id) = next {
+            if self.queues.get(&id).is_some_and(overlaps) {
+                reason = Some(RescindReason::QueueLimit);
+            }
+            next = cycle.state.queues[id].parent;
+        }
+        if self.agents.get(&offer.held.agent).is_some_and(overlaps) {
+            reason = Some(RescindReason::AgentShrank);
+        }
+        reason?;
+        if let Some(over) = self.agents.get_mut(&offer.held.agent) {
+            over.sub(&offer.held.lanes);
+        }
+        let mut next = Some(queue);
+        while let Some(id) = next {
+            if let Some(over) = self.queues.get_mut(&id) {
+                over.sub(&offer.held.lanes);
+            }
+            next = cycle.state.queues[id].parent;
+        }
+        reason
+    }
+}
+
+fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

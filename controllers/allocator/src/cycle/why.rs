@@ -1,0 +1,140 @@
+//! Why those who wait do: for each shape once, at the end, when all that could be placed is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use commonage_schemas::resources::PORTS;
+
+use crate::cycle::Cycle;
+use crate::cycle::fit::Bundle;
+use crate::info::{Availability, Placement};
+use crate::lanes::Lanes;
+use crate::plan::{Excluded, WaitingFor, Why};
+use crate::table::Id;
+
+/// What stood in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Cause {
+    /// No agent has room.
+    Room,
+    /// The queue, or one above, would be past its limit.
+    QueueLimit,
+    /// Each of the gang would fit, but not all at once.
+    Gang,
+    /// Not all of the gang exist.
+    GangIncomplete,
+    /// The agent that has the others of the group is too full.
+    Group,
+}
+
+/// A bundle that was not placed.
+pub(super) struct Waiting {
+    pub(super) bundle: Bundle,
+    pub(super) cause: Cause,
+}
+
+impl Cycle<'_> {
+    /// Fills in why each waiting task waits.
+    pub(super) fn explain(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let drafted = if waiting.is_empty() { Vec::new() } else { self.drafted() };
+        let mut known: HashMap<(Vec<Id>, Cause, Option<Id>), Arc<Why>> = HashMap::new();
+        for Waiting { bundle, cause } in waiting {
+            let key = (bundle.shapes.clone(), cause, bundle.pinned);
+            let why =
+                known.entry(key).or_insert_with(|| Arc::new(self.why(&bundle, cause, &drafted)));
+            for task in &bundle.tasks {
+                self.plan.why.push((self.state.tasks[*task].key.clone(), why.clone()));
+            }
+        }
+        self.explain_unplaced();
+    }
+
+    fn why(&self, bundle: &Bundle, cause: Cause, drafted: &[Lanes]) -> Why {
+        let mut agents = 0;
+        let mut excluded: BTreeMap<&str, u64> = BTreeMap::new();
+        for (id, agent) in self.state.agents.iter().filter(|(_, agent)| agent.known) {
+            agents += 1;
+            let by = match agent.availability {
+                Availability::NotReady => "notReady",
+                Availability::Unschedulable => "unschedulable",
+                Availability::Draining => "draining",
+                Availability::Open => self.excluded_by(bundle, cause, id, &drafted[id as usize]),
+            };
+            *excluded.entry(by).or_default() += 1;
+        }
+        let mut excluded: Vec<_> = excluded
+            .into_iter()
+            .map(|(by, agents)| Excluded { by: by.to_owned(), agents })
+            .collect();
+        excluded.sort_by(|a, b| b.agents.cmp(&a.agents).then_with(|| a.by.cmp(&b.by)));
+        let waiting_for = match cause {
+            Cause::GangIncomplete => WaitingFor::Gang,
+            _ => WaitingFor::Resources,
+        };
+        Why { waiting_for, agents, excluded }
+    }
+
+    /// The first reason against an open agent.
+    fn excluded_by<'b>(
+        &'b self,
+        bundle: &'b Bundle,
+        cause: Cause,
+        agent: Id,
+        drafted: &Lanes,
+    ) -> &'b str {
+        let here = &self.state.agents[agent];
+        for shape in self.shapes(bundle) {
+            if !shape.required.matches(&here.labels) {
+                return "constraints";
+            }
+            if let Some(name) = shape.unknown.first() {
+                return name;
+            }
+            if self.is_averse(shape, agent) {
+                return "antiAffinity";
+            }
+        }
+        let free = self.free_of(agent);
+        let without_offers = free.plus(&here.offered).plus(drafted).min(&here.total);
+        if let Some(lane) = bundle.lanes.short_in(&without_offers) {
+            return self.state.names.name(lane);
+        }
+        if !bundle.lanes.fits(free) {
+            return "offered";
+        }
+        let goods = self.goods_of(agent);
+        if !self.has_goods(bundle, goods) {
+            let missing = goods.others.missing(&bundle.goods.others);
+            let name = bundle.goods.others.iter().map(|(name, _)| name);
+            return name
+                .into_iter()
+                .find(|name| missing.iter().any(|m| m == name))
+                .unwrap_or(PORTS);
+        }
+        match cause {
+            Cause::QueueLimit => "queueLimit",
+            Cause::Group => "group",
+            Cause::Room | Cause::Gang | Cause::GangIncomplete => "gang",
+        }
+    }
+
+    /// Tasks that nobody tried to place.
+    fn explain_unplaced(&mut self) {
+        for (_, leaf) in self.state.leaves.iter().filter(|(_, leaf)| !leaf.pending.is_empty()) {
+            if self.state.places_tasks(leaf.framework) {
+                continue;
+            }
+            let framework = &self.state.frameworks[leaf.framework];
+            let waiting_for = match (framework.known, framework.info.placement) {
+                (false, _) => WaitingFor::Framework,
+                (true, Placement::Offers) => WaitingFor::Launch,
+                (true, Placement::Tasks) => WaitingFor::ActiveFramework,
+            };
+            let why = Arc::new(Why { waiting_for, agents: 0, excluded: Vec::new() });
+            for (_, _, _, task) in &leaf.pending {
+                self.plan.why.push((self.state.tasks[*task].key.clone(), why.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Offers that exist, and what frameworks have refused.
+
+use crate::accounts::{Held, Holder};
+use crate::info::{ObjectKey, OfferInfo, Refusal};
+use crate::lanes::{Goods, Lanes};
+use crate::state::Allocator;
+use crate::table::Id;
+
+/// One offer.
+#[derive(Debug, Clone)]
+pub(crate) struct Offer {
+    pub(crate) key: ObjectKey,
+    pub(crate) held: Held,
+    pub(crate) expires_at_ms: Option<u64>,
+    pub(crate) answered: bool,
+}
+
+/// What a leaf does not want to see of an agent for a while.
+#[derive(Debug, Clone)]
+pub(crate) struct Filter {
+    pub(crate) leaf: Id,
+    pub(crate) lanes: Lanes,
+    pub(crate) goods: Goods,
+    pub(crate) until_ms: u64,
+    /// Plans made when it came; it outlives the next one whatever the time is, as in Mesos.
+    pub(crate) since_plan: u64,
+}
+
+impl Filter {
+    /// Whether an offer to this leaf is held back: it is part of what was refused.
+    pub(crate) fn blocks(&self, leaf: Id, lanes: &Lanes, goods: &Goods) -> bool {
+        self.leaf == leaf && lanes.fits(&self.lanes) && self.goods.contains(goods)
+    }
+}
+
+impl Allocator {
+    /// Tells of an offer that exists (with its deletion pending, too), or of a change of it.
+    pub fn upsert_offer(&mut self, key: &ObjectKey, info: &OfferInfo) {
+        self.learn(&info.resources);
+        let framework =
+            ObjectKey { namespace: key.namespace.clone(), name: (*info.framework).into() };
+        let leaf = self.leaf_of(&framework, &info.queue);
+        let (lanes, _) = self.names.lanes(&info.resources);
+        let held = Held {
+            agent: self.agent_id(&info.agent),
+            leaf,
+            lanes,
+            goods: Goods::of(&info.resources),
+        };
+        if let Some(id) = self.offers.id(key) {
+            let offer = &mut self.offers[id];
+            if offer.held == held {
+                offer.answered = info.answered;
+                offer.expires_at_ms = info.expires_at_ms;
+                return;
+            }
+            self.forget_offer(key);
+        } else {
+            self.count_allocation(leaf);
+        }
+        let id = self.offers.id_or_insert_with(key, || Offer {
+            key: key.clone(),
+            held: held.clone(),
+            expires_at_ms: info.expires_at_ms,
+            answered: info.answered,
+        });
+        self.hold(Holder::Offer(id), &held);
+    }
+
+    /// Tells that an offer is accounted for and gone: what it held is free, but for what tasks
+    /// hold. An accepted offer is closed after its tasks were told of. `refusal` is what the
+    /// framework does not want again for a while: of a declined offer all of it, of an accepted one
+    /// what was left over.
+    pub fn close_offer(&mut self, key: &ObjectKey, refusal: Option<&Refusal>, now_ms: u64) {
+        let Some((leaf, agent)) = self.forget_offer(key) else { return };
+        if let Some(refusal) = refusal.filter(|refusal| refusal.for_ms > 0) {
+            let for_ms = refusal.for_ms.max(self.options.refusal_floor_ms);
+            let (lanes, _) = self.names.lanes(&refusal.resources);
+            let filter = Filter {
+                leaf,
+                lanes,
+                goods: Goods::of(&refusal.resources),
+                until_ms: now_ms.saturating_add(for_ms),
+                since_plan: self.plans,
+            };
+            if self.leaves[leaf].listed && self.agents[agent].known {
+                self.agents[agent].filters.push(filter);
+            }
+        }
+        self.collect_leaf(leaf);
+        self.collect_agent(agent);
+    }
+
+    /// Takes the offer out, and says where it was booked.
+    fn forget_offer(&mut self, key: &ObjectKey) -> Option<(Id, Id)> {
+        let id = self.offers.id(key)?;
+        let held = self.offers[id].held.clone();
+        self.release(Holder::Offer(id), &held);
+        self.offers.remove(key);
+        Some((held.leaf, held.agent))
+    }
+
+    /// Forgets everything a framework has refused (a revive).
+    pub fn forget_refusals(&mut self, framework: &ObjectKey) {
+        let Some(id) = self.frameworks.id(framework) else { return };
+        for leaf in self.frameworks[id].leaves.clone() {
+            self.forget_filters(leaf);
+        }
+    }
+
+    pub(crate) fn forget_filters(&mut self, leaf: Id) {
+        for (_, agent) in self.agents.iter_mut() {
+            agent.filters.retain(|filter| filter.leaf != leaf);
+        }
+    }
+
+    pub(crate) fn forget_old_filters(&mut self, now_ms: u64) {
+        let plans = self.plans;
+        for (_, agent) in self.agents.iter_mut() {
+            agent.filters.retain(|filter| filter.until_ms > now_ms || filter.since_plan == plans);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the allocator decides.
+
+use std::sync::Arc;
+
+use commonage_schemas::resources::Resources;
+
+use crate::info::ObjectKey;
+
+/// Decisions, in the order in which they were taken. They can be carried out in any order, and any
+/// of them may fail without harm to the others: none gives away what another has yet to free.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// Offers to make.
+    pub offers: Vec<NewOffer>,
+    /// Tasks to bind.
+    pub bindings: Vec<Binding>,
+    /// Offers to take back.
+    pub rescind: Vec<Rescind>,
+    /// Offers whose time is up.
+    pub expire: Vec<ObjectKey>,
+    /// Why each task that still waits does so.
+    pub why: Vec<(ObjectKey, Arc<Why>)>,
+    /// When something will have changed by itself (an offer or a refusal ends), in milliseconds.
+    pub next_wake_ms: Option<u64>,
+}
+
+/// An offer to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewOffer {
+    /// To whom; the offer lives in its namespace.
+    pub framework: ObjectKey,
+    /// The queue it counts towards.
+    pub queue: Arc<str>,
+    /// The agent it is a part of.
+    pub agent: Arc<str>,
+    /// What it holds.
+    pub resources: Resources,
+    /// When it ends, in milliseconds.
+    pub expires_at_ms: u64,
+}
+
+/// A task to bind to an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The task.
+    pub task: ObjectKey,
+    /// Its uid: another task of that name is not meant.
+    pub uid: Arc<str>,
+    /// Where it goes.
+    pub agent: Arc<str>,
+    /// One port for each `hostPort: 0`, in order.
+    pub host_ports: Vec<u16>,
+}
+
+/// An offer to take back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rescind {
+    /// The offer.
+    pub offer: ObjectKey,
+    /// Why.
+    pub reason: RescindReason,
+}
+
+/// Why an offer is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RescindReason {
+    /// Its agent is gone, not ready, unschedulable or draining.
+    AgentNotAvailable,
+    /// Its agent has less than what is held on it.
+    AgentShrank,
+    /// Its framework is gone or not there, or does not use offers.
+    FrameworkNotActive,
+    /// Its framework has left its queue.
+    QueueLeft,
+    /// Its queue, or one above, is past its limit.
+    QueueLimit,
+}
+
+/// What a waiting task waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WaitingFor {
+    /// Room on an agent, or in its queue; the exclusions say which.
+    Resources,
+    /// The rest of its gang to be created.
+    Gang,
+    /// Its framework to exist.
+    Framework,
+    /// Its framework's scheduler to come back.
+    ActiveFramework,
+    /// Its framework, which answers offers itself, to launch it.
+    Launch,
+}
+
+/// Why a task waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    /// What for.
+    pub waiting_for: WaitingFor,
+    /// Agents looked at.
+    pub agents: u64,
+    /// How many of them each reason excluded; each agent is counted once, under the first reason
+    /// that applies to it.
+    pub excluded: Vec<Excluded>,
+}
+
+/// Agents that one reason excluded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excluded {
+    /// `notReady`, `unschedulable`, `draining`, `constraints`, `antiAffinity`, a resource's name,
+    /// `offered` (would fit but for outstanding offers), `queueLimit`, `gang`, `group`.
+    pub by: String,
+    /// How many.
+    pub agents: u64,
+}

@@ -1,0 +1,116 @@
+//! The tree of queues: dotted names, weights, limits, and what is held at every level.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::info::QueueInfo;
+use crate::lanes::Lanes;
+use crate::state::Allocator;
+use crate::table::Id;
+
+/// One queue, declared or implied by a framework, a task or a child.
+#[derive(Debug, Clone)]
+pub(crate) struct Queue {
+    pub(crate) path: Arc<str>,
+    pub(crate) parent: Option<Id>,
+    pub(crate) children: BTreeSet<Id>,
+    /// Frameworks of this very queue.
+    pub(crate) leaves: BTreeSet<Id>,
+    pub(crate) declared: bool,
+    pub(crate) weight: f64,
+    pub(crate) limit: Lanes,
+    pub(crate) guarantee: Lanes,
+    /// Held by tasks here and below.
+    pub(crate) allocated: Lanes,
+    /// Held by offers here and below.
+    pub(crate) offered: Lanes,
+    /// Held by frameworks of this very queue.
+    pub(crate) own: Lanes,
+    /// Times something was given to it or below, ever.
+    pub(crate) allocations: u64,
+    /// Times something was given to frameworks of this very queue, ever.
+    pub(crate) own_allocations: u64,
+}
+
+impl Queue {
+    fn implied(path: Arc<str>, parent: Option<Id>) -> Self {
+        Self {
+            path,
+            parent,
+            children: BTreeSet::new(),
+            leaves: BTreeSet::new(),
+            declared: false,
+            weight: 1.0,
+            limit: Lanes::UNLIMITED,
+            guarantee: Lanes::ZERO,
+            allocated: Lanes::ZERO,
+            offered: Lanes::ZERO,
+            own: Lanes::ZERO,
+            allocations: 0,
+            own_allocations: 0,
+        }
+    }
+
+    pub(crate) fn held(&self) -> Lanes {
+        self.allocated.plus(&self.offered)
+    }
+}
+
+/// The queue above all others; it has no name.
+pub(crate) const ROOT: &str = "";
+
+impl Allocator {
+    /// Tells of a queue, or of a change of it.
+    pub fn upsert_queue(&mut self, name: &str, info: &QueueInfo) {
+        self.learn(&info.limit);
+        self.learn(&info.guarantee);
+        let limit = self.names.limit(&info.limit);
+        let (guarantee, _) = self.names.lanes(&info.guarantee);
+        let id = self.queue_id(name);
+        let queue = &mut self.queues[id];
+        queue.declared = true;
+        queue.weight = if info.weight.is_finite() && info.weight > 0.0 { info.weight } else { 1.0 };
+        queue.limit = limit;
+        queue.guarantee = guarantee;
+    }
+
+    /// Tells that nobody declares the queue any more. While frameworks or tasks name it, it stays
+    /// with weight 1 and without limit.
+    pub fn remove_queue(&mut self, name: &str) {
+        let Some(id) = self.queues.id(name) else { return };
+        let queue = &mut self.queues[id];
+        queue.declared = false;
+        queue.weight = 1.0;
+        queue.limit = Lanes::UNLIMITED;
+        queue.guarantee = Lanes::ZERO;
+        self.collect_queue(id);
+    }
+
+    /// The queue of that name, which is made with all above it if it is not there.
+    pub(crate) fn queue_id(&mut self, path: &str) -> Id {
+        if let Some(id) = self.queues.id(path) {
+            return id;
+        }
+        let parent = (path != ROOT)
+            .then(|| self.queue_id(path.rsplit_once('.').map_or(ROOT, |(parent, _)| parent)));
+        let path: Arc<str> = path.into();
+        let id = self.queues.id_or_insert_with(&path, || Queue::implied(path.clone(), parent));
+        if let Some(parent) = parent {
+            self.queues[parent].children.insert(id);
+        }
+        id
+    }
+
+    /// Forgets the queue, and those above it, if nothing names them any more.
+    pub(crate) fn collect_queue(&mut self, mut id: Id) {
+        loop {
+            let queue = &self.queues[id];
+            let used = queue.declared || !queue.children.is_empty() || !queue.leaves.is_empty();
+            let (false, Some(parent)) = (used, queue.parent) else { return };
+            let path = queue.path.clone();
+            self.queues.remove(&path);
+            self.queues[parent].children.remove(&id);
+            id = parent;
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! What is known: agents, queues, frameworks, and the leaves (a framework in a queue) at which
+//! everything held is booked.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use commonage_schemas::resources::Resources;
+
+use crate::info::{AgentInfo, Availability, FrameworkInfo, ObjectKey, Placement};
+use crate::lanes::{Goods, LaneNames, Lanes};
+use crate::offers::{Filter, Offer};
+use crate::plan::Plan;
+use crate::queues::{Queue, ROOT};
+use crate::shapes::Shapes;
+use crate::table::{Id, Table};
+use crate::tasks::{Members, Task};
+
+/// How the allocator works, for the whole cluster.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The control plane's region (label `topology.kubernetes.io/region`); agents of another are
+    /// offered only to frameworks that are aware of regions. `None`: regions mean nothing.
+    pub region: Option<String>,
+    /// A refusal lasts at least so long, in milliseconds (Mesos' allocation interval).
+    pub refusal_floor_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { region: None, refusal_floor_ms: 1000 }
+    }
+}
+
+/// Everything the allocator knows; [`Allocator::plan`] decides from it.
+///
+/// Between two plans the caller tells of everything that the first plan led to: an offer that was
+/// written by [`Allocator::upsert_offer`], a binding by [`Allocator::upsert_task`] with its agent.
+/// What was not told is given away again.
+#[derive(Debug, Clone)]
+pub struct Allocator {
+    pub(crate) options: Options,
+    pub(crate) names: LaneNames,
+    pub(crate) agents: Table<Arc<str>, Agent>,
+    pub(crate) queues: Table<Arc<str>, Queue>,
+    pub(crate) frameworks: Table<ObjectKey, Framework>,
+    pub(crate) leaves: Table<(Id, Id), Leaf>,
+    pub(crate) tasks: Table<ObjectKey, Task>,
+    pub(crate) offers: Table<ObjectKey, Offer>,
+    pub(crate) shapes: Shapes,
+    pub(crate) groups: Members,
+    pub(crate) gangs: Members,
+    /// Plans made so far.
+    pub(crate) plans: u64,
+    pub(crate) arrivals: u64,
+}
+
+/// One agent, or a name that tasks and offers mention before the agent itself is known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Agent {
+    pub(crate) name: Arc<str>,
+    pub(crate) known: bool,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) availability: Availability,
+    pub(crate) total: Lanes,
+    pub(crate) total_goods: Goods,
+    pub(crate) allocated: Lanes,
+    pub(crate) offered: Lanes,
+    pub(crate) free_goods: Goods,
+    pub(crate) tasks: BTreeSet<Id>,
+    pub(crate) offers: BTreeSet<Id>,
+    pub(crate) filters: Vec<Filter>,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+impl Agent {
+    pub(crate) fn free(&self) -> Lanes {
+        self.total.minus(&self.allocated).minus(&self.offered)
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.known && self.availability == Availability::Open
+    }
+}
+
+/// One framework, or a name that tasks mention before the framework itself is known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Framework {
+    pub(crate) known: bool,
+    pub(crate) info: FrameworkInfo,
+    pub(crate) leaves: BTreeSet<Id>,
+    /// `info.min_allocatable` in lanes.
+    pub(crate) least: Vec<Lanes>,
+    /// `info.demand` by leaf.
+    pub(crate) demand: BTreeMap<Id, Vec<Unit>>,
+}
+
+/// What one task of a declared demand needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Unit {
+    pub(crate) lanes: Lanes,
+    pub(crate) ports: usize,
+    pub(crate) count: u64,
+}
+
+/// Place of a waiting task: priority, then age, then arrival.
+pub(crate) type Turn = (Reverse<i32>, u64, u64, Id);
+
+/// A framework in one queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Leaf {
+    pub(crate) framework: Id,
+    pub(crate) framework_key: ObjectKey,
+    pub(crate) queue: Id,
+    /// The framework lists the queue, so it may be offered something there.
+    pub(crate) listed: bool,
+    pub(crate) suppressed: bool,
+    pub(crate) allocated: Lanes,
+    pub(crate) offered: Lanes,
+    pub(crate) allocations: u64,
+    pub(crate) pending: BTreeSet<Turn>,
+    pub(crate) bound: BTreeSet<Id>,
+    pub(crate) offers: BTreeSet<Id>,
+}
+
+impl Leaf {
+    pub(crate) fn held(&self) -> Lanes {
+        self.allocated.plus(&self.offered)
+    }
+}
+
+impl Default for Allocator {
+    fn default() -> Self {
+        Self::new(Options::default())
+    }
+}
+
+impl Allocator {
+    /// An allocator that knows of nothing.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let mut allocator = Self {
+            options,
+            names: LaneNames::default(),
+            agents: Table::default(),
+            queues: Table::default(),
+            frameworks: Table::default(),
+            leaves: Table::default(),
+            tasks: Table::default(),
+            offers: Table::default(),
+            shapes: Shapes::default(),
+            groups: Members::default(),
+            gangs: Members::default(),
+            plans: 0,
+            arrivals: 0,
+        };
+        allocator.queue_id(ROOT);
+        allocator
+    }
+
+    /// Decides what to do now. `now_ms` never goes back; the same state, time and `seed` give the
+    /// same plan. Nothing that is in the plan counts as held until the caller tells of it.
+    pub fn plan(&mut self, now_ms: u64, seed: u64) -> Plan {
+        self.forget_old_filters(now_ms);
+        let plan = crate::cycle::run(self, now_ms, seed);
+        self.plans += 1;
+        plan
+    }
+
+    /// Tells of an agent, or of a change of it. Refusals of it are forgotten when its labels change.
+    pub fn upsert_agent(&mut self, name: &str, info: AgentInfo) {
+        self.learn(&info.allocatable);
+        let (total, _) = self.names.lanes(&info.allocatable);
+        let id = self.agent_id(name);
+        let agent = &mut self.agents[id];
+        if agent.labels != info.labels {
+            agent.filters.clear();
+        }
+        agent.known = true;
+        agent.labels = info.labels;
+        agent.availability = info.availability;
+        agent.total = total;
+        agent.total_goods = Goods::of(&info.allocatable);
+        self.recount_goods(id);
+    }
+
+    /// Tells that an agent is gone. What its tasks hold stays booked to their queues until they are
+    /// removed too.
+    pub fn remove_agent(&mut self, name: &str) {
+        let Some(id) = self.agents.id(name) else { return };
+        let agent = &mut self.agents[id];
+        agent.known = false;
+        agent.labels.clear();
+        agent.filters.clear();
+        agent.total = Lanes::ZERO;
+        agent.total_goods = Goods::default();
+        self.recount_goods(id);
+        self.collect_agent(id);
+    }
+
+    pub(crate) fn agent_id(&mut self, name: &str) -> Id {
+        if let Some(id) = self.agents.id(name) {
+            return id;
+        }
+        let name: Arc<str> = name.into();
+        self.agents.id_or_insert_with(&name, || Agent { name: name.clone(), ..Agent::default() })
+    }
+
+    pub(crate) fn collect_agent(&mut self, id: Id) {
+        let agent = &self.agents[id];
+        if !agent.known && agent.tasks.is_empty() && agent.offers.is_empty() {
+            let name = agent.name.clone();
+            self.agents.remove(&name);
+        }
+    }
+
+    /// Tells of a framework, or of a change of it.
+    pub fn upsert_framework(&mut self, key: &ObjectKey, info: FrameworkInfo) {
+        let id = self.frameworks.id_or_insert_with(key, Framework::default);
+        let listed: BTreeSet<Id> =
+            info.queues.iter().map(|queue| self.leaf_id(id, key, queue)).collect();
+        for leaf_id in self.frameworks[id].leaves.clone() {
+            let queue = self.leaves[leaf_id].queue;
+            let path = self.queues[queue].path.clone();
+            let suppressed = info.suppressed_queues.iter().any(|name| **name == *path);
+            let leaf = &mut self.leaves[leaf_id];
+            leaf.listed = listed.contains(&leaf_id);
+            let revived = leaf.suppressed && !suppressed;
+            leaf.suppressed = suppressed;
+            if revived || !leaf.listed {
+                self.forget_filters(leaf_id);
+            }
+        }
+        let framework = &mut self.frameworks[id];
+        framework.known = true;
+        framework.info = info;
+        self.resolve_framework(id);
+        for leaf in self.frameworks[id].leaves.clone() {
+            self.collect_leaf(leaf);
+        }
+    }
+
+    /// Brings what the framework wants into lanes.
+    fn resolve_framework(&mut self, id: Id) {
+        let framework = &self.frameworks[id];
+        let least = match &framework.info.min_allocatable {
+            None => vec![self.default_least(0, 10), self.default_least(1, 32 << 20)],
+            Some(list) => list.iter().map(|resources| self.names.lanes(resources).0).collect(),
+        };
+        let mut by_leaf = BTreeMap::new();
+        for demand in framework.info.demand.iter().flatten() {
+            let queue = self.queues.id(demand.queue.as_str());
+            let leaf = queue.and_then(|queue| self.leaves.id(&(id, queue)));
+            let (lanes, unknown) = self.names.lanes(&demand.each);
+            if let (Some(leaf), true) = (leaf, unknown.is_empty()) {
+                let ports = demand.each.ports().map_or(0, |ports| ports.len());
+                let units: &mut Vec<Unit> = by_leaf.entry(leaf).or_default();
+                units.push(Unit { lanes, ports, count: demand.count });
+            }
+        }
+        let framework = &mut self.frameworks[id];
+        framework.least = least;
+        framework.demand = by_leaf;
+    }
+
+    /// Mesos' default: 0.01 cpu or 32 MiB.
+    fn default_least(&self, lane: usize, steps: i64) -> Lanes {
+        let mut lanes = Lanes::ZERO;
+        lanes.0[lane] = steps;
+        lanes
+    }
+
+    /// Tells that a framework is gone. What its tasks hold stays booked until they are removed too.
+    pub fn remove_framework(&mut self, key: &ObjectKey) {
+        let Some(id) = self.frameworks.id(key) else { return };
+        self.frameworks[id] =
+            Framework { leaves: self.frameworks[id].leaves.clone(), ..Framework::default() };
+        for leaf in self.frameworks[id].leaves.clone() {
+            self.leaves[leaf].listed = false;
+            self.forget_filters(leaf);
+            self.collect_leaf(leaf);
+        }
+        self.collect_framework(key);
+    }
+
+    fn collect_framework(&mut self, key: &ObjectKey) {
+        let Some(id) = self.frameworks.id(key) else { return };
+        let framework = &self.frameworks[id];
+        if !framework.known && framework.leaves.is_empty() {
+            self.frameworks.remove(key);
+        }
+    }
+
+    /// The place of a framework in a queue; both are made if they are not there.
+    pub(crate) fn leaf_of(&mut self, framework: &ObjectKey, queue: &str) -> Id {
+        let id = self.frameworks.id_or_insert_with(framework, Framework::default);
+        self.leaf_id(id, framework, queue)
+    }
+
+    fn leaf_id(&mut self, framework: Id, key: &ObjectKey, queue: &str) -> Id {
+        let queue = self.queue_id(queue);
+        let id = self.leaves.id_or_insert_with(&(framework, queue), || Leaf {
+            framework,
+            framework_key: key.clone(),
+            queue,
+            listed: false,
+            suppressed: false,
+            allocated: Lanes::ZERO,
+            offered: Lanes::ZERO,
+            allocations: 0,
+            pending: BTreeSet::new(),
+            bound: BTreeSet::new(),
+            offers: BTreeSet::new(),
+        });
+        self.queues[queue].leaves.insert(id);
+        self.frameworks[framework].leaves.insert(id);
+        id
+    }
+
+    /// Forgets a leaf that nobody names any more.
+    pub(crate) fn collect_leaf(&mut self, id: Id) {
+        let leaf = &self.leaves[id];
+        let used = leaf.listed
+            || !leaf.pending.is_empty()
+            || !leaf.bound.is_empty()
+            || !leaf.offers.is_empty();
+        if used {
+            return;
+        }
+        let (framework, queue, key) = (leaf.framework, leaf.queue, leaf.framework_key.clone());
+        self.forget_filters(id);
+        self.leaves.remove(&(framework, queue));
+        self.queues[queue].leaves.remove(&id);
+        self.frameworks[framework].leaves.remove(&id);
+        self.collect_queue(queue);
+        self.collect_framework(&key);
+    }
+
+    /// Gives lanes to new names; whoever was waiting for one of them is looked at anew.
+    pub(crate) fn learn(&mut self, resources: &Resources) {
+        if !self.names.learn(resources) {
+            return;
+        }
+        let waiting: Vec<_> = self
+            .tasks
+            .iter_mut()
+            .filter_map(|(_, task)| Some((task.key.clone(), task.deferred.take()?)))
+            .collect();
+        for (key, info) in waiting {
+            self.upsert_task(&key, &info);
+        }
+        let known = self.frameworks.iter().filter(|(_, framework)| framework.known);
+        let known: Vec<Id> = known.map(|(id, _)| id).collect();
+        for id in known {
+            self.resolve_framework(id);
+        }
+    }
+
+    /// Whether the framework has its tasks placed, and is there.
+    pub(crate) fn places_tasks(&self, framework: Id) -> bool {
+        let framework = &self.frameworks[framework];
+        framework.known && framework.info.active && framework.info.placement == Placement::Tasks
+    }
+}

@@ -1,0 +1,157 @@
+//! Who has what, for the status of queues, frameworks and agents.
+
+use std::sync::Arc;
+
+use commonage_schemas::resources::Resources;
+
+use crate::info::ObjectKey;
+use crate::lanes::Lanes;
+use crate::state::Allocator;
+use crate::table::Id;
+
+/// What a queue, with everything below it, has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueUsage {
+    /// Its name.
+    pub queue: Arc<str>,
+    /// Whether somebody declared it; else frameworks or tasks imply it.
+    pub declared: bool,
+    /// Held by tasks.
+    pub allocated: Resources,
+    /// Held by outstanding offers.
+    pub offered: Resources,
+    /// The largest fraction that it holds of any one resource of the cluster, 0 to 1, before
+    /// division by its weight.
+    pub dominant_share: f64,
+    /// Of which resource; `None` when it holds nothing.
+    pub dominant_resource: Option<Arc<str>>,
+    /// Tasks that wait.
+    pub pending: u64,
+    /// When the oldest of them was created, in milliseconds.
+    pub oldest_pending_ms: Option<u64>,
+}
+
+/// What a framework has, in all of its queues.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrameworkUsage {
+    /// The framework.
+    pub framework: ObjectKey,
+    /// Held by tasks.
+    pub allocated: Resources,
+    /// Held by outstanding offers.
+    pub offered: Resources,
+    /// Outstanding offers that were not answered.
+    pub offers: u64,
+    /// As of a queue.
+    pub dominant_share: f64,
+    /// As of a queue.
+    pub dominant_resource: Option<Arc<str>>,
+    /// Tasks that wait.
+    pub pending: u64,
+}
+
+/// What is held of an agent. Ports and sets are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AgentUsage {
+    /// By tasks.
+    pub allocated: Resources,
+    /// By outstanding offers.
+    pub offered: Resources,
+}
+
+impl Allocator {
+    /// Every queue that is declared or in use, by name; the nameless root comes first and stands
+    /// for the cluster.
+    #[must_use]
+    pub fn queue_usage(&self) -> Vec<QueueUsage> {
+        let total = self.total();
+        let mut all: Vec<_> = self.queues.iter().map(|(id, _)| self.usage_of(id, &total)).collect();
+        all.sort_unstable_by(|a, b| a.queue.cmp(&b.queue));
+        all
+    }
+
+    fn usage_of(&self, id: Id, total: &Lanes) -> QueueUsage {
+        let queue = &self.queues[id];
+        let (dominant_share, lane) = dominant(&queue.held(), total);
+        let (mut pending, mut oldest_pending_ms) = (0, None::<u64>);
+        let mut below = vec![id];
+        while let Some(id) = below.pop() {
+            below.extend(&self.queues[id].children);
+            for leaf in self.queues[id].leaves.iter().map(|id| &self.leaves[*id]) {
+                pending += leaf.pending.len() as u64;
+                let oldest = leaf.pending.iter().map(|turn| turn.1).min();
+                oldest_pending_ms = match (oldest_pending_ms, oldest) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+            }
+        }
+        QueueUsage {
+            queue: queue.path.clone(),
+            declared: queue.declared,
+            allocated: self.names.resources(&queue.allocated, None),
+            offered: self.names.resources(&queue.offered, None),
+            dominant_share,
+            dominant_resource: lane.map(|lane| self.names.name(lane).clone()),
+            pending,
+            oldest_pending_ms,
+        }
+    }
+
+    /// What one framework has; nothing if it is not known.
+    #[must_use]
+    pub fn framework_usage(&self, key: &ObjectKey) -> Option<FrameworkUsage> {
+        let framework = &self.frameworks[self.frameworks.id(key)?];
+        let (mut allocated, mut offered) = (Lanes::ZERO, Lanes::ZERO);
+        let (mut offers, mut pending) = (0, 0);
+        for leaf in framework.leaves.iter().map(|id| &self.leaves[*id]) {
+            allocated.add(&leaf.allocated);
+            offered.add(&leaf.offered);
+            offers += leaf.offers.iter().filter(|id| !self.offers[**id].answered).count() as u64;
+            pending += leaf.pending.len() as u64;
+        }
+        let (dominant_share, lane) = dominant(&allocated.plus(&offered), &self.total());
+        Some(FrameworkUsage {
+            framework: key.clone(),
+            allocated: self.names.resources(&allocated, None),
+            offered: self.names.resources(&offered, None),
+            offers,
+            dominant_share,
+            dominant_resource: lane.map(|lane| self.names.name(lane).clone()),
+            pending,
+        })
+    }
+
+    /// What is held of one agent; nothing if nobody has told of it.
+    #[must_use]
+    pub fn agent_usage(&self, name: &str) -> Option<AgentUsage> {
+        let agent = &self.agents[self.agents.id(name)?];
+        Some(AgentUsage {
+            allocated: self.names.resources(&agent.allocated, None),
+            offered: self.names.resources(&agent.offered, None),
+        })
+    }
+
+    /// Everything that all agents together have.
+    pub(crate) fn total(&self) -> Lanes {
+        let mut total = Lanes::ZERO;
+        for (_, agent) in self.agents.iter() {
+            total.add(&agent.total);
+        }
+        total
+    }
+}
+
+/// The largest fraction of any lane, and which lane that is.
+pub(crate) fn dominant(held: &Lanes, total: &Lanes) -> (f64, Option<usize>) {
+    let mut most = (0.0, None);
+    for (lane, (held, total)) in held.0.iter().zip(&total.0).enumerate() {
+        if *total > 0 {
+            let share = *held as f64 / *total as f64;
+            if share > most.0 {
+                most = (share, Some(lane));
+            }
+        }
+    }
+    most
+}
