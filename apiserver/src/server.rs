@@ -1,3 +1,320 @@
-//! To be written.
-pub struct Config;
-pub struct ApiServer;
+//! The API server as a whole: starts its parts in order, and stops them in the other.
+//!
+//! `cmn up`, `cmn apiserver` and the tests call it. Everything it keeps lies under `data_dir`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::body::Body;
+use commonage_store::Store;
+use http::Request;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::UserInfo;
+use crate::auth::tokens::Tokens;
+use crate::engine::Engine;
+use crate::http::{App, Caller, Listener, Parts, serve, tls_config};
+use crate::pki::{Identity, Kubeconfig, Pki, PkiError, write_kubeconfig};
+use crate::proxy::AgentProxy;
+use crate::resource::{ResourceDef, Scheme};
+
+/// How long requests under way may take to finish when the server goes down.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// For the last bytes of answers and the connections' goodbyes.
+const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Where objects are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// In files under `data_dir/store`, by this process alone.
+    Embedded,
+    /// In etcd, whose client endpoints these are (`http://127.0.0.1:2379`).
+    Etcd(Vec<String>),
+    /// In memory: gone when the server stops. For tests.
+    Memory,
+}
+
+/// How a server is to run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Made if it does not exist. Holds `pki/`, `kubeconfig` and, with the embedded store, `store/`.
+    pub data_dir: PathBuf,
+    /// Port 0 takes any free one: see [`ApiServer::listen_addr`].
+    pub listen: SocketAddr,
+    pub store: StoreKind,
+    /// Bearer tokens in kube-apiserver's format: `token,user,uid,"group1,group2"`.
+    pub token_auth_file: Option<PathBuf>,
+    /// DNS names and addresses that clients reach the server by, beyond those it finds itself
+    /// (loopback, the listen address, the host's name).
+    pub extra_names: Vec<String>,
+}
+
+impl Config {
+    /// On a free loopback port, with the store in memory: what most tests want.
+    pub fn for_tests(data_dir: &Path) -> Config {
+        Config {
+            data_dir: data_dir.to_owned(),
+            listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
+            store: StoreKind::Memory,
+            token_auth_file: None,
+            extra_names: Vec::new(),
+        }
+    }
+}
+
+/// A running server. Dropping it does not stop it: call [`ApiServer::shutdown`].
+pub struct ApiServer {
+    app: Arc<App>,
+    pki: Pki,
+    listen_addr: SocketAddr,
+    server_url: String,
+    admin_kubeconfig: PathBuf,
+    stop: CancellationToken,
+    engine_stop: CancellationToken,
+    connections: TaskTracker,
+    accepting: JoinHandle<()>,
+}
+
+impl ApiServer {
+    /// Returns when the server answers requests.
+    pub async fn start(config: Config) -> anyhow::Result<ApiServer> {
+        let Config {
+            data_dir,
+            listen,
+            store,
+            token_auth_file,
+            extra_names,
+        } = config;
+        let pki = Pki::open(&data_dir.join("pki")).context("cannot open the cluster's authority")?;
+        let tokens = match &token_auth_file {
+            Some(file) => Tokens::load(file)?,
+            None => Tokens::default(),
+        };
+        // The port first: it tells a second server at once that there is another, before it
+        // touches the other's store.
+        let listener = Listener::bind(listen).map_err(|error| cannot_listen(listen, &error))?;
+        let listen_addr = listener.address()?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let serving = pki.serving(&names(listen_addr.ip(), extra_names))?;
+        let tls = tls_config(&provider, pki.ca_der(), &serving)?;
+        let agents = AgentProxy::new(&provider, pki.ca_der(), &pki.apiserver_client()?)?;
+
+        let store = open_store(&store, &data_dir).await?;
+        let scheme = Arc::new(scheme()?);
+        let engine_stop = CancellationToken::new();
+        let engine = Engine::start(store.clone(), scheme, engine_stop.clone()).await?;
+        let app = Arc::new(App::new(Parts {
+            engine,
+            store,
+            tokens,
+            agents,
+        }));
+
+        let server_url = format!("https://{}", reachable(listen_addr));
+        let admin_kubeconfig = data_dir.join("kubeconfig");
+        write_kubeconfig(
+            &admin_kubeconfig,
+            &Kubeconfig {
+                server: &server_url,
+                ca_pem: pki.ca_pem(),
+                user: "admin",
+                identity: &pki.admin()?,
+            },
+        )?;
+        let stop = CancellationToken::new();
+        let connections = TaskTracker::new();
+        let accepting = tokio::spawn(listener.run(
+            app.clone(),
+            Arc::new(tls),
+            stop.clone(),
+            connections.clone(),
+        ));
+        tracing::info!(address = %listen_addr, "the API server is ready");
+        Ok(ApiServer {
+            app,
+            pki,
+            listen_addr,
+            server_url,
+            admin_kubeconfig,
+            stop,
+            engine_stop,
+            connections,
+            accepting,
+        })
+    }
+
+    pub fn listen_addr(&self) -> SocketAddr {
+        self.listen_addr
+    }
+
+    /// `https://host:port`, as kubeconfigs on this machine name it.
+    pub fn server_url(&self) -> &str {
+        &self.server_url
+    }
+
+    /// The administrator's kubeconfig, written anew at each start.
+    pub fn admin_kubeconfig_path(&self) -> &Path {
+        &self.admin_kubeconfig
+    }
+
+    /// The authority's certificate, PEM.
+    pub fn ca_pem(&self) -> &str {
+        self.pki.ca_pem()
+    }
+
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.app.engine
+    }
+
+    /// The server without a socket, for callers in this process: `kube::Client::new(router,
+    /// "default")` works. Every request counts as `user`'s.
+    pub fn router_for(&self, user: UserInfo) -> Router {
+        let app = self.app.clone();
+        let caller = Caller::InProcess(Arc::new(user));
+        Router::new().fallback(move |request: Request<Body>| {
+            let (app, caller) = (app.clone(), caller.clone());
+            serve(app, caller, request)
+        })
+    }
+
+    /// A client of this server, in process.
+    pub fn client_for(&self, user: UserInfo) -> kube::Client {
+        kube::Client::new(self.router_for(user), "default")
+    }
+
+    /// Certificate and key of the agent called `name`: the same again while they are valid.
+    pub fn issue_agent_identity(&self, name: &str) -> Result<Identity, PkiError> {
+        self.pki.issue_agent(name)
+    }
+
+    /// Writes a kubeconfig for the agent called `name` to `path`.
+    pub fn write_agent_kubeconfig(&self, name: &str, path: &Path) -> Result<(), PkiError> {
+        let identity = self.pki.issue_agent(name)?;
+        self.write_kubeconfig(path, &format!("system:agent:{name}"), &identity)
+    }
+
+    /// Writes the kubeconfig of the controllers, for when they run in a process of their own.
+    pub fn write_controllers_kubeconfig(&self, path: &Path) -> Result<(), PkiError> {
+        let identity = self.pki.controllers()?;
+        self.write_kubeconfig(path, "system:controllers", &identity)
+    }
+
+    fn write_kubeconfig(
+        &self,
+        path: &Path,
+        user: &str,
+        identity: &Identity,
+    ) -> Result<(), PkiError> {
+        let config = Kubeconfig {
+            server: &self.server_url,
+            ca_pem: self.pki.ca_pem(),
+            user,
+            identity,
+        };
+        write_kubeconfig(path, &config)
+    }
+
+    /// Fails `/readyz`, stops accepting, lets requests finish (10 s at most), ends the watches, and
+    /// then stops what stands behind them.
+    pub async fn shutdown(self) {
+        let ApiServer {
+            app,
+            stop,
+            engine_stop,
+            connections,
+            accepting,
+            ..
+        } = self;
+        app.draining.store(true, Relaxed);
+        stop.cancel();
+        if let Err(error) = accepting.await {
+            tracing::error!(%error, "the accept loop had died");
+        }
+        app.requests.close();
+        let drained = tokio::time::timeout(DRAIN_TIME_MAX, app.requests.wait()).await;
+        if drained.is_err() {
+            tracing::warn!("requests were still running after {DRAIN_TIME_MAX:?}: going down");
+        }
+        app.end_watches.cancel();
+        connections.close();
+        // Whoever does not hang up by then is hung up on when the process ends.
+        let _ = tokio::time::timeout(GOODBYE_TIME_MAX, connections.wait()).await;
+        engine_stop.cancel();
+        app.engine.stopped().await;
+    }
+}
+
+fn scheme() -> anyhow::Result<Scheme> {
+    let mut definitions = crate::builtin::definitions();
+    for crd in commonage_schemas::all_crds() {
+        let name = crd.metadata.name.clone().unwrap_or_default();
+        let found = ResourceDef::from_crd(&crd).with_context(|| format!("definition {name}"))?;
+        definitions.extend(found);
+    }
+    Ok(Scheme::new(definitions))
+}
+
+async fn open_store(kind: &StoreKind, data_dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match kind {
+        StoreKind::Embedded => {
+            let dir = data_dir.join("store");
+            let store = commonage_store::embedded::EmbeddedStore::open(&dir, Default::default())
+                .with_context(|| format!("cannot open the store in {}", dir.display()))?;
+            Arc::new(store)
+        }
+        StoreKind::Etcd(endpoints) => {
+            anyhow::bail!("cannot reach etcd at {}: not built in yet", endpoints.join(", "))
+        }
+        StoreKind::Memory => Arc::new(commonage_store::memory::MemoryStore::new()),
+    })
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
+    let port = address.port();
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "cannot listen on {address}: another process has this port. Is a server running \
+             already (`ss -ltnp 'sport = :{port}'` names it)? Stop it, or choose another port with \
+             --listen."
+        ),
+        std::io::ErrorKind::PermissionDenied => anyhow::anyhow!(
+            "cannot listen on {address}: not permitted. Ports below 1024 are for root; choose \
+             another with --listen."
+        ),
+        std::io::ErrorKind::AddrNotAvailable => anyhow::anyhow!(
+            "cannot listen on {address}: this machine has no such address. Choose one that `ip \
+             addr` shows, or 0.0.0.0 for all, with --listen."
+        ),
+        _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
+    }
+}
+
+/// What the serving certificate is for.
+fn names(listen: IpAddr, extra: Vec<String>) -> Vec<String> {
+    let mut names: Vec<String> = ["127.0.0.1", "::1", "localhost"].map(str::to_owned).into();
+    if let Ok(host) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        names.push(host.trim().to_owned());
+    }
+    if !listen.is_unspecified() {
+        names.push(listen.to_string());
+    }
+    names.extend(extra);
+    let mut seen = std::collections::HashSet::new();
+    names.retain(|name| !name.is_empty() && seen.insert(name.clone()));
+    names
+}
+
+/// An address that a client on this machine can connect to.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen.ip().is_unspecified() {
+        true => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listen.port()),
+        false => listen,
+    }
+}

@@ -20,7 +20,15 @@ pub const CONTROLLERS: &str = "system:controllers";
 pub const AGENTS: &str = "system:agents";
 pub const AGENT_PREFIX: &str = "system:agent:";
 
-pub use crate::engine::UserInfo;
+/// An identity as Kubernetes describes one: the name and groups that rules speak of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserInfo {
+    pub name: String,
+    pub uid: String,
+    pub groups: Vec<String>,
+    /// What the authenticator knows besides; nothing here uses it yet.
+    pub extra: std::collections::BTreeMap<String, Vec<String>>,
+}
 
 impl UserInfo {
     /// An identity whose credentials were accepted: `system:authenticated` is added to its groups.

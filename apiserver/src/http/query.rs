@@ -7,7 +7,7 @@ use crate::engine::VersionMatch;
 use crate::status::ApiError;
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(super) fn parse(text: Option<&str>) -> Query {
@@ -23,7 +23,7 @@ impl Query {
     }
 
     /// The first value of this name, even if it is empty.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(key, _)| key == name)?;
         Some(&found.1)
     }

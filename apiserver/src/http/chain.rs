@@ -1,0 +1,244 @@
+//! The filters that every request passes, in kube-apiserver's order: panic recovery, audit id,
+//! deadline, authentication, requests in flight, authorization; then the handler.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::response::IntoResponse;
+use futures::FutureExt;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName};
+use http::{HeaderMap, HeaderValue, Request, Response};
+
+use super::metrics::Observation;
+use super::query::Query;
+use super::request_info::RequestInfo;
+use super::{App, documents, resources};
+use crate::auth::authorizer::{self, Attributes, Verdict};
+use crate::auth::{CONTROLLERS, MASTERS, UserInfo};
+use crate::status::ApiError;
+
+/// kube-apiserver's --request-timeout. `?timeout=` only makes it shorter.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// Kubernetes' own bound on an audit id that a client brings.
+const AUDIT_ID_BYTES_MAX: usize = 64;
+
+/// Where a request comes from, and whose it is as far as that says.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    /// Through a socket; with the identity of its client certificate, if it showed one.
+    Connection(Option<Arc<UserInfo>>),
+    /// From this process, which vouches for the identity.
+    InProcess(Arc<UserInfo>),
+}
+
+/// One request on its way, as the handlers see it.
+pub(super) struct Call<'a> {
+    pub(super) app: &'a Arc<App>,
+    pub(super) user: Arc<UserInfo>,
+    pub(super) info: &'a RequestInfo,
+    pub(super) query: &'a Query,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) verdict: Verdict,
+}
+
+impl Call<'_> {
+    pub(super) fn attributes(&self) -> Attributes<'_> {
+        attributes(self.info)
+    }
+
+    pub(super) fn forbidden(&self) -> ApiError {
+        authorizer::forbidden(&self.user, &self.attributes())
+    }
+}
+
+fn attributes(info: &RequestInfo) -> Attributes<'_> {
+    Attributes {
+        verb: info.verb,
+        is_resource: info.is_resource,
+        path: &info.path,
+        group: &info.group,
+        resource: &info.resource,
+        subresource: &info.subresource,
+        namespace: &info.namespace,
+        name: &info.name,
+    }
+}
+
+/// Answers one request, whatever happens.
+pub(crate) async fn serve(
+    app: Arc<App>,
+    caller: Caller,
+    request: Request<Body>,
+) -> Response<Body> {
+    let started = Instant::now();
+    let _running = app.requests.token();
+    let (head, body) = request.into_parts();
+    let query = Query::parse(head.uri.query());
+    let info = RequestInfo::new(&head.method, head.uri.path(), &query);
+    let audit_id = audit_id(&head.headers);
+    let answer = answer(&app, &caller, &info, &query, &head.headers, body);
+    let mut response = match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => error.into_response(),
+        Err(_) => panicked(&app).into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(AUDIT_ID, audit_id);
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-cache, private"));
+    observe(&app, &info, &query, &response, started);
+    response
+}
+
+/// The panic itself has been written to the log by the panic hook.
+fn panicked(app: &App) -> ApiError {
+    app.metrics.panics.fetch_add(1, Relaxed);
+    ApiError::internal("this request made the server panic; its log has the details")
+}
+
+fn audit_id(headers: &HeaderMap) -> HeaderValue {
+    let brought = headers.get(AUDIT_ID);
+    let usable = brought.filter(|id| !id.is_empty() && id.len() <= AUDIT_ID_BYTES_MAX);
+    usable.cloned().unwrap_or_else(|| {
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let id = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
+        HeaderValue::from_str(id).expect("a UUID is hexadecimal digits and hyphens")
+    })
+}
+
+async fn answer(
+    app: &Arc<App>,
+    caller: &Caller,
+    info: &RequestInfo,
+    query: &Query,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let deadline = match query.timeout()? {
+        Some(asked) if !asked.is_zero() => asked.min(REQUEST_TIME_MAX),
+        _ => REQUEST_TIME_MAX,
+    };
+    let user = authenticate(app, caller, headers)?;
+    let long_running = info.is_long_running();
+    let exempt = long_running || user.is_in(MASTERS) || user.is_in(CONTROLLERS);
+    let _place = match long_running {
+        true => None,
+        false => Some(
+            app.limits
+                .enter(&app.metrics, info.is_read_only(), exempt)
+                .await?,
+        ),
+    };
+    let verdict = authorizer::decide(&user, &attributes(info));
+    let call = Call {
+        app,
+        user,
+        info,
+        query,
+        headers,
+        verdict,
+    };
+    authorize(&call).await?;
+    let handled = async {
+        match info.is_resource {
+            true => resources::handle(&call, body).await,
+            false => documents::handle(&call).await,
+        }
+    };
+    if long_running {
+        return handled.await;
+    }
+    tokio::time::timeout(deadline, handled)
+        .await
+        .unwrap_or_else(|_| {
+            Err(ApiError::timeout(
+                "request did not complete within requested timeout",
+            ))
+        })
+}
+
+fn authenticate(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+) -> Result<Arc<UserInfo>, ApiError> {
+    match caller {
+        Caller::InProcess(user) | Caller::Connection(Some(user)) => return Ok(user.clone()),
+        Caller::Connection(None) => {}
+    }
+    let Some(credentials) = headers.get(AUTHORIZATION) else {
+        return Ok(Arc::new(UserInfo::anonymous()));
+    };
+    let token = credentials.to_str().ok().and_then(|text| {
+        let (scheme, token) = text.trim().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    match token {
+        // Other schemes count as no credentials, as in Kubernetes.
+        None => Ok(Arc::new(UserInfo::anonymous())),
+        Some(token) => app.tokens.user(token).ok_or_else(ApiError::unauthorized),
+    }
+}
+
+async fn authorize(call: &Call<'_>) -> Result<(), ApiError> {
+    match call.verdict {
+        // A create names its object in the body only: the handler looks there.
+        Verdict::Allowed | Verdict::IfNamedAsAgent => Ok(()),
+        Verdict::Denied => Err(call.forbidden()),
+        Verdict::IfTaskIsOwn => {
+            let agent = call.user.agent_name();
+            match resources::agent_of_task(call).await {
+                Some(bound) if Some(bound.as_str()) == agent => Ok(()),
+                _ => Err(call.forbidden()),
+            }
+        }
+    }
+}
+
+fn observe(
+    app: &App,
+    info: &RequestInfo,
+    query: &Query,
+    response: &Response<Body>,
+    started: Instant,
+) {
+    let scheme = app.engine.scheme();
+    let def = match info.is_resource {
+        true => scheme.get(&info.group, &info.version, &info.resource),
+        false => None,
+    };
+    let scope = match (info.is_resource, info.name.is_empty(), info.namespace.is_empty()) {
+        (false, _, _) => "",
+        (_, false, _) => "resource",
+        (_, true, false) => "namespace",
+        (_, true, true) => "cluster",
+    };
+    let verb = match info.verb {
+        "get" | "head" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" | "post" => "POST",
+        "update" | "put" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        _ => "OTHER",
+    };
+    let took = started.elapsed();
+    let code = response.status().as_u16();
+    tracing::debug!(target: "commonage::http", verb, path = info.path, code, ?took);
+    app.metrics.observe(&Observation {
+        verb,
+        def,
+        subresource: &info.subresource,
+        scope,
+        code,
+        dry_run: query.filled("dryRun") == Some("All"),
+        took,
+    });
+}

@@ -1,0 +1,250 @@
+//! Everything that is not an object: discovery, OpenAPI, the version, health and metrics.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HOST, IF_NONE_MATCH, LOCATION, VARY,
+};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use super::chain::Call;
+use super::health;
+use super::negotiate::{Format, accept, clauses};
+use super::respond;
+use crate::discovery::{self, Root};
+use crate::openapi::Document;
+use crate::status::ApiError;
+
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub(super) async fn handle(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    if !matches!(call.info.verb, "get" | "head") {
+        return Ok(respond::page_not_found());
+    }
+    let scheme = call.app.engine.scheme();
+    let path: Vec<&str> = call.info.path.split('/').skip(1).collect();
+    let ok = |json: Vec<u8>| -> Result<Response<Body>, ApiError> {
+        let format = Format::negotiate(call.headers, call.query)?;
+        Ok(respond::document(StatusCode::OK, json.into(), format))
+    };
+    match path[..] {
+        [""] => ok(paths(call)),
+        ["version"] => ok(discovery::version()),
+        ["metrics"] => Ok(metrics(call)),
+        [probe @ ("livez" | "readyz" | "healthz"), ..] => {
+            Ok(health::answer(call, probe, path.get(1).copied()).await)
+        }
+        ["api"] => discovery_root(call, Root::Core),
+        ["apis"] => discovery_root(call, Root::Groups),
+        ["api", version] => match discovery::api_resource_list(scheme, "", version) {
+            Some(json) => ok(json),
+            None => Ok(respond::page_not_found()),
+        },
+        ["apis", group] => match discovery::api_group(scheme, group) {
+            Some(json) => ok(json),
+            None => Ok(respond::page_not_found()),
+        },
+        ["apis", group, version] => match discovery::api_resource_list(scheme, group, version) {
+            Some(json) => ok(json),
+            None => Ok(respond::page_not_found()),
+        },
+        ["openapi", "v2"] => openapi_v2(call),
+        ["openapi", "v3"] => {
+            openapi_json(call, &call.app.openapi.v3_index, Freshness::Revalidate)
+        }
+        ["openapi", "v3", ..] => openapi_v3(call, &path[2..].join("/")),
+        _ => Ok(respond::page_not_found()),
+    }
+}
+
+fn paths(call: &Call<'_>) -> Vec<u8> {
+    let mut paths: Vec<String> = ["/api", "/apis", "/healthz", "/livez", "/metrics"]
+        .into_iter()
+        .chain(["/openapi/v2", "/openapi/v3", "/readyz", "/version"])
+        .map(str::to_owned)
+        .collect();
+    for (group, version) in call.app.engine.scheme().group_versions() {
+        paths.push(match group {
+            "" => format!("/api/{version}"),
+            group => format!("/apis/{group}/{version}"),
+        });
+    }
+    paths.sort();
+    serde_json::json!({ "paths": paths }).to_string().into()
+}
+
+fn metrics(call: &Call<'_>) -> Response<Body> {
+    let mut response = Response::new(Body::from(call.app.metrics.render()));
+    let kind = HeaderValue::from_static(METRICS_TYPE);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+/// `/api` and `/apis`: aggregated for whom asks for it, else the plain list.
+fn discovery_root(call: &Call<'_>, root: Root) -> Result<Response<Body>, ApiError> {
+    let accepted = accept(call.headers);
+    let aggregated = clauses(&accepted).find_map_sorted(|clause| {
+        if !clause.is_json() {
+            return None;
+        }
+        match clause.parameter("as") {
+            None => Some(false),
+            Some("APIGroupDiscoveryList") => (clause.parameter("g") == Some("apidiscovery.k8s.io")
+                && clause.parameter("v") == Some("v2"))
+            .then_some(true),
+            Some(_) => None,
+        }
+    });
+    let scheme = call.app.engine.scheme();
+    if aggregated != Some(true) {
+        let format = Format::negotiate(call.headers, call.query)?;
+        let json = match root {
+            Root::Core => discovery::api_versions(&host(call.headers)),
+            Root::Groups => discovery::api_group_list(scheme),
+        };
+        return Ok(respond::document(StatusCode::OK, json.into(), format));
+    }
+    let (json, etag) = discovery::aggregated(scheme, root);
+    let mut response = match matches_etag(call.headers, &etag) {
+        true => not_modified(),
+        false => respond::document(StatusCode::OK, json.into(), Format::plain()),
+    };
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    set_etag(headers, &etag);
+    Ok(response)
+}
+
+fn host(headers: &HeaderMap) -> String {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    host.unwrap_or("localhost").to_owned()
+}
+
+/// How long a client may keep a document.
+#[derive(Clone, Copy)]
+enum Freshness {
+    /// Its URL says which version it is.
+    Forever,
+    Revalidate,
+}
+
+fn openapi_json(
+    call: &Call<'_>,
+    document: &Document,
+    freshness: Freshness,
+) -> Result<Response<Body>, ApiError> {
+    let accepted = accept(call.headers);
+    let mut wanted = clauses(&accepted);
+    let json = wanted.is_empty()
+        || wanted
+            .find_map_sorted(|clause| clause.is_json().then_some(()))
+            .is_some();
+    if !json {
+        return Err(ApiError::not_acceptable(&["application/json"]));
+    }
+    let format = Format {
+        gzip: super::negotiate::accepts_gzip(call.headers),
+        ..Format::plain()
+    };
+    Ok(openapi_answer(call, document, freshness, |bytes| {
+        respond::document(StatusCode::OK, bytes, format)
+    }))
+}
+
+fn openapi_answer(
+    call: &Call<'_>,
+    document: &Document,
+    freshness: Freshness,
+    answer: impl FnOnce(Bytes) -> Response<Body>,
+) -> Response<Body> {
+    let etag = format!("\"{}\"", document.hash);
+    let mut response = match matches_etag(call.headers, &etag) {
+        true => not_modified(),
+        false => answer(document.bytes.clone()),
+    };
+    let headers = response.headers_mut();
+    set_etag(headers, &etag);
+    headers.append(VARY, HeaderValue::from_static("Accept"));
+    if matches!(freshness, Freshness::Forever) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        let year = std::time::Duration::from_secs(365 * 24 * 60 * 60);
+        let expires = jiff::Timestamp::now()
+            .checked_add(year)
+            .map(|at| at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
+        if let Ok(value) = HeaderValue::from_str(&expires.unwrap_or_default()) {
+            headers.insert(EXPIRES, value);
+        }
+    }
+    response
+}
+
+fn openapi_v3(call: &Call<'_>, path: &str) -> Result<Response<Body>, ApiError> {
+    let Some(document) = call.app.openapi.v3(path) else {
+        return Ok(respond::page_not_found());
+    };
+    match call.query.filled("hash") {
+        None => openapi_json(call, document, Freshness::Revalidate),
+        Some(hash) if hash == document.hash => openapi_json(call, document, Freshness::Forever),
+        // An old document's URL: the client is sent to today's.
+        Some(_) => {
+            let place = format!("/openapi/v3/{path}?hash={}", document.hash);
+            let mut response = respond::text(StatusCode::MOVED_PERMANENTLY, Body::empty());
+            if let Ok(place) = HeaderValue::from_str(&place) {
+                response.headers_mut().insert(LOCATION, place);
+            }
+            Ok(response)
+        }
+    }
+}
+
+fn openapi_v2(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let openapi = &call.app.openapi;
+    let accepted = accept(call.headers);
+    let mut wanted = clauses(&accepted);
+    let protobuf = wanted.find_map_sorted(|clause| match clause.media {
+        V2_PROTOBUF => openapi.v2_protobuf.as_ref().map(Some),
+        _ if clause.is_json() => Some(None),
+        _ => None,
+    });
+    match (protobuf, &openapi.v2_json) {
+        (Some(Some(document)), _) => {
+            let answer = |bytes: Bytes| {
+                let mut response = Response::new(Body::from(bytes));
+                let kind = HeaderValue::from_static(V2_PROTOBUF);
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response
+            };
+            let freshness = Freshness::Revalidate;
+            Ok(openapi_answer(call, document, freshness, answer))
+        }
+        (_, None) => Ok(respond::page_not_found()),
+        (None, Some(_)) if !wanted.is_empty() => {
+            Err(ApiError::not_acceptable(&["application/json", V2_PROTOBUF]))
+        }
+        (_, Some(document)) => openapi_json(call, document, Freshness::Revalidate),
+    }
+}
+
+fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
+    let values = headers.get_all(IF_NONE_MATCH).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|value| matches!(value.trim(), "*") || value.trim().trim_start_matches("W/") == etag)
+}
+
+fn not_modified() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response
+}
+
+fn set_etag(headers: &mut HeaderMap, etag: &str) {
+    if let Ok(value) = HeaderValue::from_str(etag) {
+        headers.insert(ETAG, value);
+    }
+}

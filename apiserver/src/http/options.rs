@@ -1,0 +1,262 @@
+//! Query strings and `DeleteOptions` bodies as the engine's options, and their refusals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::USER_AGENT;
+use rand::Rng;
+use serde_json::Value;
+
+use super::query::Query;
+use crate::auth::UserInfo;
+use crate::engine::{
+    DeleteOptions, FieldValidation, ListOptions, Propagation, WatchOptions, WriteOptions,
+};
+use crate::selector::{FieldSelector, LabelSelector};
+use crate::status::{ApiError, Cause};
+
+/// kube-apiserver's default of --min-request-timeout: a watch that names no timeout lasts this
+/// long, or up to twice that, so that watches begun together do not end together.
+const WATCH_SECONDS_MIN: u64 = 1800;
+/// A client may ask for longer, but not for ever: a day.
+const WATCH_SECONDS_MAX: u64 = 24 * 60 * 60;
+/// Kubernetes' own bound on a field manager's name.
+const FIELD_MANAGER_BYTES_MAX: usize = 128;
+
+/// 422: an option's value is not one of `supported`.
+pub(super) fn unsupported(kind: &str, field: &str, value: &str, supported: &[&str]) -> ApiError {
+    let supported: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
+    invalid(
+        kind,
+        "FieldValueNotSupported",
+        field,
+        format!(
+            "Unsupported value: {value:?}: supported values: {}",
+            supported.join(", ")
+        ),
+    )
+}
+
+fn invalid(kind: &str, reason: &'static str, field: &str, message: String) -> ApiError {
+    let cause = Cause {
+        reason: reason.into(),
+        message,
+        field: field.to_owned(),
+    };
+    ApiError::invalid_kind("meta.k8s.io", kind, "", vec![cause])
+}
+
+fn label_selector(query: &Query) -> Result<Option<LabelSelector>, ApiError> {
+    let text = query.filled("labelSelector");
+    text.map(LabelSelector::parse).transpose()
+}
+
+fn field_selector(query: &Query) -> Result<Option<FieldSelector>, ApiError> {
+    let text = query.filled("fieldSelector");
+    text.map(FieldSelector::parse).transpose()
+}
+
+pub(super) fn list(query: &Query) -> Result<ListOptions, ApiError> {
+    let limit = query.number("limit")?.unwrap_or(0);
+    Ok(ListOptions {
+        label_selector: label_selector(query)?,
+        field_selector: field_selector(query)?,
+        limit: usize::try_from(limit).unwrap_or(usize::MAX),
+        continue_: query.filled("continue").map(str::to_owned),
+        resource_version: query.resource_version()?,
+        version_match: query.version_match()?,
+        send_initial_events: query.flag("sendInitialEvents"),
+    })
+}
+
+/// `name`: of a watch whose URL names one object (the old `/watch/` prefix).
+pub(super) fn watch(query: &Query) -> Result<WatchOptions, ApiError> {
+    let seconds = match query.number("timeoutSeconds")? {
+        Some(seconds) if seconds > 0 => seconds.min(WATCH_SECONDS_MAX),
+        _ => rand::rng().random_range(WATCH_SECONDS_MIN..2 * WATCH_SECONDS_MIN),
+    };
+    Ok(WatchOptions {
+        label_selector: label_selector(query)?,
+        field_selector: field_selector(query)?,
+        resource_version: query.resource_version()?,
+        version_match: query.version_match()?,
+        bookmarks: query.flag("allowWatchBookmarks").unwrap_or(false),
+        send_initial_events: query.flag("sendInitialEvents"),
+        timeout: Duration::from_secs(seconds),
+    })
+}
+
+/// `kind` names the options in refusals: `CreateOptions`, `PatchOptions`, ….
+pub(super) fn write(
+    kind: &str,
+    query: &Query,
+    headers: &HeaderMap,
+    user: Arc<UserInfo>,
+) -> Result<WriteOptions, ApiError> {
+    let field_validation = match query.filled("fieldValidation") {
+        None | Some("Warn") => FieldValidation::Warn,
+        Some("Strict") => FieldValidation::Strict,
+        Some("Ignore") => FieldValidation::Ignore,
+        Some(other) => {
+            let supported = ["", "Ignore", "Strict", "Warn"];
+            return Err(unsupported(kind, "fieldValidation", other, &supported));
+        }
+    };
+    Ok(WriteOptions {
+        dry_run: dry_run(kind, query.all("dryRun"))?,
+        field_manager: field_manager(kind, query, headers)?,
+        field_validation,
+        duplicate_fields: Vec::new(),
+        user,
+    })
+}
+
+fn dry_run<'a>(kind: &str, values: impl Iterator<Item = &'a str>) -> Result<bool, ApiError> {
+    let mut dry = false;
+    for value in values.filter(|value| !value.is_empty()) {
+        if value != "All" {
+            return Err(unsupported(kind, "dryRun", value, &["All"]));
+        }
+        dry = true;
+    }
+    Ok(dry)
+}
+
+/// The parameter, or the program's name at the front of the User-Agent.
+fn field_manager(
+    kind: &str,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Option<String>, ApiError> {
+    if let Some(manager) = query.filled("fieldManager") {
+        if manager.len() > FIELD_MANAGER_BYTES_MAX {
+            let message =
+                format!("Too long: may not be more than {FIELD_MANAGER_BYTES_MAX} bytes");
+            return Err(invalid(kind, "FieldValueTooLong", "fieldManager", message));
+        }
+        if manager.chars().any(char::is_control) {
+            let message = format!("Invalid value: {manager:?}: should only contain printable characters");
+            return Err(invalid(kind, "FieldValueInvalid", "fieldManager", message));
+        }
+        return Ok(Some(manager.to_owned()));
+    }
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let program = agent.and_then(|agent| agent.split('/').next()).map(str::trim);
+    Ok(program
+        .filter(|program| !program.is_empty() && program.len() <= FIELD_MANAGER_BYTES_MAX)
+        .map(str::to_owned))
+}
+
+/// The body wins over the query, as in Kubernetes. Returns `dryRun` beside the options.
+pub(super) fn delete(
+    query: &Query,
+    body: Option<&Value>,
+) -> Result<(DeleteOptions, bool), ApiError> {
+    const KIND: &str = "DeleteOptions";
+    let Some(body) = body.filter(|body| !body.is_null()) else {
+        let orphan = query.flag("orphanDependents");
+        let options = DeleteOptions {
+            propagation: propagation(query.filled("propagationPolicy"), orphan)?,
+            ..DeleteOptions::default()
+        };
+        return Ok((options, dry_run(KIND, query.all("dryRun"))?));
+    };
+    let Value::Object(body) = body else {
+        return Err(ApiError::bad_request("DeleteOptions must be an object"));
+    };
+    let kind = body.get("kind").and_then(Value::as_str).unwrap_or(KIND);
+    if kind != KIND {
+        return Err(ApiError::bad_request(format!(
+            "expect DeleteOptions as the body of a DELETE, got {kind:?}"
+        )));
+    }
+    let precondition = |field: &str| -> Option<String> {
+        let value = body.get("preconditions")?.get(field)?.as_str()?;
+        Some(value.to_owned())
+    };
+    let options = DeleteOptions {
+        uid: precondition("uid"),
+        resource_version: precondition("resourceVersion"),
+        propagation: propagation(
+            body.get("propagationPolicy").and_then(Value::as_str),
+            body.get("orphanDependents").and_then(Value::as_bool),
+        )?,
+    };
+    let dry = body.get("dryRun").and_then(Value::as_array);
+    let dry = dry.into_iter().flatten().filter_map(Value::as_str);
+    Ok((options, dry_run(KIND, dry)?))
+}
+
+fn propagation(
+    policy: Option<&str>,
+    orphan_dependents: Option<bool>,
+) -> Result<Option<Propagation>, ApiError> {
+    match (policy, orphan_dependents) {
+        (None, None) => Ok(None),
+        (None, Some(true)) => Ok(Some(Propagation::Orphan)),
+        (None, Some(false)) | (Some("Background"), _) => Ok(Some(Propagation::Background)),
+        (Some("Foreground"), _) => Ok(Some(Propagation::Foreground)),
+        (Some("Orphan"), _) => Ok(Some(Propagation::Orphan)),
+        (Some(other), _) => Err(unsupported(
+            "DeleteOptions",
+            "propagationPolicy",
+            other,
+            &["Background", "Foreground", "Orphan"],
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    fn query(text: &str) -> Query {
+        Query::parse(Some(text))
+    }
+
+    #[test]
+    fn a_manager_comes_from_the_query_or_the_user_agent() {
+        let mut headers = HeaderMap::new();
+        headers.insert(USER_AGENT, "kubectl/v1.33 (linux)".parse().unwrap());
+        let write = |text| write("CreateOptions", &query(text), &headers, Arc::default()).unwrap();
+        assert_eq!(write("").field_manager.as_deref(), Some("kubectl"));
+        assert_eq!(
+            write("fieldManager=me").field_manager.as_deref(),
+            Some("me")
+        );
+        assert!(write("dryRun=All").dry_run);
+    }
+
+    #[test]
+    fn other_values_are_refused_in_kubernetes_words() {
+        let headers = HeaderMap::new();
+        let refused = |text| {
+            write("PatchOptions", &query(text), &headers, Arc::default())
+                .unwrap_err()
+                .message
+        };
+        assert_eq!(
+            refused("dryRun=Some"),
+            "PatchOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"Some\": \
+             supported values: \"All\""
+        );
+        assert!(refused("fieldValidation=x").contains("fieldValidation: Unsupported value"));
+    }
+
+    #[test]
+    fn the_body_of_a_delete_wins_over_its_query() {
+        let body = json!({"propagationPolicy": "Foreground", "preconditions": {"uid": "u"}});
+        let (options, dry) =
+            delete(&query("propagationPolicy=Orphan&dryRun=All"), Some(&body)).unwrap();
+        assert_eq!(options.propagation, Some(Propagation::Foreground));
+        assert_eq!(options.uid.as_deref(), Some("u"));
+        assert!(!dry);
+        let (options, dry) = delete(&query("propagationPolicy=Orphan&dryRun=All"), None).unwrap();
+        assert_eq!(options.propagation, Some(Propagation::Orphan));
+        assert!(dry);
+    }
+}

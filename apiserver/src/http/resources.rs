@@ -1,0 +1,135 @@
+//! One handler for every kind: finds the definition, settles what the method means on this path,
+//! and answers the reads.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::{Response, StatusCode};
+
+use super::chain::Call;
+use super::negotiate::{Format, Shape};
+use super::{options, respond, watch, writes};
+use crate::resource::ResourceDef;
+use crate::status::ApiError;
+
+/// What a request is about.
+pub(crate) struct Target {
+    pub(crate) def: Arc<ResourceDef>,
+    /// Empty for cluster-scoped kinds, and for all namespaces.
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(super) subresource: String,
+}
+
+impl Target {
+    /// What the engine takes for a collection.
+    pub(super) fn namespaces(&self) -> Option<&str> {
+        Some(self.namespace.as_str()).filter(|namespace| !namespace.is_empty())
+    }
+
+    /// What the engine takes for a write to the object or to a subresource.
+    pub(super) fn subresource(&self) -> Option<&str> {
+        Some(self.subresource.as_str()).filter(|name| !name.is_empty())
+    }
+
+    fn method_not_allowed(&self, verb: &str) -> ApiError {
+        ApiError::method_not_allowed(&self.def.group, &self.def.plural, verb)
+    }
+
+    fn has_subresource(&self, name: &str) -> bool {
+        (name == "status" && self.def.has_status)
+            || self.def.subresources.iter().any(|sub| sub.name == name)
+    }
+}
+
+pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
+    let Some(target) = target(call) else {
+        return Ok(respond::page_not_found());
+    };
+    let named = !target.name.is_empty();
+    match (call.info.verb, named, target.subresource.as_str()) {
+        ("list", ..) => list(call, &target).await,
+        ("watch", ..) => watch::handle(call, &target).await,
+        ("deletecollection", ..) => writes::delete_collection(call, target, body).await,
+        ("create", false, _) => writes::create(call, target, body).await,
+        ("get", true, "" | "status") => get(call, &target).await,
+        ("get", true, "log") => call.app.agents.log(call.app, &target, call.query).await,
+        ("update", true, "" | "status" | "finalize") => writes::update(call, target, body).await,
+        ("patch", true, "" | "status") => writes::patch(call, target, body).await,
+        ("delete", true, "") => writes::delete(call, target, body).await,
+        ("create", true, subresource) if !subresource.is_empty() => {
+            writes::post_subresource(call, target, body).await
+        }
+        (verb, ..) => Err(target.method_not_allowed(verb)),
+    }
+}
+
+/// `None`: nobody serves this path.
+fn target(call: &Call<'_>) -> Option<Target> {
+    let info = call.info;
+    let scheme = call.app.engine.scheme();
+    let def = scheme.get(&info.group, &info.version, &info.resource)?;
+    let collection = matches!(info.verb, "list" | "watch" | "deletecollection");
+    let about_namespaces = def.group.is_empty() && def.plural == "namespaces";
+    let namespace = match (def.is_namespaced(), info.namespace.is_empty()) {
+        // Without a namespace there are only the objects of all of them; a POST there is answered
+        // "method not allowed" by the engine's own check of the empty namespace.
+        (true, true) if !collection && info.verb != "create" => return None,
+        (true, _) => info.namespace.clone(),
+        (false, false) if !about_namespaces => return None,
+        (false, _) => String::new(),
+    };
+    let target = Target {
+        def: def.clone(),
+        namespace,
+        // A collection's name is only its selector's, which the options carry.
+        name: if collection { String::new() } else { info.name.clone() },
+        subresource: info.subresource.clone(),
+    };
+    let known = target.subresource.is_empty() || target.has_subresource(&target.subresource);
+    known.then_some(target)
+}
+
+async fn get(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiError> {
+    let format = Format::negotiate(call.headers, call.query)?;
+    let version = call.query.resource_version()?;
+    let engine = &call.app.engine;
+    let object = engine
+        .get(&target.def, &target.namespace, &target.name, version)
+        .await?;
+    respond::object(StatusCode::OK, &target.def, &object, format, call.query)
+}
+
+async fn list(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiError> {
+    let format = Format::negotiate(call.headers, call.query)?;
+    let options = options::list(call.query)?;
+    if let Shape::Table(version) = format.shape {
+        // Refuse a bad includeObject before the work, as kube-apiserver does.
+        respond::table_options(version, call.query)?;
+    }
+    let engine = &call.app.engine;
+    let list = engine
+        .list(&target.def, target.namespaces(), options)
+        .await?;
+    respond::list(&target.def, list, format, call.query)
+}
+
+/// The agent that the Task of this request is bound to, for the authorizer. A Task's agent never
+/// changes once set, so the answer cannot go stale before the write that it allows.
+pub(super) async fn agent_of_task(call: &Call<'_>) -> Option<String> {
+    let info = call.info;
+    let engine = &call.app.engine;
+    let def = engine
+        .scheme()
+        .get(&info.group, &info.version, &info.resource)?;
+    let at = def
+        .selectable_fields
+        .iter()
+        .position(|(field, _)| field == "spec.agent")?;
+    let task = engine
+        .get(def, &info.namespace, &info.name, Some(0))
+        .await
+        .ok()?;
+    let agent = task.fields.get(at)?.as_deref()?;
+    Some(agent.to_owned())
+}

@@ -1,0 +1,256 @@
+//! Answers: objects, lists and errors in the form that was negotiated.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY, WARNING,
+};
+use http::{HeaderValue, Response, StatusCode};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::body::{ItemsBody, gzip};
+use super::negotiate::{Encoding, Format, Shape};
+use super::query::Query;
+use crate::engine::List;
+use crate::object::Object;
+use crate::resource::ResourceDef;
+use crate::status::ApiError;
+use crate::table::{self, Headers, IncludeObject, ListMeta, TableOptions};
+
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+
+/// As kube-apiserver: below this, compressing costs more than it saves on a cluster's network.
+const GZIP_BYTES_MIN: u64 = 128 * 1024;
+/// Warnings beyond this are left out, as in Kubernetes: proxies refuse large headers.
+const WARNING_BYTES_MAX: usize = 4 * 1024;
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> axum::response::Response {
+        let status = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = Response::new(Body::from(self.to_json()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, JSON);
+        if let Some(seconds) = self.retry_after_s() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.code == 413 {
+            // What else the client meant to send cannot be told from a next request.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+pub(super) fn text(status: StatusCode, text: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, TEXT);
+    response
+}
+
+/// What Go's multiplexer says of a path that nobody serves.
+pub(super) fn page_not_found() -> Response<Body> {
+    let mut response = text(StatusCode::NOT_FOUND, "404 page not found\n");
+    let options = HeaderName::from_static("x-content-type-options");
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(options, nosniff);
+    response
+}
+
+/// A document that stands ready as JSON.
+pub(super) fn document(status: StatusCode, json: Bytes, format: Format) -> Response<Body> {
+    let (bytes, content_type) = match format.encoding {
+        Encoding::Json if format.pretty => (indented(json), JSON),
+        Encoding::Json => (json, JSON),
+        Encoding::Yaml => (yaml(json), YAML),
+    };
+    let compress = format.gzip && bytes.len() as u64 >= GZIP_BYTES_MIN;
+    let body = if compress { gzip(&bytes) } else { bytes };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    if compress {
+        mark_gzip(&mut response);
+    }
+    response
+}
+
+fn mark_gzip(response: &mut Response<Body>) {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_ENCODING, GZIP);
+    headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+}
+
+/// Four spaces and a closing newline: for people at a terminal.
+fn indented(json: Bytes) -> Bytes {
+    let Ok(value) = serde_json::from_slice::<Value>(&json) else {
+        return json;
+    };
+    match serde_json::to_vec_pretty(&value) {
+        Ok(mut text) => {
+            text.push(b'\n');
+            text.into()
+        }
+        Err(_) => json,
+    }
+}
+
+fn yaml(json: Bytes) -> Bytes {
+    let value = serde_json::from_slice::<Value>(&json).ok();
+    match value.and_then(|value| serde_saphyr::to_string(&value).ok()) {
+        Some(text) => text.into(),
+        // JSON is YAML too.
+        None => json,
+    }
+}
+
+/// How the Tables of this request look.
+pub(super) fn table_options(
+    version: table::TableVersion,
+    query: &Query,
+) -> Result<TableOptions, ApiError> {
+    let include = match query.filled("includeObject") {
+        None | Some("Metadata") => IncludeObject::Metadata,
+        Some("None") => IncludeObject::None,
+        Some("Object") => IncludeObject::Object,
+        Some(other) => {
+            return Err(super::options::unsupported(
+                "TableOptions",
+                "includeObject",
+                other,
+                &["None", "Metadata", "Object"],
+            ));
+        }
+    };
+    Ok(TableOptions {
+        version,
+        include,
+        now: Timestamp::now(),
+    })
+}
+
+/// One object, after a GET or a write.
+pub(super) fn object(
+    status: StatusCode,
+    def: &ResourceDef,
+    object: &Object,
+    format: Format,
+    query: &Query,
+) -> Result<Response<Body>, ApiError> {
+    let json = match format.shape {
+        Shape::Whole => object.body.clone(),
+        Shape::Table(version) => {
+            let options = table_options(version, query)?;
+            table::render_one(def, &parsed(object)?, Headers::Shown, options).into()
+        }
+        Shape::Metadata => table::render_partial(&parsed(object)?).into(),
+    };
+    Ok(document(status, json, format))
+}
+
+pub(super) fn parsed(object: &Object) -> Result<Value, ApiError> {
+    serde_json::from_slice(&object.body).map_err(|error| {
+        tracing::error!(object = object.path(), %error, "a stored object is not JSON");
+        ApiError::internal("a stored object cannot be read")
+    })
+}
+
+/// A page of a list.
+pub(super) fn list(
+    def: &ResourceDef,
+    list: List,
+    format: Format,
+    query: &Query,
+) -> Result<Response<Body>, ApiError> {
+    let version = list.version.0.to_string();
+    let meta = ListMeta {
+        resource_version: &version,
+        continue_: list.continue_.as_deref().unwrap_or(""),
+        remaining_item_count: list.remaining,
+    };
+    let values = || list.items.iter().map(|object| parsed(object));
+    let json = match format.shape {
+        Shape::Whole => return Ok(whole_list(def, &meta, list.items, format)),
+        Shape::Table(version) => {
+            let options = table_options(version, query)?;
+            let values: Vec<Value> = values().collect::<Result<_, _>>()?;
+            table::render_list(def, &meta, values, options)
+        }
+        Shape::Metadata => {
+            let values: Vec<Value> = values().collect::<Result<_, _>>()?;
+            table::render_partial_list(&meta, values)
+        }
+    };
+    Ok(document(StatusCode::OK, json.into(), format))
+}
+
+/// The items' bytes go out as they lie in the cache: nothing is parsed or copied but into the
+/// socket's pieces.
+fn whole_list(
+    def: &ResourceDef,
+    meta: &ListMeta<'_>,
+    items: Vec<Arc<Object>>,
+    format: Format,
+) -> Response<Body> {
+    let mut head = serde_json::json!({
+        "kind": def.list_kind,
+        "apiVersion": def.api_version(),
+        "metadata": {"resourceVersion": meta.resource_version},
+    });
+    if !meta.continue_.is_empty() {
+        head["metadata"]["continue"] = meta.continue_.into();
+        if let Some(remaining) = meta.remaining_item_count {
+            head["metadata"]["remainingItemCount"] = remaining.into();
+        }
+    }
+    let mut head = head.to_string();
+    head.pop();
+    head.push_str(",\"items\":[");
+    let body = ItemsBody::new(head.into(), items, Bytes::from_static(b"]}\n"));
+    if format.pretty || format.encoding == Encoding::Yaml {
+        return document(StatusCode::OK, body.whole(), format);
+    }
+    let compress = format.gzip && body.bytes() >= GZIP_BYTES_MIN;
+    let mut response = match compress {
+        true => Response::new(Body::new(body.compressed())),
+        false => Response::new(Body::new(body)),
+    };
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    if compress {
+        mark_gzip(&mut response);
+    }
+    response
+}
+
+/// `Warning: 299 - "…"` for each text.
+pub(super) fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    let mut bytes_left = WARNING_BYTES_MAX;
+    for warning in warnings {
+        let mut quoted = String::with_capacity(warning.len() + 10);
+        quoted.push_str("299 - \"");
+        for c in warning.chars() {
+            match c {
+                '"' | '\\' => quoted.extend(['\\', c]),
+                // A header is one line.
+                c if c.is_control() => quoted.push(' '),
+                c => quoted.push(c),
+            }
+        }
+        quoted.push('"');
+        let Some(left) = bytes_left.checked_sub(quoted.len()) else {
+            return;
+        };
+        bytes_left = left;
+        if let Ok(value) = HeaderValue::from_bytes(quoted.as_bytes()) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}

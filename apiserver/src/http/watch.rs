@@ -1,0 +1,182 @@
+//! A watch's answer: one JSON line per event, in pieces as large as what is due.
+//!
+//! Whole objects go out as the bytes that all watchers share. Tables and metadata are rendered
+//! from them for each watcher: people watch so, and people are few.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures::Stream;
+use http::Response;
+use http::header::CONTENT_TYPE;
+use http_body::{Body as HttpBody, Frame};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::body::PIECE_BYTES;
+use super::chain::Call;
+use super::metrics::WatchCounters;
+use super::negotiate::{Format, Shape};
+use super::resources::Target;
+use super::{options, respond};
+use crate::engine::{Chunk, EventKind};
+use crate::resource::ResourceDef;
+use crate::status::ApiError;
+use crate::table::{self, Headers, TableOptions};
+
+pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiError> {
+    let format = Format::negotiate(call.headers, call.query)?;
+    let options = options::watch(call.query)?;
+    let render = match format.shape {
+        Shape::Whole => Render::Shared,
+        Shape::Metadata => Render::Metadata,
+        Shape::Table(version) => Render::Table {
+            def: target.def.clone(),
+            options: respond::table_options(version, call.query)?,
+            headers: Headers::Shown,
+        },
+    };
+    let engine = &call.app.engine;
+    let watch = engine
+        .watch(&target.def, target.namespaces(), options)
+        .await?;
+    let counters = call.app.metrics.watch_counters(&target.def);
+    counters.open.fetch_add(1, Relaxed);
+    let body = WatchBody {
+        chunks: Box::pin(watch.into_stream()),
+        render,
+        counters,
+        server_ends: Box::pin(call.app.end_watches.clone().cancelled_owned()),
+        ended: false,
+    };
+    let mut response = Response::new(Body::new(body));
+    response.headers_mut().insert(CONTENT_TYPE, respond::JSON);
+    Ok(response)
+}
+
+enum Render {
+    Shared,
+    Metadata,
+    Table {
+        def: Arc<ResourceDef>,
+        options: TableOptions,
+        headers: Headers,
+    },
+}
+
+struct WatchBody {
+    chunks: Pin<Box<dyn Stream<Item = Arc<Chunk>> + Send>>,
+    render: Render,
+    counters: Arc<WatchCounters>,
+    server_ends: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: bool,
+}
+
+impl Drop for WatchBody {
+    fn drop(&mut self) {
+        self.counters.open.fetch_sub(1, Relaxed);
+    }
+}
+
+impl WatchBody {
+    fn bytes_of(&mut self, chunk: &Chunk) -> Bytes {
+        self.counters
+            .events
+            .fetch_add(chunk.events().len() as u64, Relaxed);
+        match &mut self.render {
+            Render::Shared => chunk.bytes(),
+            Render::Metadata => rendered(chunk, |object| table::render_partial(object)),
+            Render::Table {
+                def,
+                options,
+                headers,
+            } => {
+                // Ages are as of the event, not of the watch's begin.
+                options.now = Timestamp::now();
+                rendered(chunk, |object| {
+                    let shown = std::mem::replace(headers, Headers::Omitted);
+                    table::render_one(def, object, shown, *options)
+                })
+            }
+        }
+    }
+
+    /// Everything due now, up to a piece's size; a single chunk is passed on as it is.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let mut first = Bytes::new();
+        let mut joined = BytesMut::new();
+        while !self.ended && first.len() + joined.len() < PIECE_BYTES {
+            match self.chunks.as_mut().poll_next(cx) {
+                Poll::Ready(Some(chunk)) => {
+                    let bytes = self.bytes_of(&chunk);
+                    if first.is_empty() && joined.is_empty() {
+                        first = bytes;
+                    } else {
+                        joined.extend_from_slice(&std::mem::take(&mut first));
+                        joined.extend_from_slice(&bytes);
+                    }
+                }
+                Poll::Ready(None) => self.ended = true,
+                Poll::Pending => break,
+            }
+        }
+        let piece = match joined.is_empty() {
+            true => first,
+            false => joined.freeze(),
+        };
+        if !piece.is_empty() {
+            return Poll::Ready(Some(piece));
+        }
+        if self.ended || self.server_ends.as_mut().poll(cx).is_ready() {
+            self.ended = true;
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    }
+}
+
+impl HttpBody for WatchBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let piece = std::task::ready!(self.poll_piece(cx));
+        if let Some(piece) = &piece {
+            self.counters.bytes.fetch_add(piece.len() as u64, Relaxed);
+        }
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+/// The chunk's lines with each object replaced by what `render` makes of it. Errors stay what they
+/// are: a Status.
+fn rendered(
+    chunk: &Chunk,
+    mut render: impl FnMut(&Value) -> Vec<u8>,
+) -> Bytes {
+    let mut lines = Vec::new();
+    for event in chunk.events() {
+        let parsed = match event.kind {
+            EventKind::Error => None,
+            _ => serde_json::from_slice::<Value>(&event.object_json()).ok(),
+        };
+        let Some(object) = parsed else {
+            lines.extend_from_slice(&event.bytes);
+            continue;
+        };
+        lines.extend_from_slice(b"{\"type\":\"");
+        lines.extend_from_slice(event.kind.as_str().as_bytes());
+        lines.extend_from_slice(b"\",\"object\":");
+        lines.extend_from_slice(&render(&object));
+        lines.extend_from_slice(b"}\n");
+    }
+    lines.into()
+}
