@@ -27,11 +27,8 @@ const FRAME_BYTES: usize = 96;
 pub fn write_bytes(write: &GuardedWrite) -> usize {
     let ops: usize = write.ops.iter().map(op_bytes).sum();
     // A compare travels twice: as itself, and as the read that finds out which one failed.
-    let compares: usize = write
-        .compares
-        .iter()
-        .map(|compare| 2 * (compare.key().len() + FRAME_BYTES))
-        .sum();
+    let compares: usize =
+        write.compares.iter().map(|compare| 2 * (compare.key().len() + FRAME_BYTES)).sum();
     ops + compares
 }
 
@@ -63,20 +60,24 @@ pub(crate) fn check_write(write: &GuardedWrite) -> Result<(), StoreError> {
             "{bytes} bytes in one write, at most {WRITE_BYTES_MAX} are allowed"
         ));
     }
-    for key in write
-        .ops
-        .iter()
-        .map(Op::key)
-        .chain(write.compares.iter().map(Compare::key))
-    {
-        if key.is_empty() || key.len() > KEY_BYTES_MAX {
-            return refuse(format!(
-                "a key of {} bytes, 1 to {KEY_BYTES_MAX} are allowed",
-                key.len()
-            ));
+    for key in write.ops.iter().map(Op::key).chain(write.compares.iter().map(Compare::key)) {
+        if key.len() > KEY_BYTES_MAX {
+            let bytes = key.len();
+            return refuse(format!("a key of {bytes} bytes, at most {KEY_BYTES_MAX} are allowed"));
+        }
+        if !key.starts_with(b"/") {
+            return refuse(format!("a key must begin with /: {}", key.escape_ascii()));
         }
     }
     check_distinct(&write.ops)
+}
+
+/// Refuses a range over keys that cannot exist.
+pub(crate) fn check_prefix(prefix: &[u8]) -> Result<(), StoreError> {
+    if prefix.is_empty() || prefix.starts_with(b"/") {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!("a prefix must begin with /: {}", prefix.escape_ascii())))
 }
 
 fn check_distinct(ops: &[Op]) -> Result<(), StoreError> {

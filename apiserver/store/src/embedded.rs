@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::committer::{Command, Committer, GROUP_WRITES_MAX};
 use self::log::Log;
-use crate::check::{check_read, check_write};
+use crate::check::{check_prefix, check_read, check_write};
 use crate::{
     Batch, Committed, Entry, GuardedWrite, Page, RangeQuery, Revision, Store, StoreError, Version,
 };
@@ -46,10 +46,7 @@ pub struct EmbeddedOptions {
 
 impl Default for EmbeddedOptions {
     fn default() -> EmbeddedOptions {
-        EmbeddedOptions {
-            cache_bytes: 64 << 20,
-            recent_bytes: 32 << 20,
-        }
+        EmbeddedOptions { cache_bytes: 64 << 20, recent_bytes: 32 << 20 }
     }
 }
 
@@ -81,11 +78,7 @@ impl EmbeddedStore {
             .name("store-committer".into())
             .spawn(move || committer.run())
             .map_err(|error| StoreError::Unavailable(format!("no thread to commit on: {error}")))?;
-        Ok(EmbeddedStore {
-            log,
-            commands: Some(commands),
-            committer: Some(committer),
-        })
+        Ok(EmbeddedStore { log, commands: Some(commands), committer: Some(committer) })
     }
 
     async fn send(&self, command: Command) -> Result<(), StoreError> {
@@ -140,6 +133,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn range(&self, query: RangeQuery) -> Result<Page, StoreError> {
+        check_prefix(&query.prefix)?;
         let log = self.log.clone();
         // A long range reads much of the disk: not on the threads that serve requests.
         let read = tokio::task::spawn_blocking(move || read_range(&log, &query));
@@ -165,11 +159,7 @@ fn read_range(log: &Log, query: &RangeQuery) -> Result<Page, StoreError> {
         let (versions, more) = versions_in(log, query, at);
         match read_entries(log, &versions)? {
             Ok(entries) => {
-                return Ok(Page {
-                    entries,
-                    revision: at,
-                    more,
-                });
+                return Ok(Page { entries, revision: at, more });
             }
             Err(missing) => log.check_still_readable(oldest, missing)?,
         }
@@ -179,19 +169,12 @@ fn read_range(log: &Log, query: &RangeQuery) -> Result<Page, StoreError> {
 /// The versions of one page, and whether there are more.
 fn versions_in(log: &Log, query: &RangeQuery, at: Revision) -> (Vec<Version>, bool) {
     // One more than asked for, to know whether there is more.
-    let wanted = if query.limit == 0 {
-        usize::MAX
-    } else {
-        query.limit.saturating_add(1)
-    };
+    let wanted = if query.limit == 0 { usize::MAX } else { query.limit.saturating_add(1) };
     let mut versions = Vec::new();
     let mut after: Option<Bytes> = query.after.clone();
     loop {
         let left = wanted - versions.len();
-        let walked = log
-            .index()
-            .read()
-            .walk(&query.prefix, after.as_deref(), at, left, WALK_STEPS);
+        let walked = log.index().read().walk(&query.prefix, after.as_deref(), at, left, WALK_STEPS);
         versions.extend(walked.versions);
         after = walked.rest_after;
         if after.is_none() || versions.len() == wanted {

@@ -11,6 +11,7 @@
 
 mod check;
 pub mod embedded;
+pub mod etcd;
 pub mod memory;
 
 pub use check::{
@@ -73,7 +74,7 @@ pub enum Op {
 }
 
 /// All of `ops` or nothing, if and only if every compare holds at that point of the log.
-/// A key appears at most once in `ops`.
+/// A key appears at most once in `ops`, and begins with `/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuardedWrite {
     pub compares: Vec<Compare>,

@@ -13,7 +13,7 @@ use futures::stream::{self, BoxStream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::check::{check_read, check_write, not_yet};
+use crate::check::{check_prefix, check_read, check_write, not_yet};
 use crate::{
     Batch, Change, Committed, Entry, GuardedWrite, Op, Page, RangeQuery, Revision, Store,
     StoreError, Version,
@@ -37,10 +37,7 @@ struct Model {
 }
 
 impl MemoryStore {
-    #[allow(
-        clippy::new_without_default,
-        reason = "an empty store is made on purpose"
-    )]
+    #[allow(clippy::new_without_default, reason = "an empty store is made on purpose")]
     pub fn new() -> MemoryStore {
         MemoryStore {
             model: Arc::new(Mutex::new(Model::default())),
@@ -51,28 +48,19 @@ impl MemoryStore {
 
 impl Model {
     fn newest(&self, key: &[u8]) -> Option<&(Version, Option<Bytes>)> {
-        self.keys
-            .get(key)?
-            .last()
-            .filter(|(_, value)| value.is_some())
+        self.keys.get(key)?.last().filter(|(_, value)| value.is_some())
     }
 
     fn at(&self, key: &Bytes, at: Revision) -> Option<Entry> {
         let history = self.keys.get(key)?;
         let (version, value) = history.iter().rev().find(|(v, _)| v.revision() <= at)?;
         let value = value.clone()?;
-        Some(Entry {
-            key: key.clone(),
-            value,
-            version: *version,
-        })
+        Some(Entry { key: key.clone(), value, version: *version })
     }
 
     fn commit(&mut self, write: GuardedWrite) -> Result<Committed, StoreError> {
         for (index, compare) in write.compares.iter().enumerate() {
-            let current = self
-                .newest(compare.key())
-                .map(|(version, _)| version.revision());
+            let current = self.newest(compare.key()).map(|(version, _)| version.revision());
             if !compare.holds(current) {
                 return Err(StoreError::Conflict { compare: index });
             }
@@ -92,18 +80,11 @@ impl Model {
                 }
             };
             versions.push(version);
-            changes.push(Change {
-                key,
-                value,
-                version,
-            });
+            changes.push(Change { key, value, version });
         }
         if changes.is_empty() {
             versions.fill(Version::new(self.revision, 0));
-            return Ok(Committed {
-                revision: self.revision,
-                versions,
-            });
+            return Ok(Committed { revision: self.revision, versions });
         }
         self.revision = revision;
         for change in &changes {
@@ -120,11 +101,7 @@ impl Model {
             Some(after) if *after >= query.prefix => Bound::Excluded(after),
             _ => Bound::Included(&query.prefix),
         };
-        let mut page = Page {
-            entries: Vec::new(),
-            revision: at,
-            more: false,
-        };
+        let mut page = Page { entries: Vec::new(), revision: at, more: false };
         for (key, _) in self.keys.range::<Bytes, _>((start, Bound::Unbounded)) {
             if !key.starts_with(&query.prefix) {
                 break;
@@ -183,6 +160,7 @@ impl Store for MemoryStore {
     }
 
     async fn range(&self, query: RangeQuery) -> Result<Page, StoreError> {
+        check_prefix(&query.prefix)?;
         self.model.lock().range(&query)
     }
 

@@ -28,14 +28,8 @@ const FORGET_STEP: usize = 2_000;
 pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 pub(super) enum Command {
-    Commit {
-        write: GuardedWrite,
-        reply: Answer<Committed>,
-    },
-    Compact {
-        revision: Revision,
-        reply: Answer<()>,
-    },
+    Commit { write: GuardedWrite, reply: Answer<Committed> },
+    Compact { revision: Revision, reply: Answer<()> },
 }
 
 pub(super) struct Committer {
@@ -53,12 +47,7 @@ impl Committer {
         queue: mpsc::Receiver<Command>,
     ) -> Committer {
         // A removal may have been cut short by the last exit.
-        Committer {
-            log,
-            published,
-            queue,
-            forgetful: true,
-        }
+        Committer { log, published, queue, forgetful: true }
     }
 
     /// Returns when the store is dropped or the disk fails; after that all writes are refused.
@@ -114,12 +103,7 @@ impl Committer {
 
     /// Makes the group durable, shows and answers it; returns the next, empty one.
     fn finish(&self, group: Group) -> Result<Group, fjall::Error> {
-        let Group {
-            log,
-            batches,
-            decided,
-            ..
-        } = group;
+        let Group { log, batches, decided, .. } = group;
         if !batches.is_empty() {
             let newest = batches[batches.len() - 1].revision;
             if let Err(error) = log.write(&batches) {
@@ -212,21 +196,13 @@ impl Group {
                     continue;
                 }
             };
-            self.changed
-                .insert(key.clone(), value.is_some().then_some(version));
+            self.changed.insert(key.clone(), value.is_some().then_some(version));
             versions.push(version);
-            changes.push(Change {
-                key,
-                value,
-                version,
-            });
+            changes.push(Change { key, value, version });
         }
         if changes.is_empty() {
             versions.fill(Version::new(self.revision, 0));
-            return Committed {
-                revision: self.revision,
-                versions,
-            };
+            return Committed { revision: self.revision, versions };
         }
         self.revision = revision;
         self.batches.push(Batch { revision, changes });

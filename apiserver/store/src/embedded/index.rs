@@ -39,9 +39,7 @@ impl History {
         if self.newest.version().revision() <= at {
             return self.newest.alive();
         }
-        let later = self
-            .older
-            .partition_point(|stamp| stamp.version().revision() <= at);
+        let later = self.older.partition_point(|stamp| stamp.version().revision() <= at);
         self.older.get(later.checked_sub(1)?)?.alive()
     }
 }
@@ -82,27 +80,16 @@ impl Index {
                 // A deletion has been put on the list when it happened.
                 if let Some(version) = previous.alive() {
                     let key = key.clone();
-                    self.superseded.push_back(Superseded {
-                        since,
-                        version,
-                        key,
-                    });
+                    self.superseded.push_back(Superseded { since, version, key });
                 }
                 history.older.push_back(previous);
             }
             Entry::Vacant(entry) => {
-                entry.insert(History {
-                    newest: stamp,
-                    older: VecDeque::new(),
-                });
+                entry.insert(History { newest: stamp, older: VecDeque::new() });
             }
         }
         if change.value.is_none() {
-            self.superseded.push_back(Superseded {
-                since,
-                version: change.version,
-                key,
-            });
+            self.superseded.push_back(Superseded { since, version: change.version, key });
         }
     }
 
@@ -134,34 +121,22 @@ impl Index {
         let keys = self.keys.range::<[u8], _>((start, Bound::Unbounded));
         for (step, (key, history)) in keys.enumerate() {
             if !key.starts_with(prefix) {
-                return Walked {
-                    versions,
-                    rest_after: None,
-                };
+                return Walked { versions, rest_after: None };
             }
             if step == steps || versions.len() == limit {
-                return Walked {
-                    versions,
-                    rest_after: last,
-                };
+                return Walked { versions, rest_after: last };
             }
             versions.extend(history.at(at));
             last = Some(key.clone());
         }
-        Walked {
-            versions,
-            rest_after: None,
-        }
+        Walked { versions, rest_after: None }
     }
 
     /// Forgets at most `limit` versions that no read at `oldest` or later needs, and says which.
     pub(super) fn forget(&mut self, oldest: Revision, limit: usize) -> Vec<Version> {
         let mut forgotten = Vec::new();
         while forgotten.len() < limit
-            && self
-                .superseded
-                .front()
-                .is_some_and(|next| next.since <= oldest)
+            && self.superseded.front().is_some_and(|next| next.since <= oldest)
         {
             let Some(next) = self.superseded.pop_front() else {
                 break;
@@ -173,11 +148,7 @@ impl Index {
             let history = entry.get_mut();
             if history.newest.version() == next.version {
                 entry.remove();
-            } else if history
-                .older
-                .front()
-                .is_some_and(|s| s.version() == next.version)
-            {
+            } else if history.older.front().is_some_and(|s| s.version() == next.version) {
                 history.older.pop_front();
             }
         }
@@ -204,9 +175,7 @@ mod tests {
         index.apply(&change("a", 1, true));
         index.apply(&change("a", 3, false));
         index.apply(&change("a", 5, true));
-        let seen: Vec<_> = (0..7)
-            .map(|at| index.at(b"a", Revision(at)).is_some())
-            .collect();
+        let seen: Vec<_> = (0..7).map(|at| index.at(b"a", Revision(at)).is_some()).collect();
         assert_eq!(seen, [false, true, true, false, false, true, true]);
         assert_eq!(index.newest(b"a").unwrap().revision(), Revision(5));
     }
@@ -219,11 +188,8 @@ mod tests {
         index.apply(&change("b", 3, true));
         index.apply(&change("b", 4, false));
         index.apply(&change("a", 5, true));
-        let forgotten: Vec<_> = index
-            .forget(Revision(4), 10)
-            .iter()
-            .map(|v| v.revision().0)
-            .collect();
+        let forgotten: Vec<_> =
+            index.forget(Revision(4), 10).iter().map(|v| v.revision().0).collect();
         assert_eq!(forgotten, [1, 3, 4]);
         assert_eq!(index.at(b"a", Revision(4)).unwrap().revision(), Revision(2));
         assert_eq!(index.at(b"b", Revision(9)), None);
@@ -239,13 +205,7 @@ mod tests {
         }
         let first = index.walk(b"p/", None, Revision(9), usize::MAX, 2);
         assert_eq!(first.versions.len(), 2);
-        let rest = index.walk(
-            b"p/",
-            first.rest_after.as_deref(),
-            Revision(9),
-            usize::MAX,
-            2,
-        );
+        let rest = index.walk(b"p/", first.rest_after.as_deref(), Revision(9), usize::MAX, 2);
         assert_eq!(rest.versions.len(), 1);
         assert_eq!(rest.rest_after, None);
         assert_eq!(index.walk(b"p/", None, Revision(2), 9, 9).versions.len(), 1);

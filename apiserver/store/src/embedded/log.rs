@@ -31,9 +31,7 @@ pub(super) struct Log {
 
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Log")
-            .field("newest", &self.newest())
-            .finish_non_exhaustive()
+        f.debug_struct("Log").field("newest", &self.newest()).finish_non_exhaustive()
     }
 }
 
@@ -134,11 +132,7 @@ impl Log {
         };
         let change = record::decode(version, bytes.into())
             .map_err(|error| broken("cannot read the log", error))?;
-        Ok(change.value.map(|value| Entry {
-            key: change.key,
-            value,
-            version,
-        }))
+        Ok(change.value.map(|value| Entry { key: change.key, value, version }))
     }
 
     /// A version that the index knows is not in the log. That is so only while it is being
@@ -151,24 +145,14 @@ impl Log {
         if self.compacted() > before {
             return Ok(());
         }
-        Err(broken(
-            "the log is damaged",
-            format!("version {} is missing", missing.0),
-        ))
+        Err(broken("the log is damaged", format!("version {} is missing", missing.0)))
     }
 
     /// Makes `batches` durable, all or nothing.
     pub(super) fn write(&self, batches: &[Batch]) -> Result<(), fjall::Error> {
-        let mut durable = self
-            .database
-            .batch()
-            .durability(Some(PersistMode::SyncData));
+        let mut durable = self.database.batch().durability(Some(PersistMode::SyncData));
         for change in batches.iter().flat_map(|batch| &batch.changes) {
-            durable.insert(
-                &self.changes,
-                record::position(change.version),
-                record::encode(change),
-            );
+            durable.insert(&self.changes, record::position(change.version), record::encode(change));
         }
         durable.commit()
     }
@@ -177,10 +161,7 @@ impl Log {
     pub(super) fn show(&self, batches: Vec<Batch>) {
         {
             let mut index = self.index.write();
-            batches
-                .iter()
-                .flat_map(|batch| &batch.changes)
-                .for_each(|change| index.apply(change));
+            batches.iter().flat_map(|batch| &batch.changes).for_each(|change| index.apply(change));
         }
         let mut recent = self.recent.lock();
         batches.into_iter().for_each(|batch| recent.push(batch));
@@ -188,10 +169,7 @@ impl Log {
 
     /// From here on no revision before `oldest` can be read, even after a restart.
     pub(super) fn set_compacted(&self, oldest: Revision) -> Result<(), fjall::Error> {
-        let mut durable = self
-            .database
-            .batch()
-            .durability(Some(PersistMode::SyncData));
+        let mut durable = self.database.batch().durability(Some(PersistMode::SyncData));
         durable.insert(&self.about, COMPACTED_KEY, oldest.0.to_be_bytes());
         durable.commit()?;
         self.compacted.store(oldest.0, Ordering::Release);
@@ -216,15 +194,7 @@ impl Log {
         let first = recent.batches.front()?.revision.0;
         // Every revision has exactly one batch, so the place of a batch can be counted.
         let skip = usize::try_from((position.0 + 1).checked_sub(first)?).ok()?;
-        Some(
-            recent
-                .batches
-                .iter()
-                .skip(skip)
-                .take(limit)
-                .cloned()
-                .collect(),
-        )
+        Some(recent.batches.iter().skip(skip).take(limit).cloned().collect())
     }
 
     /// Up to `limit` batches that follow `position`, from the disk.
@@ -239,39 +209,27 @@ impl Log {
         for change in self.changes.range(from..to) {
             let change = read_change(change)?;
             let revision = change.version.revision();
-            if batches
-                .last()
-                .is_none_or(|batch| batch.revision != revision)
-            {
+            if batches.last().is_none_or(|batch| batch.revision != revision) {
                 if batches.len() == limit {
                     break;
                 }
-                batches.push(Batch {
-                    revision,
-                    changes: Vec::new(),
-                });
+                batches.push(Batch { revision, changes: Vec::new() });
             }
-            let batch = batches
-                .last_mut()
-                .expect("one was pushed if there was none");
+            let batch = batches.last_mut().expect("one was pushed if there was none");
             batch.changes.push(change);
         }
         // Checked last: what was removed while we read was not readable any more by then.
         let oldest = self.compacted();
         if position < oldest {
-            return Err(StoreError::Compacted {
-                asked: position,
-                oldest,
-            });
+            return Err(StoreError::Compacted { asked: position, oldest });
         }
         Ok(batches)
     }
 }
 
 fn read_change(guard: fjall::Guard) -> Result<Change, StoreError> {
-    let (position, bytes) = guard
-        .into_inner()
-        .map_err(|error| broken("cannot read the log", error))?;
+    let (position, bytes) =
+        guard.into_inner().map_err(|error| broken("cannot read the log", error))?;
     let version = record::version_at(&position)
         .ok_or_else(|| broken("the log is damaged", "a position is not a version"))?;
     record::decode(version, bytes.into()).map_err(|error| broken("cannot read the log", error))
@@ -279,35 +237,24 @@ fn read_change(guard: fjall::Guard) -> Result<Change, StoreError> {
 
 /// Checks the format, or writes it down in a new log; returns the oldest readable revision.
 fn read_about(database: &Database, about: &Keyspace) -> Result<Revision, StoreError> {
-    let get = |key| {
-        about
-            .get(key)
-            .map_err(|error| broken("cannot read about the log", error))
-    };
+    let get = |key| about.get(key).map_err(|error| broken("cannot read about the log", error));
     match get(FORMAT_KEY)? {
         Some(format) if &*format == FORMAT => {}
         Some(format) => {
             let found = format.escape_ascii();
-            return Err(broken(
-                "cannot read the log",
-                format!("it is in format {found}, not 1"),
-            ));
+            return Err(broken("cannot read the log", format!("it is in format {found}, not 1")));
         }
         None => {
             let mut first = database.batch().durability(Some(PersistMode::SyncAll));
             first.insert(about, FORMAT_KEY, FORMAT);
-            first
-                .commit()
-                .map_err(|error| broken("cannot begin a log", error))?;
+            first.commit().map_err(|error| broken("cannot begin a log", error))?;
         }
     }
     let Some(compacted) = get(COMPACTED_KEY)? else {
         return Ok(Revision(0));
     };
     let damaged = |_| broken("cannot read the log", "how far it is compacted is damaged");
-    Ok(Revision(u64::from_be_bytes(
-        (&*compacted).try_into().map_err(damaged)?,
-    )))
+    Ok(Revision(u64::from_be_bytes((&*compacted).try_into().map_err(damaged)?)))
 }
 
 /// Reads the whole log once: about a second for a gigabyte.

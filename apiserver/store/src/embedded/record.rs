@@ -41,11 +41,7 @@ pub(super) fn decode(version: Version, record: Bytes) -> Result<Change, DamagedR
         DELETE => None,
         _ => return Err(damaged()),
     };
-    Ok(Change {
-        key: record.slice(HEAD_BYTES..key_end),
-        value,
-        version,
-    })
+    Ok(Change { key: record.slice(HEAD_BYTES..key_end), value, version })
 }
 
 /// The log's key for a version: big endian, so that the log is sorted by version.
@@ -65,11 +61,7 @@ mod tests {
     #[test]
     fn a_record_comes_back_as_it_was() {
         for value in [None, Some(Bytes::new()), Some(Bytes::from_static(b"{}"))] {
-            let change = Change {
-                key: Bytes::from_static(b"/a/b"),
-                value,
-                version: Version(77),
-            };
+            let change = Change { key: Bytes::from_static(b"/a/b"), value, version: Version(77) };
             assert_eq!(decode(Version(77), encode(&change).into()).unwrap(), change);
         }
     }

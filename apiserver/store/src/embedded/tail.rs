@@ -28,13 +28,8 @@ pub(super) fn tail(
     after: Revision,
 ) -> BoxStream<'static, Result<Batch, StoreError>> {
     let published = log.published();
-    let follower = Follower {
-        log,
-        published,
-        position: after,
-        ready: VecDeque::new(),
-        begun: false,
-    };
+    let follower =
+        Follower { log, published, position: after, ready: VecDeque::new(), begun: false };
     stream::unfold(Some(follower), |follower| async {
         let mut follower = follower?;
         let next = follower.next().await;

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use commonage_store::Store;
 use commonage_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use commonage_store::etcd::{EtcdOptions, EtcdStore};
 use commonage_store::memory::MemoryStore;
+
+use crate::etcd_process::EtcdProcess;
 
 /// A fresh, empty store, and what must live as long as it does. Fields are dropped in order: first
 /// the store, then what it stands on.
@@ -14,24 +17,22 @@ pub struct Engine {
 }
 
 pub async fn memory() -> Engine {
-    Engine {
-        store: Arc::new(MemoryStore::new()),
-        _ground: None,
-    }
+    Engine { store: Arc::new(MemoryStore::new()), _ground: None }
 }
 
 pub async fn embedded() -> Engine {
     let dir = tempfile::tempdir().unwrap();
     // Hardly any memory for tails, so that they read the log too.
-    let options = EmbeddedOptions {
-        recent_bytes: 4_096,
-        ..EmbeddedOptions::default()
-    };
+    let options = EmbeddedOptions { recent_bytes: 4_096, ..EmbeddedOptions::default() };
     let store = EmbeddedStore::open(dir.path(), options).unwrap();
-    Engine {
-        store: Arc::new(store),
-        _ground: Some(Box::new(dir)),
-    }
+    Engine { store: Arc::new(store), _ground: Some(Box::new(dir)) }
+}
+
+pub async fn etcd() -> Engine {
+    let process = EtcdProcess::start();
+    let options = EtcdOptions::new([process.endpoint()]);
+    let store = EtcdStore::connect(options).await.unwrap();
+    Engine { store: Arc::new(store), _ground: Some(Box::new(process)) }
 }
 
 /// Makes a test of each named function for every engine.
@@ -39,6 +40,7 @@ macro_rules! for_every_engine {
     ($($test:ident),* $(,)?) => {
         $crate::engine::for_every_engine!(@ memory $($test),*);
         $crate::engine::for_every_engine!(@ embedded $($test),*);
+        $crate::engine::for_every_engine!(@ etcd $($test),*);
     };
     (@ $engine:ident $($test:ident),*) => {
         mod $engine {

@@ -7,6 +7,8 @@
 
 mod crash;
 mod engine;
+mod etcd;
+mod etcd_process;
 mod history;
 mod model;
 mod reads;

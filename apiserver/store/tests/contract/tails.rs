@@ -27,11 +27,8 @@ async fn a_tail_shows_what_was_committed(store: Arc<dyn Store>) {
     let made = must(&*store, [put("/b", "1"), put("/a", "1")]).await;
     let batch = next(&mut tail).await;
     assert_eq!(batch.revision, made.revision);
-    let seen: Vec<_> = batch
-        .changes
-        .iter()
-        .map(|c| (c.key.clone(), c.value.clone(), c.version))
-        .collect();
+    let seen: Vec<_> =
+        batch.changes.iter().map(|c| (c.key.clone(), c.value.clone(), c.version)).collect();
     assert_eq!(
         seen,
         [
@@ -41,26 +38,11 @@ async fn a_tail_shows_what_was_committed(store: Arc<dyn Store>) {
         "changes come in the order of the operations, not of the keys"
     );
     must(&*store, [delete("/never")]).await;
-    let gone = must(
-        &*store,
-        [put("/c", ""), delete("/never"), delete("/a"), put("/d", "")],
-    )
-    .await;
+    let gone = must(&*store, [put("/c", ""), delete("/never"), delete("/a"), put("/d", "")]).await;
     let batch = next(&mut tail).await;
-    let seen: Vec<_> = batch
-        .changes
-        .iter()
-        .map(|c| (c.version, c.value.is_some()))
-        .collect();
+    let seen: Vec<_> = batch.changes.iter().map(|c| (c.version, c.value.is_some())).collect();
     let versions = &gone.versions;
-    assert_eq!(
-        seen,
-        [
-            (versions[0], true),
-            (versions[2], false),
-            (versions[3], true)
-        ]
-    );
+    assert_eq!(seen, [(versions[0], true), (versions[2], false), (versions[3], true)]);
     // A tail that waits wakes up.
     let (batch, late) = futures::join!(next(&mut tail), must(&*store, [put("/e", "1")]));
     assert_eq!(batch.revision, late.revision);
@@ -75,21 +57,9 @@ async fn commotion(store: &Arc<dyn Store>) -> BTreeMap<Version, (Bytes, bool)> {
             for round in 0..40_u64 {
                 let shared = format!("/shared/{}", (writer + round) % 7);
                 let own = format!("/own/{writer}/{}", round % 5);
-                let second = if round % 3 == 2 {
-                    delete(&own)
-                } else {
-                    put(&own, "x")
-                };
-                let compares = if round % 4 == 0 {
-                    vec![absent(&shared)]
-                } else {
-                    vec![]
-                };
-                let first = if round % 11 == 5 {
-                    delete(&shared)
-                } else {
-                    put(&shared, "y")
-                };
+                let second = if round % 3 == 2 { delete(&own) } else { put(&own, "x") };
+                let compares = if round % 4 == 0 { vec![absent(&shared)] } else { vec![] };
+                let first = if round % 11 == 5 { delete(&shared) } else { put(&shared, "y") };
                 let ops = vec![first, second];
                 match store.commit(write(compares, ops.clone())).await {
                     Ok(committed) => {
@@ -118,10 +88,7 @@ async fn commotion(store: &Arc<dyn Store>) -> BTreeMap<Version, (Bytes, bool)> {
         for (version, (key, certain)) in landed.unwrap() {
             if certain {
                 let earlier = all.insert(version, (key, certain));
-                assert!(
-                    earlier.is_none_or(|(_, certain)| !certain),
-                    "one version given twice"
-                );
+                assert!(earlier.is_none_or(|(_, certain)| !certain), "one version given twice");
             } else {
                 all.entry(version).or_insert((key, certain));
             }
@@ -137,10 +104,7 @@ async fn nothing_is_missed_or_repeated_while_writers_run(store: Arc<dyn Store>) 
     let newest = store.revision().await.unwrap();
     let early = changes(&batches_to(&mut early, newest).await);
     let late = changes(&batches_to(&mut store.tail(start), newest).await);
-    assert_eq!(
-        early, late,
-        "what a tail shows does not depend on when it runs"
-    );
+    assert_eq!(early, late, "what a tail shows does not depend on when it runs");
     assert!(early.is_sorted_by(|a, b| a.version < b.version));
     let by_version: BTreeMap<_, _> = early.iter().map(|c| (c.version, c)).collect();
     for (version, (key, certain)) in &landed {
@@ -150,10 +114,7 @@ async fn nothing_is_missed_or_repeated_while_writers_run(store: Arc<dyn Store>) 
     }
     for change in &early {
         let (key, _) = &landed[&change.version];
-        assert_eq!(
-            *key, change.key,
-            "the tail and the answer number changes alike"
-        );
+        assert_eq!(*key, change.key, "the tail and the answer number changes alike");
     }
     let mut replayed = BTreeMap::new();
     for change in early {
@@ -163,10 +124,7 @@ async fn nothing_is_missed_or_repeated_while_writers_run(store: Arc<dyn Store>) 
         };
     }
     let now = entries(&*store, all("/")).await;
-    let now: BTreeMap<_, _> = now
-        .into_iter()
-        .map(|e| (e.key, (e.value, e.version)))
-        .collect();
+    let now: BTreeMap<_, _> = now.into_iter().map(|e| (e.key, (e.value, e.version))).collect();
     assert_eq!(replayed, now);
 }
 
@@ -179,12 +137,7 @@ async fn a_tail_resumes_at_any_revision(store: Arc<dyn Store>) {
     let steps = whole.len().div_ceil(25).max(1);
     for split in (0..whole.len() - 1).step_by(steps) {
         let rest = batches_to(&mut store.tail(whole[split].revision), newest).await;
-        assert_eq!(
-            rest,
-            whole[split + 1..],
-            "resumed after {:?}",
-            whole[split].revision
-        );
+        assert_eq!(rest, whole[split + 1..], "resumed after {:?}", whole[split].revision);
     }
 }
 
@@ -193,9 +146,7 @@ async fn a_large_write_is_one_batch(store: Arc<dyn Store>) {
     let mut live = store.tail(start);
     let large = "v".repeat(10_000);
     for _ in 0..3 {
-        let ops: Vec<_> = (0..128)
-            .map(|number| put(format!("/{number}"), &large))
-            .collect();
+        let ops: Vec<_> = (0..128).map(|number| put(format!("/{number}"), &large)).collect();
         let made = must(&*store, ops).await;
         let batch = next(&mut live).await;
         assert_eq!((batch.revision, batch.changes.len()), (made.revision, 128));
@@ -209,27 +160,18 @@ async fn huge_changes_arrive(store: Arc<dyn Store>) {
     let huge = "h".repeat(1_000_000);
     let mut newest = start;
     for number in 0..10 {
-        newest = must(&*store, [put(format!("/{number}"), &huge)])
-            .await
-            .revision;
+        newest = must(&*store, [put(format!("/{number}"), &huge)]).await.revision;
     }
     let batches = batches_to(&mut store.tail(start), newest).await;
     assert_eq!(batches.len(), 10);
-    assert!(
-        changes(&batches)
-            .iter()
-            .all(|c| c.value.as_ref().unwrap().len() == huge.len())
-    );
+    assert!(changes(&batches).iter().all(|c| c.value.as_ref().unwrap().len() == huge.len()));
 }
 
 async fn a_tail_from_the_future_is_refused(store: Arc<dyn Store>) {
     let newest = store.revision().await.unwrap();
     let mut tail = store.tail(Revision(newest.0 + 10));
     let first = soon("an answer", tail.next()).await.unwrap();
-    assert!(
-        matches!(first, Err(StoreError::Unavailable(_))),
-        "{first:?}"
-    );
+    assert!(matches!(first, Err(StoreError::Unavailable(_))), "{first:?}");
     assert!(soon("the end", tail.next()).await.is_none());
 }
 
@@ -237,11 +179,7 @@ async fn reads_and_tails_agree_on_versions(store: Arc<dyn Store>) {
     let start = store.revision().await.unwrap();
     // Many single writes at once: in etcd they share revisions.
     let writes = (0..150).map(|n| store.commit(write([], [put(format!("/v/{n:03}"), "")])));
-    let written: Vec<_> = join_all(writes)
-        .await
-        .into_iter()
-        .map(|w| w.unwrap())
-        .collect();
+    let written: Vec<_> = join_all(writes).await.into_iter().map(|w| w.unwrap()).collect();
     let newest = store.revision().await.unwrap();
     let tailed = changes(&batches_to(&mut store.tail(start), newest).await);
     let tailed: BTreeMap<_, _> = tailed.into_iter().map(|c| (c.key, c.version)).collect();

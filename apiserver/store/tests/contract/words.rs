@@ -18,10 +18,7 @@ pub fn bytes(text: impl AsRef<str>) -> Bytes {
 }
 
 pub fn put(key: impl AsRef<str>, value: impl AsRef<str>) -> Op {
-    Op::Put {
-        key: bytes(key),
-        value: bytes(value),
-    }
+    Op::Put { key: bytes(key), value: bytes(value) }
 }
 
 pub fn delete(key: impl AsRef<str>) -> Op {
@@ -37,17 +34,11 @@ pub fn present(key: impl AsRef<str>) -> Compare {
 }
 
 pub fn at(key: impl AsRef<str>, version: Version) -> Compare {
-    Compare::At {
-        key: bytes(key),
-        version,
-    }
+    Compare::At { key: bytes(key), version }
 }
 
 pub fn write(compares: impl Into<Vec<Compare>>, ops: impl Into<Vec<Op>>) -> GuardedWrite {
-    GuardedWrite {
-        compares: compares.into(),
-        ops: ops.into(),
-    }
+    GuardedWrite { compares: compares.into(), ops: ops.into() }
 }
 
 /// Writes without a guard, which must succeed.
@@ -56,20 +47,11 @@ pub async fn must(store: &dyn Store, ops: impl Into<Vec<Op>>) -> Committed {
 }
 
 pub async fn value(store: &dyn Store, key: &str) -> Option<Bytes> {
-    store
-        .get(key.as_bytes(), None)
-        .await
-        .unwrap()
-        .map(|entry| entry.value)
+    store.get(key.as_bytes(), None).await.unwrap().map(|entry| entry.value)
 }
 
 pub fn all(prefix: &str) -> RangeQuery {
-    RangeQuery {
-        prefix: bytes(prefix),
-        after: None,
-        at: None,
-        limit: 0,
-    }
+    RangeQuery { prefix: bytes(prefix), after: None, at: None, limit: 0 }
 }
 
 pub async fn entries(store: &dyn Store, query: RangeQuery) -> Vec<Entry> {
@@ -78,10 +60,7 @@ pub async fn entries(store: &dyn Store, query: RangeQuery) -> Vec<Entry> {
 
 /// Reads page by page at one revision; checks that no page is over its limit.
 pub async fn in_pages(store: &dyn Store, prefix: &str, limit: usize) -> Vec<Page> {
-    let mut query = RangeQuery {
-        limit,
-        ..all(prefix)
-    };
+    let mut query = RangeQuery { limit, ..all(prefix) };
     let mut pages = Vec::new();
     loop {
         let page = store.range(query.clone()).await.unwrap();
@@ -120,11 +99,7 @@ pub async fn batches_to(tail: &mut Tail, last: Revision) -> Vec<Batch> {
     let mut batches = Vec::new();
     loop {
         let batch = next(tail).await;
-        assert!(
-            batch.revision <= last,
-            "{:?} skipped {last:?}",
-            batch.revision
-        );
+        assert!(batch.revision <= last, "{:?} skipped {last:?}", batch.revision);
         let done = batch.revision == last;
         batches.push(batch);
         if done {
@@ -134,8 +109,5 @@ pub async fn batches_to(tail: &mut Tail, last: Revision) -> Vec<Batch> {
 }
 
 pub fn changes(batches: &[Batch]) -> Vec<Change> {
-    batches
-        .iter()
-        .flat_map(|batch| batch.changes.clone())
-        .collect()
+    batches.iter().flat_map(|batch| batch.changes.clone()).collect()
 }

@@ -31,57 +31,29 @@ fn conflict(outcome: Result<commonage_store::Committed, StoreError>) -> usize {
 }
 
 async fn compares_decide(store: Arc<dyn Store>) {
-    let first = store
-        .commit(write([absent("/a")], [put("/a", "1")]))
-        .await
-        .unwrap();
+    let first = store.commit(write([absent("/a")], [put("/a", "1")])).await.unwrap();
     let version = first.versions[0];
     assert_eq!(version.revision(), first.revision);
     conflict(store.commit(write([absent("/a")], [put("/a", "2")])).await);
     conflict(store.commit(write([present("/b")], [put("/b", "1")])).await);
-    conflict(
-        store
-            .commit(write([at("/b", version)], [put("/b", "1")]))
-            .await,
-    );
-    store
-        .commit(write([present("/a"), absent("/b")], [put("/c", "1")]))
-        .await
-        .unwrap();
-    let second = store
-        .commit(write([at("/a", version)], [put("/a", "2")]))
-        .await
-        .unwrap();
+    conflict(store.commit(write([at("/b", version)], [put("/b", "1")])).await);
+    store.commit(write([present("/a"), absent("/b")], [put("/c", "1")])).await.unwrap();
+    let second = store.commit(write([at("/a", version)], [put("/a", "2")])).await.unwrap();
     assert!(second.versions[0] > version);
-    conflict(
-        store
-            .commit(write([at("/a", version)], [delete("/a")]))
-            .await,
-    );
+    conflict(store.commit(write([at("/a", version)], [delete("/a")])).await);
     // Only the revision of a version is compared, not its index.
     let other_index = Version::new(second.revision, 200);
-    store
-        .commit(write([at("/a", other_index)], [delete("/a")]))
-        .await
-        .unwrap();
-    store
-        .commit(write([absent("/a")], [put("/a", "3")]))
-        .await
-        .unwrap();
+    store.commit(write([at("/a", other_index)], [delete("/a")])).await.unwrap();
+    store.commit(write([absent("/a")], [put("/a", "3")])).await.unwrap();
     assert_eq!(value(&*store, "/a").await, Some(bytes("3")));
     assert_eq!(value(&*store, "/b").await, None);
 }
 
 async fn the_failed_compare_is_named(store: Arc<dyn Store>) {
-    let version = must(&*store, [put("/a", "1"), put("/b", "1")])
-        .await
-        .versions[1];
+    let version = must(&*store, [put("/a", "1"), put("/b", "1")]).await.versions[1];
     must(&*store, [put("/b", "2")]).await;
     let compares = [present("/a"), absent("/c"), at("/b", version), absent("/a")];
-    assert_eq!(
-        conflict(store.commit(write(compares, [put("/c", "1")])).await),
-        2
-    );
+    assert_eq!(conflict(store.commit(write(compares, [put("/c", "1")])).await), 2);
     assert_eq!(value(&*store, "/c").await, None);
 }
 
@@ -89,42 +61,24 @@ async fn all_of_a_write_or_nothing(store: Arc<dyn Store>) {
     must(&*store, [put("/x", "old"), put("/y", "old")]).await;
     let ops = [put("/x", "new"), delete("/y"), put("/z", "new")];
     conflict(store.commit(write([absent("/x")], ops.clone())).await);
-    let untouched: Vec<_> = entries(&*store, all("/"))
-        .await
-        .into_iter()
-        .map(|e| (e.key, e.value))
-        .collect();
-    assert_eq!(
-        untouched,
-        [(bytes("/x"), bytes("old")), (bytes("/y"), bytes("old"))]
-    );
+    let untouched: Vec<_> =
+        entries(&*store, all("/")).await.into_iter().map(|e| (e.key, e.value)).collect();
+    assert_eq!(untouched, [(bytes("/x"), bytes("old")), (bytes("/y"), bytes("old"))]);
 
     let landed = store.commit(write([present("/x")], ops)).await.unwrap();
-    let expected: Vec<_> = (0..3)
-        .map(|index| Version::new(landed.revision, index))
-        .collect();
+    let expected: Vec<_> = (0..3).map(|index| Version::new(landed.revision, index)).collect();
     assert_eq!(landed.versions, expected);
     let now = entries(&*store, all("/")).await;
     assert_eq!(now.len(), 2);
-    assert_eq!(
-        (&now[0].key, now[0].version),
-        (&bytes("/x"), landed.versions[0])
-    );
-    assert_eq!(
-        (&now[1].key, now[1].version),
-        (&bytes("/z"), landed.versions[2])
-    );
+    assert_eq!((&now[0].key, now[0].version), (&bytes("/x"), landed.versions[0]));
+    assert_eq!((&now[1].key, now[1].version), (&bytes("/z"), landed.versions[2]));
 }
 
 async fn a_conflict_is_only_its_own(store: Arc<dyn Store>) {
     for round in 0..5 {
         must(&*store, [put("/taken", "")]).await;
         let outcomes = join_all((0..100).map(|writer| {
-            let guard = if writer % 3 == 0 {
-                absent("/taken")
-            } else {
-                present("/taken")
-            };
+            let guard = if writer % 3 == 0 { absent("/taken") } else { present("/taken") };
             let key = format!("/own/{round}/{writer}");
             store.commit(write([guard, absent(&key)], [put(&key, "mine")]))
         }))
@@ -157,10 +111,7 @@ async fn increments_are_not_lost(store: Arc<dyn Store>) {
                     put("/counter", (count + 1).to_string()),
                     put(format!("/by/{writer}/{done}"), ""),
                 ];
-                match store
-                    .commit(write([at("/counter", entry.version)], ops))
-                    .await
-                {
+                match store.commit(write([at("/counter", entry.version)], ops)).await {
                     Ok(_) => done += 1,
                     Err(StoreError::Conflict { compare: 0 }) => {}
                     Err(error) => panic!("{error}"),
@@ -172,10 +123,7 @@ async fn increments_are_not_lost(store: Arc<dyn Store>) {
         writer.unwrap();
     }
     let total = WRITERS * ROUNDS;
-    assert_eq!(
-        value(&*store, "/counter").await,
-        Some(bytes(total.to_string()))
-    );
+    assert_eq!(value(&*store, "/counter").await, Some(bytes(total.to_string())));
     assert_eq!(entries(&*store, all("/by/")).await.len(), total);
 }
 
@@ -194,9 +142,7 @@ async fn a_moved_fence_stops_everybody(store: Arc<dyn Store>) {
             outcome => assert_eq!(conflict(outcome), 0),
         }
     }
-    let late = store
-        .commit(write([at("/fence", fence)], [put("/f/late", "")]))
-        .await;
+    let late = store.commit(write([at("/fence", fence)], [put("/f/late", "")])).await;
     assert_eq!(conflict(late), 0);
 }
 
@@ -217,14 +163,8 @@ async fn a_write_without_effect_takes_no_revision(store: Arc<dyn Store>) {
     let nothing = must(&*store, [delete("/never")]).await;
     assert_eq!(nothing.revision, made.revision);
     assert_eq!(nothing.versions.len(), 1);
-    let checked = store
-        .commit(write([at("/a", made.versions[0])], []))
-        .await
-        .unwrap();
-    assert_eq!(
-        (checked.revision, checked.versions.len()),
-        (made.revision, 0)
-    );
+    let checked = store.commit(write([at("/a", made.versions[0])], [])).await.unwrap();
+    assert_eq!((checked.revision, checked.versions.len()), (made.revision, 0));
     conflict(store.commit(write([absent("/a")], [])).await);
     assert_eq!(store.revision().await.unwrap(), made.revision);
 }
@@ -232,29 +172,14 @@ async fn a_write_without_effect_takes_no_revision(store: Arc<dyn Store>) {
 async fn empty_and_huge_values(store: Arc<dyn Store>) {
     let huge = Bytes::from(vec![b'x'; 1_000_000]);
     must(&*store, [put("/empty", "")]).await;
-    must(
-        &*store,
-        [Op::Put {
-            key: bytes("/huge"),
-            value: huge.clone(),
-        }],
-    )
-    .await;
+    must(&*store, [Op::Put { key: bytes("/huge"), value: huge.clone() }]).await;
     assert_eq!(value(&*store, "/empty").await, Some(Bytes::new()));
     assert_eq!(value(&*store, "/huge").await, Some(huge.clone()));
     // Several at once do not fit one request to etcd; together they exceed one answer of 4 MB.
-    let keys: Vec<_> = (0..8)
-        .map(|number| bytes(format!("/many/{number}")))
-        .collect();
-    let writes = keys.iter().map(|key| {
-        store.commit(write(
-            [],
-            [Op::Put {
-                key: key.clone(),
-                value: huge.clone(),
-            }],
-        ))
-    });
+    let keys: Vec<_> = (0..8).map(|number| bytes(format!("/many/{number}"))).collect();
+    let writes = keys
+        .iter()
+        .map(|key| store.commit(write([], [Op::Put { key: key.clone(), value: huge.clone() }])));
     for outcome in join_all(writes).await {
         outcome.unwrap();
     }
@@ -266,40 +191,30 @@ async fn empty_and_huge_values(store: Arc<dyn Store>) {
 async fn what_can_never_succeed_is_refused(store: Arc<dyn Store>) {
     let before = must(&*store, [put("/a", "1")]).await.revision;
     let too_big = Bytes::from(vec![b'x'; WRITE_BYTES_MAX]);
-    let too_many: Vec<_> = (0..=OPS_PER_WRITE_MAX)
-        .map(|number| put(format!("/{number}"), ""))
-        .collect();
+    let too_many: Vec<_> =
+        (0..=OPS_PER_WRITE_MAX).map(|number| put(format!("/{number}"), "")).collect();
     let many_with_one_twice: Vec<_> = (0..20).map(|n| put(format!("/{}", n % 19), "")).collect();
     let long_key = "k".repeat(100_000);
     let hopeless = [
-        vec![Op::Put {
-            key: bytes("/big"),
-            value: too_big,
-        }],
+        vec![Op::Put { key: bytes("/big"), value: too_big }],
         too_many,
         vec![put("/b", "1"), put("/b", "2")],
         vec![put("/b", "1"), delete("/b")],
         many_with_one_twice,
         vec![put("", "1")],
+        vec![put("no/slash", "1")],
         vec![put(long_key, "1")],
     ];
     for ops in hopeless {
         let outcome = store.commit(write([], ops)).await;
-        let Err(StoreError::Refused(why)) = outcome else {
-            panic!("not refused: {outcome:?}")
-        };
-        assert!(
-            why.contains("in one write") || why.contains("a key of"),
-            "{why}"
-        );
+        let Err(StoreError::Refused(why)) = outcome else { panic!("not refused: {outcome:?}") };
+        assert!(why.contains("in one write") || why.contains("a key of"), "{why}");
     }
     assert_eq!(store.revision().await.unwrap(), before);
 }
 
 async fn as_many_operations_as_allowed(store: Arc<dyn Store>) {
-    let keys: Vec<_> = (0..OPS_PER_WRITE_MAX)
-        .map(|number| format!("/k/{number:03}"))
-        .collect();
+    let keys: Vec<_> = (0..OPS_PER_WRITE_MAX).map(|number| format!("/k/{number:03}")).collect();
     let ops: Vec<_> = keys.iter().map(|key| put(key, "1")).collect();
     let compares: Vec<_> = keys.iter().map(absent).collect();
     let big = store.commit(write(compares.clone(), ops.clone()));
@@ -309,11 +224,7 @@ async fn as_many_operations_as_allowed(store: Arc<dyn Store>) {
     let big = big.unwrap();
     assert!(others.into_iter().all(|outcome| outcome.is_ok()));
     assert!(big.versions.is_sorted());
-    let read: Vec<_> = entries(&*store, all("/k/"))
-        .await
-        .iter()
-        .map(|e| e.version)
-        .collect();
+    let read: Vec<_> = entries(&*store, all("/k/")).await.iter().map(|e| e.version).collect();
     assert_eq!(read, big.versions);
     assert_eq!(conflict(store.commit(write(compares, ops)).await), 0);
 }

@@ -1,0 +1,226 @@
+//! The committer: packs the writes that wait into transactions, and keeps those apart that touch
+//! the same keys.
+//!
+//! etcd decides all compares of a transaction before it writes any of it, and transactions that are
+//! on the way at once land in any order. So a key that a write changes must not be touched by
+//! another one that is in the same transaction, or on the way. Writes that only compare a key (the
+//! fence of a leader) may go together.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot};
+
+use super::request::Request;
+use super::{Connection, fault};
+use crate::{Committed, GuardedWrite, Op, StoreError};
+
+/// Writes queued, at most; callers wait for room.
+pub(super) const QUEUE_WRITES_MAX: usize = 1_024;
+
+/// Writes taken out of the queue but not sent yet, at most: they wait for a key.
+const WAITING_WRITES_MAX: usize = 4_096;
+
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) write: GuardedWrite,
+    pub(super) reply: oneshot::Sender<Result<Committed, StoreError>>,
+}
+
+type Answer = Result<etcd_client::TxnResponse, StoreError>;
+
+pub(super) struct Committer {
+    connection: Connection,
+    queue: mpsc::Receiver<Pending>,
+    waiting: VecDeque<Pending>,
+    /// Keys of the writes on the way.
+    held: Keys,
+    on_the_way: FuturesUnordered<BoxFuture<'static, (Request, Answer)>>,
+    requests_max: usize,
+}
+
+impl Committer {
+    pub(super) fn new(
+        connection: Connection,
+        queue: mpsc::Receiver<Pending>,
+        requests_max: usize,
+    ) -> Committer {
+        Committer {
+            connection,
+            queue,
+            waiting: VecDeque::new(),
+            held: Keys::default(),
+            on_the_way: FuturesUnordered::new(),
+            requests_max,
+        }
+    }
+
+    /// Returns when the store is dropped and all its writes are answered.
+    pub(super) async fn run(mut self) {
+        let mut arrived = Vec::new();
+        let mut open = true;
+        loop {
+            while self.on_the_way.len() < self.requests_max {
+                let request = self.pack();
+                if request.writes.is_empty() {
+                    break;
+                }
+                self.send(request);
+            }
+            if !open && self.waiting.is_empty() && self.on_the_way.is_empty() {
+                return;
+            }
+            let room = WAITING_WRITES_MAX.saturating_sub(self.waiting.len());
+            tokio::select! {
+                biased;
+                Some((request, answer)) = self.on_the_way.next() => self.finish(request, answer),
+                count = self.queue.recv_many(&mut arrived, room), if open && room > 0 => {
+                    open = count > 0;
+                    self.waiting.extend(arrived.drain(..));
+                }
+            }
+        }
+    }
+
+    /// The next request: the oldest writes whose keys are free, in their order.
+    fn pack(&mut self) -> Request {
+        let mut request = Request::default();
+        // Keys of writes passed over: nobody who came later may overtake them.
+        let mut passed_keys = Keys::default();
+        let mut passed: Vec<Pending> = Vec::new();
+        while let Some(pending) = self.waiting.pop_front() {
+            if !self.held.are_free_for(&pending.write) || !passed_keys.are_free_for(&pending.write)
+            {
+                passed_keys.hold(&pending.write);
+                passed.push(pending);
+            } else if request.has_room_for(&pending.write) {
+                self.held.hold(&pending.write);
+                request.push(pending);
+            } else {
+                self.waiting.push_front(pending);
+                break;
+            }
+        }
+        passed.into_iter().rev().for_each(|pending| self.waiting.push_front(pending));
+        request
+    }
+
+    fn send(&mut self, request: Request) {
+        let transaction = request.transaction(&self.connection);
+        let mut kv = self.connection.kv.clone();
+        let timeout = self.connection.timeout;
+        self.on_the_way.push(Box::pin(async move {
+            let answer = match tokio::time::timeout(timeout, kv.txn(transaction)).await {
+                Ok(Ok(response)) => Ok(response),
+                Ok(Err(error)) => Err(fault::of_write(&error)),
+                Err(_) => Err(StoreError::UnknownOutcome(format!("no answer within {timeout:?}"))),
+            };
+            (request, answer)
+        }));
+    }
+
+    fn finish(&mut self, request: Request, answer: Answer) {
+        for pending in &request.writes {
+            self.held.release(&pending.write);
+        }
+        // The callers may have gone; their writes stay.
+        match answer.and_then(|response| request.outcomes(&response)) {
+            Ok(outcomes) => {
+                for (pending, outcome) in request.writes.into_iter().zip(outcomes) {
+                    let _ = pending.reply.send(outcome);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, writes = request.writes.len(), "a transaction failed");
+                for pending in request.writes {
+                    let _ = pending.reply.send(Err(again(&error)));
+                }
+            }
+        }
+    }
+}
+
+/// One error for each of the writes that shared it.
+fn again(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Refused(why) => StoreError::Refused(why.clone()),
+        StoreError::Unavailable(why) => StoreError::Unavailable(why.clone()),
+        error => StoreError::UnknownOutcome(error.to_string()),
+    }
+}
+
+/// Keys and how they are held: by one who changes them, or by any number who compare them.
+#[derive(Debug, Default)]
+struct Keys(HashMap<Bytes, Hold>);
+
+#[derive(Debug, Default)]
+struct Hold {
+    changed: bool,
+    holders: usize,
+}
+
+impl Keys {
+    fn are_free_for(&self, write: &GuardedWrite) -> bool {
+        if self.0.is_empty() {
+            return true;
+        }
+        let unchanged = |key| self.0.get(key).is_none_or(|hold: &Hold| !hold.changed);
+        write.ops.iter().map(Op::key).all(|key| !self.0.contains_key(key))
+            && write.compares.iter().map(|compare| compare.key()).all(unchanged)
+    }
+
+    fn hold(&mut self, write: &GuardedWrite) {
+        for op in &write.ops {
+            let hold = self.0.entry(op.key().clone()).or_default();
+            hold.changed = true;
+            hold.holders += 1;
+        }
+        for compare in &write.compares {
+            self.0.entry(compare.key().clone()).or_default().holders += 1;
+        }
+    }
+
+    fn release(&mut self, write: &GuardedWrite) {
+        let compared = write.compares.iter().map(|compare| compare.key());
+        for key in write.ops.iter().map(Op::key).chain(compared) {
+            if let Some(hold) = self.0.get_mut(key) {
+                hold.holders -= 1;
+                if hold.holders == 0 {
+                    self.0.remove(key);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Compare;
+
+    fn write(changes: &[&'static str], compares: &[&'static str]) -> GuardedWrite {
+        let key = |key: &&'static str| Bytes::from_static(key.as_bytes());
+        GuardedWrite {
+            ops: changes.iter().map(|k| Op::Delete { key: key(k) }).collect(),
+            compares: compares.iter().map(|k| Compare::Present { key: key(k) }).collect(),
+        }
+    }
+
+    #[test]
+    fn comparing_a_key_is_shared_and_changing_it_is_not() {
+        let mut keys = Keys::default();
+        keys.hold(&write(&["/a"], &["/a", "/fence"]));
+        assert!(keys.are_free_for(&write(&["/b"], &["/fence", "/b"])));
+        assert!(!keys.are_free_for(&write(&["/fence"], &[])));
+        assert!(!keys.are_free_for(&write(&[], &["/a"])));
+        keys.hold(&write(&["/b"], &["/fence"]));
+        keys.release(&write(&["/a"], &["/a", "/fence"]));
+        assert!(keys.are_free_for(&write(&["/a"], &[])));
+        assert!(!keys.are_free_for(&write(&["/fence"], &[])));
+        keys.release(&write(&["/b"], &["/fence"]));
+        assert!(keys.0.is_empty());
+    }
+}

@@ -1,0 +1,188 @@
+//! One request to etcd: guarded writes as nested transactions, and what became of each.
+
+use etcd_client::{
+    Compare as EtcdCompare, CompareOp, GetOptions, GetResponse, Txn, TxnOp, TxnOpResponse,
+    TxnResponse,
+};
+
+use super::committer::Pending;
+use super::numbering::{self, Numbering};
+use super::{Connection, header_revision};
+use crate::check::write_bytes;
+use crate::{
+    Committed, Compare, GuardedWrite, OPS_PER_WRITE_MAX, Op, Revision, StoreError, WRITE_BYTES_MAX,
+};
+
+/// Operations in a request of several writes, at most. etcd counts the nested transactions and the
+/// operations of the largest one against its limit of 128; indexes within a revision end at 255.
+const OPS_PER_REQUEST_MAX: usize = 120;
+
+/// The writes that will share one transaction. No key is written by one and touched by another.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    pub(super) writes: Vec<Pending>,
+    ops: usize,
+    /// The most operations or compares in any one write.
+    largest: usize,
+    bytes: usize,
+}
+
+impl Request {
+    pub(super) fn has_room_for(&self, write: &GuardedWrite) -> bool {
+        let writes = self.writes.len() + 1;
+        let largest = self.largest.max(width(write));
+        writes == 1
+            || (writes + largest <= OPS_PER_WRITE_MAX
+                && self.ops + write.ops.len() <= OPS_PER_REQUEST_MAX
+                && self.bytes + write_bytes(write) <= WRITE_BYTES_MAX)
+    }
+
+    pub(super) fn push(&mut self, pending: Pending) {
+        self.ops += pending.write.ops.len();
+        self.largest = self.largest.max(width(&pending.write));
+        self.bytes += write_bytes(&pending.write);
+        self.writes.push(pending);
+    }
+
+    pub(super) fn transaction(&self, connection: &Connection) -> Txn {
+        let mut index = 0;
+        let mut nested: Vec<Txn> = Vec::with_capacity(self.writes.len());
+        for pending in &self.writes {
+            nested.push(guarded(connection, &pending.write, &mut index));
+        }
+        match nested.pop() {
+            Some(only) if nested.is_empty() => only,
+            last => {
+                nested.extend(last);
+                Txn::new().and_then(nested.into_iter().map(TxnOp::txn).collect::<Vec<_>>())
+            }
+        }
+    }
+
+    /// What became of each write, in their order.
+    pub(super) fn outcomes(
+        &self,
+        response: &TxnResponse,
+    ) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
+        let revision = header_revision(response.header())?;
+        let mut numbering = Numbering::of(revision);
+        let mut next = 0;
+        let mut outcome = |write: &GuardedWrite, response: &TxnResponse| {
+            let first = next;
+            next += write.ops.len();
+            if response.succeeded() {
+                landed(write, response, revision, first, &mut numbering)
+            } else {
+                Ok(Err(StoreError::Conflict { compare: failed_compare(write, response) }))
+            }
+        };
+        if let [only] = &*self.writes {
+            return Ok(vec![outcome(&only.write, response)?]);
+        }
+        let responses = response.op_responses();
+        if responses.len() != self.writes.len() {
+            return Err(strange());
+        }
+        let pairs = self.writes.iter().zip(&responses);
+        pairs
+            .map(|(pending, response)| match response {
+                TxnOpResponse::Txn(response) => outcome(&pending.write, response),
+                _ => Err(strange()),
+            })
+            .collect()
+    }
+}
+
+/// How much of etcd's limit of operations one write needs.
+fn width(write: &GuardedWrite) -> usize {
+    write.ops.len().max(write.compares.len())
+}
+
+fn strange() -> StoreError {
+    StoreError::UnknownOutcome("etcd's answer does not fit the transaction".into())
+}
+
+/// One guarded write. If a compare fails, it reads what the keys are at instead.
+fn guarded(connection: &Connection, write: &GuardedWrite, index: &mut u8) -> Txn {
+    let compares: Vec<_> = write.compares.iter().map(|c| compare(connection, c)).collect();
+    let ops: Vec<_> = write.ops.iter().map(|op| operation(connection, op, index)).collect();
+    let txn = Txn::new();
+    if compares.is_empty() {
+        return txn.and_then(ops);
+    }
+    let states: Vec<_> = write
+        .compares
+        .iter()
+        .map(|compare| {
+            let keys_only = GetOptions::new().with_keys_only();
+            TxnOp::get(connection.key(compare.key()), Some(keys_only))
+        })
+        .collect();
+    txn.when(compares).and_then(ops).or_else(states)
+}
+
+fn operation(connection: &Connection, op: &Op, index: &mut u8) -> TxnOp {
+    let own = *index;
+    // A request has at most `OPS_PER_WRITE_MAX` operations, which is less than 256.
+    *index += 1;
+    match op {
+        Op::Put { key, value } => {
+            TxnOp::put(connection.key(key), numbering::join(value, own), None)
+        }
+        Op::Delete { key } => TxnOp::delete(connection.key(key), None),
+    }
+}
+
+fn compare(connection: &Connection, compare: &Compare) -> EtcdCompare {
+    let key = connection.key(compare.key());
+    match compare {
+        Compare::At { version, .. } => {
+            // To etcd an absent key is at revision 0; nothing is ever at the largest one.
+            let revision = match i64::try_from(version.revision().0) {
+                Ok(0) | Err(_) => i64::MAX,
+                Ok(revision) => revision,
+            };
+            EtcdCompare::mod_revision(key, CompareOp::Equal, revision)
+        }
+        Compare::Absent { .. } => EtcdCompare::create_revision(key, CompareOp::Equal, 0),
+        Compare::Present { .. } => EtcdCompare::create_revision(key, CompareOp::Greater, 0),
+    }
+}
+
+fn landed(
+    write: &GuardedWrite,
+    response: &TxnResponse,
+    revision: Revision,
+    first: usize,
+    numbering: &mut Numbering,
+) -> Result<Result<Committed, StoreError>, StoreError> {
+    let responses = response.op_responses();
+    if responses.len() != write.ops.len() {
+        return Err(strange());
+    }
+    let mut versions = Vec::with_capacity(write.ops.len());
+    for (place, response) in responses.iter().enumerate() {
+        versions.push(match response {
+            TxnOpResponse::Put(_) => numbering.put((first + place) as u64),
+            TxnOpResponse::Delete(deleted) if deleted.deleted() > 0 => numbering.delete(),
+            TxnOpResponse::Delete(_) => numbering.nothing(),
+            _ => return Err(strange()),
+        });
+    }
+    Ok(Ok(Committed { revision, versions }))
+}
+
+/// The first compare that does not hold for what the keys were at.
+fn failed_compare(write: &GuardedWrite, response: &TxnResponse) -> usize {
+    let current = |state: &GetResponse| {
+        let pair = state.kvs().first()?;
+        u64::try_from(pair.mod_revision()).ok().map(Revision)
+    };
+    let responses = response.op_responses();
+    let states = responses.iter().map(|state| match state {
+        TxnOpResponse::Get(state) => current(state),
+        _ => None,
+    });
+    let mut checked = write.compares.iter().zip(states);
+    checked.position(|(compare, state)| !compare.holds(state)).unwrap_or(0)
+}
