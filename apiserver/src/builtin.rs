@@ -1,8 +1,274 @@
-//! Kubernetes' own kinds that clients cannot do without, as definitions like any other.
+//! Kubernetes' own kinds that clients cannot do without, as definitions like any other, and the
+//! scheme of everything compiled in.
 
-use crate::resource::ResourceDef;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret, ServiceAccount};
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+
+use crate::jsonpath::JsonPath;
+use crate::resource::{
+    Cell, Column, DefinitionError, Origin, ResourceDef, Scheme, Scope, Subresource,
+    storage_version_hash,
+};
+use crate::schema::Structural;
+use crate::table::age_of;
+
+/// Everything compiled in: Kubernetes' kinds and ours.
+///
+/// # Errors
+/// A definition of ours is broken: a bug that a test of this module catches.
+pub fn scheme() -> Result<Scheme, DefinitionError> {
+    let mut defs = definitions();
+    for crd in commonage_schemas::all_crds() {
+        for mut def in ResourceDef::from_crd(&crd)? {
+            def.subresources = own_subresources(&def);
+            defs.push(def);
+        }
+    }
+    Ok(Scheme::new(defs))
+}
+
+/// What our kinds answer beyond the verbs of every kind.
+fn own_subresources(def: &ResourceDef) -> Vec<Subresource> {
+    let all: &[(&str, &str, &str)] = match def.kind.as_str() {
+        "Task" => &[("binding", "TaskBinding", "create"), ("log", "Task", "get")],
+        "Offer" => {
+            &[("accept", "OfferAcceptance", "create"), ("decline", "OfferDecline", "create")]
+        }
+        _ => &[],
+    };
+    all.iter()
+        .map(|(name, kind, verb)| Subresource {
+            name: (*name).into(),
+            group: def.group.clone(),
+            version: def.version.clone(),
+            kind: (*kind).into(),
+            verbs: vec![(*verb).into()],
+        })
+        .collect()
+}
 
 /// Namespace, Event, ConfigMap, Secret, ServiceAccount (core/v1) and Lease (coordination.k8s.io/v1).
 pub fn definitions() -> Vec<ResourceDef> {
-    Vec::new()
+    vec![namespace(), event(), config_map(), secret(), service_account(), lease()]
+}
+
+fn namespace() -> ResourceDef {
+    let mut def = core::<Namespace>("Namespace", "namespaces", &["ns"]);
+    def.scope = Scope::Cluster;
+    def.has_status = true;
+    def.selectable_fields = vec![field("status.phase", ".status.phase")];
+    def.columns = vec![
+        Column::name(),
+        Column::path("Status", "string", ".status.phase", "The status of the namespace"),
+        Column::age(),
+    ];
+    def
+}
+
+fn event() -> ResourceDef {
+    let mut def = core::<Event>("Event", "events", &["ev"]);
+    def.selectable_fields =
+        ["kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"]
+            .map(|name| {
+                field(&format!("involvedObject.{name}"), &format!(".involvedObject.{name}"))
+            })
+            .into();
+    def.selectable_fields.extend([
+        field("reason", ".reason"),
+        field("reportingComponent", ".reportingComponent"),
+        field("source", ".source.component"),
+        field("type", ".type"),
+    ]);
+    def.trigger_field = None;
+    let wide = |mut column: Column| {
+        column.priority = 1;
+        column
+    };
+    let path = |name: &str, path: &str, words: &str| Column::path(name, "string", path, words);
+    def.columns = vec![
+        computed("Last Seen", "When the event was last seen", event_last_seen),
+        path("Type", ".type", "Normal or Warning"),
+        path("Reason", ".reason", "Machine-readable cause"),
+        computed("Object", "What the event is about", event_object),
+        wide(path("Subobject", ".involvedObject.fieldPath", "Part of the object")),
+        wide(path("Source", ".source.component", "Who reported it")),
+        path("Message", ".message", "What happened, in words"),
+        wide(computed("First Seen", "When the event was first seen", event_first_seen)),
+        wide(Column::path("Count", "integer", ".count", "How often it was seen")),
+        wide(Column::name()),
+    ];
+    def
+}
+
+fn config_map() -> ResourceDef {
+    let mut def = core::<ConfigMap>("ConfigMap", "configmaps", &["cm"]);
+    def.columns =
+        vec![Column::name(), computed("Data", "Number of entries", data_count), Column::age()];
+    def
+}
+
+fn secret() -> ResourceDef {
+    let mut def = core::<Secret>("Secret", "secrets", &[]);
+    def.selectable_fields = vec![field("type", ".type")];
+    def.columns = vec![
+        Column::name(),
+        Column::path(
+            "Type",
+            "string",
+            ".type",
+            "Used to facilitate programmatic handling of secret data.",
+        ),
+        computed("Data", "Number of entries", data_count),
+        Column::age(),
+    ];
+    def
+}
+
+fn service_account() -> ResourceDef {
+    let mut def = core::<ServiceAccount>("ServiceAccount", "serviceaccounts", &["sa"]);
+    def.columns =
+        vec![Column::name(), computed("Secrets", "Number of secrets", secret_count), Column::age()];
+    def
+}
+
+fn lease() -> ResourceDef {
+    let mut def = definition::<Lease>("coordination.k8s.io", "Lease", "leases", &[]);
+    // As in Kubernetes: a lease taken blindly is no lease.
+    def.allow_unconditional_update = false;
+    def.columns = vec![
+        Column::name(),
+        Column::path(
+            "Holder",
+            "string",
+            ".spec.holderIdentity",
+            "The identity of the holder of the lease",
+        ),
+        Column::age(),
+    ];
+    def
+}
+
+fn core<T: JsonSchema>(kind: &str, plural: &str, short_names: &[&str]) -> ResourceDef {
+    definition::<T>("", kind, plural, short_names)
+}
+
+/// A namespaced kind of version v1 without a status.
+fn definition<T: JsonSchema>(
+    group: &str,
+    kind: &str,
+    plural: &str,
+    short_names: &[&str],
+) -> ResourceDef {
+    let settings = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);
+    let openapi = settings.into_generator().into_root_schema_for::<T>().to_value();
+    ResourceDef {
+        group: group.into(),
+        version: "v1".into(),
+        kind: kind.into(),
+        list_kind: format!("{kind}List"),
+        plural: plural.into(),
+        singular: kind.to_lowercase(),
+        short_names: short_names.iter().map(|name| (*name).into()).collect(),
+        categories: Vec::new(),
+        scope: Scope::Namespaced,
+        origin: Origin::BuiltIn,
+        schema: Structural::compile_value(&openapi).expect("Kubernetes' own schemas compile"),
+        openapi,
+        columns: Vec::new(),
+        selectable_fields: Vec::new(),
+        has_status: false,
+        subresources: Vec::new(),
+        storage_version_hash: storage_version_hash(group, "v1", kind),
+        allow_unconditional_update: true,
+        trigger_field: None,
+    }
+}
+
+fn field(name: &str, path: &str) -> (String, JsonPath) {
+    (name.into(), JsonPath::parse(path).expect("a compiled-in path parses"))
+}
+
+fn computed(name: &str, description: &str, cell: fn(&Value, Timestamp) -> Value) -> Column {
+    let type_ = if matches!(name, "Data" | "Secrets") { "integer" } else { "string" };
+    Column { cell: Cell::Computed(cell), ..Column::path(name, type_, ".", description) }
+}
+
+fn data_count(object: &Value, _now: Timestamp) -> Value {
+    let entries =
+        |field: &str| object.get(field).and_then(Value::as_object).map_or(0, serde_json::Map::len);
+    (entries("data") + entries("binaryData")).into()
+}
+
+fn secret_count(object: &Value, _now: Timestamp) -> Value {
+    object.get("secrets").and_then(Value::as_array).map_or(0, Vec::len).into()
+}
+
+fn event_first_seen(event: &Value, now: Timestamp) -> Value {
+    let first = [event.get("firstTimestamp"), event.get("eventTime")]
+        .into_iter()
+        .flatten()
+        .find_map(Value::as_str);
+    first.map_or("<unknown>".to_owned(), |first| age_of(first, now)).into()
+}
+
+fn event_last_seen(event: &Value, now: Timestamp) -> Value {
+    let last = event.pointer("/series/lastObservedTime").or_else(|| event.get("lastTimestamp"));
+    match last.and_then(Value::as_str) {
+        Some(last) => age_of(last, now).into(),
+        None => event_first_seen(event, now),
+    }
+}
+
+fn event_object(event: &Value, _now: Timestamp) -> Value {
+    let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or("");
+    let kind = text("/involvedObject/kind").to_lowercase();
+    match text("/involvedObject/name") {
+        "" => kind.into(),
+        name => format!("{kind}/{name}").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn everything_compiled_in_is_a_sound_definition() {
+        let scheme = scheme().unwrap();
+        assert_eq!(scheme.get("", "v1", "namespaces").unwrap().scope, Scope::Cluster);
+        let task = scheme.get("commonage.dev", "v1", "tasks").unwrap();
+        assert!(task.has_status);
+        assert!(task.supports_field("spec.agent"));
+    }
+
+    #[test]
+    fn built_in_objects_survive_their_schema() {
+        let event = json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": "a", "namespace": "b"},
+            "involvedObject": {"kind": "Task", "name": "t", "uid": "u"}, "reason": "r", "message": "m",
+            "eventTime": "2026-11-20T15:41:51.123456Z", "firstTimestamp": null, "count": 1, "type": "Normal",
+            "source": {"component": "c"}, "series": {"count": 2, "lastObservedTime": "2026-11-20T15:41:51.123456Z"},
+        });
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "a"},
+            "spec": {"holderIdentity": "x", "leaseDurationSeconds": 15, "renewTime": "2026-11-20T15:41:51.123456Z"},
+        });
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"},
+            "data": {"k": "aGk="}, "stringData": {"x": "y"}, "type": "Opaque", "immutable": true});
+        for object in [event, lease, secret] {
+            let kind = object["kind"].as_str().unwrap();
+            let def = definitions().into_iter().find(|def| def.kind == kind).unwrap();
+            let mut kept = object.clone();
+            assert_eq!(def.schema.prune(&mut kept), Vec::<String>::new(), "{kind}");
+            def.schema.default(&mut kept);
+            assert_eq!(def.schema.validate(&kept), vec![], "{kind}");
+        }
+    }
 }

@@ -21,6 +21,84 @@ pub struct Cause {
     pub field: String,
 }
 
+impl Cause {
+    /// `value` is printed as Go prints it; `detail` may be empty.
+    fn with_value(
+        reason: &'static str,
+        words: &str,
+        field: impl Into<String>,
+        value: &Value,
+        detail: &str,
+    ) -> Cause {
+        // `null` is quoted: so does Go's `%q` of its placeholder.
+        let value = if value.is_null() { "\"null\"".to_owned() } else { value.to_string() };
+        let message = if detail.is_empty() {
+            format!("{words}: {value}")
+        } else {
+            format!("{words}: {value}: {detail}")
+        };
+        Cause { reason: reason.into(), message, field: field.into() }
+    }
+
+    fn without_value(
+        reason: &'static str,
+        words: &str,
+        field: impl Into<String>,
+        detail: &str,
+    ) -> Cause {
+        let message =
+            if detail.is_empty() { words.to_owned() } else { format!("{words}: {detail}") };
+        Cause { reason: reason.into(), message, field: field.into() }
+    }
+
+    pub fn required(field: impl Into<String>, detail: &str) -> Cause {
+        Self::without_value("FieldValueRequired", "Required value", field, detail)
+    }
+
+    pub fn forbidden(field: impl Into<String>, detail: &str) -> Cause {
+        Self::without_value("FieldValueForbidden", "Forbidden", field, detail)
+    }
+
+    pub fn too_long(field: impl Into<String>, detail: &str) -> Cause {
+        Self::without_value("FieldValueTooLong", "Too long", field, detail)
+    }
+
+    pub fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Cause {
+        Self::with_value("FieldValueInvalid", "Invalid value", field, value, detail)
+    }
+
+    pub fn type_invalid(field: impl Into<String>, value: &Value, detail: &str) -> Cause {
+        Self::with_value("FieldValueTypeInvalid", "Invalid value", field, value, detail)
+    }
+
+    pub fn not_found(field: impl Into<String>, value: &Value) -> Cause {
+        Self::with_value("FieldValueNotFound", "Not found", field, value, "")
+    }
+
+    pub fn duplicate(field: impl Into<String>, value: &Value) -> Cause {
+        Self::with_value("FieldValueDuplicate", "Duplicate value", field, value, "")
+    }
+
+    pub fn not_supported<'v>(
+        field: impl Into<String>,
+        value: &Value,
+        supported: impl IntoIterator<Item = &'v str>,
+    ) -> Cause {
+        let supported: Vec<String> = supported.into_iter().map(|one| format!("{one:?}")).collect();
+        let detail = if supported.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", supported.join(", "))
+        };
+        Self::with_value("FieldValueNotSupported", "Unsupported value", field, value, &detail)
+    }
+
+    pub fn too_many(field: impl Into<String>, actual: usize, most: usize) -> Cause {
+        let detail = format!("must have at most {most} items");
+        Self::with_value("FieldValueTooMany", "Too many", field, &actual.into(), &detail)
+    }
+}
+
 /// What the failure is about. `kind` is the plural resource name for NotFound, Conflict,
 /// AlreadyExists and Forbidden, and the Kind for Invalid: a quirk clients rely on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -124,10 +202,8 @@ impl ApiError {
     }
 
     pub fn conflict_because(def: &ResourceDef, name: &str, why: &str) -> ApiError {
-        let message = format!(
-            "Operation cannot be fulfilled on {} {name:?}: {why}",
-            def.group_resource()
-        );
+        let message =
+            format!("Operation cannot be fulfilled on {} {name:?}: {why}", def.group_resource());
         Self::new(409, "Conflict", message).with_details(about(&def.group, &def.plural, name))
     }
 
@@ -167,31 +243,21 @@ impl ApiError {
                 lines.push(line);
             }
         }
-        let all = if lines.len() == 1 {
-            lines.remove(0)
-        } else {
-            format!("[{}]", lines.join(", "))
-        };
+        let all =
+            if lines.len() == 1 { lines.remove(0) } else { format!("[{}]", lines.join(", ")) };
         let message = if causes.is_empty() {
             format!("{} {name:?} is invalid", qualified(kind, group))
         } else {
             format!("{} {name:?} is invalid: {all}", qualified(kind, group))
         };
-        let details = StatusDetails {
-            causes,
-            ..about(group, kind, name)
-        };
+        let details = StatusDetails { causes, ..about(group, kind, name) };
         Self::new(422, "Invalid", message).with_details(details)
     }
 
     /// A patch that parsed but cannot be applied.
     pub fn unprocessable_patch() -> ApiError {
-        Self::new(
-            422,
-            "Invalid",
-            "the server rejected our request due to an error in our request",
-        )
-        .with_details(StatusDetails::default())
+        Self::new(422, "Invalid", "the server rejected our request due to an error in our request")
+            .with_details(StatusDetails::default())
     }
 
     /// `name` empty: the whole collection.
@@ -199,10 +265,9 @@ impl ApiError {
         let message = match (resource.is_empty(), name.is_empty()) {
             (true, _) => format!("forbidden: {why}"),
             (false, true) => format!("{} is forbidden: {why}", qualified(resource, group)),
-            (false, false) => format!(
-                "{} {name:?} is forbidden: {why}",
-                qualified(resource, group)
-            ),
+            (false, false) => {
+                format!("{} {name:?} is forbidden: {why}", qualified(resource, group))
+            }
         };
         Self::new(403, "Forbidden", message).with_details(about(group, resource, name))
     }
@@ -223,6 +288,14 @@ impl ApiError {
         Self::new(400, "BadRequest", message)
     }
 
+    /// `fieldValidation=Strict` found fields that are unknown or given twice.
+    pub fn strict_decoding(unknown: &[String], duplicate: &[String]) -> ApiError {
+        let unknown = unknown.iter().map(|field| format!("unknown field {field:?}"));
+        let duplicate = duplicate.iter().map(|field| format!("duplicate field {field:?}"));
+        let all: Vec<String> = unknown.chain(duplicate).collect();
+        Self::bad_request(format!("strict decoding error: {}", all.join(", ")))
+    }
+
     pub fn unauthorized() -> ApiError {
         Self::new(401, "Unauthorized", "Unauthorized")
     }
@@ -237,10 +310,8 @@ impl ApiError {
     }
 
     pub fn not_acceptable(accepted: &[&str]) -> ApiError {
-        let message = format!(
-            "only the following media types are accepted: {}",
-            accepted.join(", ")
-        );
+        let message =
+            format!("only the following media types are accepted: {}", accepted.join(", "));
         Self::new(406, "NotAcceptable", message)
     }
 
@@ -259,20 +330,12 @@ impl ApiError {
 
     /// A list at a revision that is no longer there.
     pub fn expired_list() -> ApiError {
-        Self::new(
-            410,
-            "Expired",
-            "The resourceVersion for the provided list is too old.",
-        )
+        Self::new(410, "Expired", "The resourceVersion for the provided list is too old.")
     }
 
     /// A watch from a version whose events are no longer there.
     pub fn expired_watch(requested: u64, oldest: u64) -> ApiError {
-        Self::new(
-            410,
-            "Expired",
-            format!("too old resource version: {requested} ({oldest})"),
-        )
+        Self::new(410, "Expired", format!("too old resource version: {requested} ({oldest})"))
     }
 
     /// A page token too old; `fresh` continues after the same key in the present.
@@ -297,17 +360,9 @@ impl ApiError {
     /// `message` goes to the client: never put an internal chain in it, log that.
     pub fn internal(message: impl fmt::Display) -> ApiError {
         let message = message.to_string();
-        let cause = Cause {
-            reason: "".into(),
-            message: message.clone(),
-            field: String::new(),
-        };
-        Self::new(
-            500,
-            "InternalError",
-            format!("Internal error occurred: {message}"),
-        )
-        .with_cause(cause)
+        let cause = Cause { reason: "".into(), message: message.clone(), field: String::new() };
+        Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
+            .with_cause(cause)
     }
 
     pub fn unavailable(message: impl Into<String>) -> ApiError {
@@ -320,20 +375,16 @@ impl ApiError {
 
     /// A read "not older than" a version that has not happened yet.
     pub fn timeout_rv_too_large(requested: u64, current: u64) -> ApiError {
-        Self::timeout(&format!(
-            "Too large resource version: {requested}, current: {current}"
-        ))
-        .with_cause(Cause {
-            reason: "ResourceVersionTooLarge".into(),
-            message: "Too large resource version".into(),
-            field: String::new(),
-        })
+        Self::timeout(&format!("Too large resource version: {requested}, current: {current}"))
+            .with_cause(Cause {
+                reason: "ResourceVersionTooLarge".into(),
+                message: "Too large resource version".into(),
+                field: String::new(),
+            })
     }
 
     pub fn retry_after_s(&self) -> Option<u32> {
-        self.details
-            .as_ref()
-            .and_then(|details| details.retry_after_seconds)
+        self.details.as_ref().and_then(|details| details.retry_after_seconds)
     }
 
     /// The `Status` object as JSON.
@@ -341,9 +392,7 @@ impl ApiError {
         Status {
             kind: "Status",
             api_version: "v1",
-            metadata: StatusMeta {
-                continue_: self.continue_.as_deref(),
-            },
+            metadata: StatusMeta { continue_: self.continue_.as_deref() },
             status: "Failure",
             message: &self.message,
             reason: &self.reason,
@@ -369,10 +418,7 @@ impl std::error::Error for ApiError {}
 
 /// The `Status` of a DELETE that removed the object.
 pub fn success_status(def: &ResourceDef, name: &str, uid: &str) -> Vec<u8> {
-    let details = StatusDetails {
-        uid: uid.into(),
-        ..about(&def.group, &def.plural, name)
-    };
+    let details = StatusDetails { uid: uid.into(), ..about(&def.group, &def.plural, name) };
     Status {
         kind: "Status",
         api_version: "v1",
@@ -430,9 +476,97 @@ fn about(group: &str, kind: &str, name: &str) -> StatusDetails {
 
 /// `tasks.commonage.dev`; the core group has no suffix.
 fn qualified(resource: &str, group: &str) -> String {
-    if group.is_empty() {
-        resource.to_owned()
-    } else {
-        format!("{resource}.{group}")
+    if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+    use crate::resource::tests::task_def;
+
+    fn json_of(error: &ApiError) -> Value {
+        serde_json::from_slice(&error.to_json()).unwrap()
+    }
+
+    #[test]
+    fn a_missing_object_is_named_by_its_resource() {
+        assert_eq!(
+            json_of(&ApiError::not_found(&task_def(), "x")),
+            json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": "tasks.example.com \"x\" not found", "reason": "NotFound",
+                "details": {"name": "x", "group": "example.com", "kind": "tasks"}, "code": 404,
+            })
+        );
+        assert_eq!(
+            ApiError::not_found_in("", "namespaces", "x").message,
+            "namespaces \"x\" not found"
+        );
+    }
+
+    #[test]
+    fn an_invalid_object_is_named_by_its_kind_and_lists_its_causes() {
+        let required = Cause::required("spec.command", "");
+        let one = ApiError::invalid(&task_def(), "x", vec![required.clone()]);
+        assert_eq!(one.message, "Task.example.com \"x\" is invalid: spec.command: Required value");
+        let restart = Cause::not_supported("spec.restart", &json!("Maybe"), ["Always", "Never"]);
+        let two = ApiError::invalid(&task_def(), "x", vec![required, restart]);
+        assert_eq!(
+            two.message,
+            "Task.example.com \"x\" is invalid: [spec.command: Required value, spec.restart: Unsupported value: \
+             \"Maybe\": supported values: \"Always\", \"Never\"]"
+        );
+        assert_eq!(
+            json_of(&two)["details"]["causes"][0],
+            json!({"reason": "FieldValueRequired", "message": "Required value", "field": "spec.command"})
+        );
+    }
+
+    #[test]
+    fn values_are_printed_as_go_does() {
+        assert_eq!(
+            Cause::invalid("a", &Value::Null, "why").message,
+            "Invalid value: \"null\": why"
+        );
+        assert_eq!(Cause::invalid("a", &json!(5), "").message, "Invalid value: 5");
+        assert_eq!(Cause::too_many("a", 5, 3).message, "Too many: 5: must have at most 3 items");
+    }
+
+    #[test]
+    fn refusals_name_the_resource_as_far_as_it_is_known() {
+        let message =
+            |group, resource, name| ApiError::forbidden(group, resource, name, "no").message;
+        assert_eq!(
+            message("example.com", "tasks", "x"),
+            "tasks.example.com \"x\" is forbidden: no"
+        );
+        assert_eq!(message("", "secrets", ""), "secrets is forbidden: no");
+        assert_eq!(message("", "", ""), "forbidden: no");
+    }
+
+    #[test]
+    fn a_version_from_the_future_times_out() {
+        let error = ApiError::timeout_rv_too_large(9, 5);
+        assert_eq!(error.message, "Timeout: Too large resource version: 9, current: 5");
+        assert_eq!((error.code, error.retry_after_s()), (504, Some(1)));
+        assert_eq!(error.details.unwrap().causes[0].reason, "ResourceVersionTooLarge");
+    }
+
+    #[test]
+    fn success_and_continuation_have_their_places() {
+        let success: Value =
+            serde_json::from_slice(&success_status(&task_def(), "x", "u")).unwrap();
+        assert_eq!(
+            success,
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+                "details": {"name": "x", "group": "example.com", "kind": "tasks", "uid": "u"}})
+        );
+        assert_eq!(
+            json_of(&ApiError::expired_continue("abc".into()))["metadata"],
+            json!({"continue": "abc"})
+        );
     }
 }
