@@ -1,1 +1,50 @@
-//! Placeholder, replaced within the first hour.
+//! The reconcilers, one per concern.
+//!
+//! Ordinary API clients on `kube-runtime`: a watch only wakes them, they read what is, compute a
+//! plan and apply it with preconditions. Nothing here talks to the store or to an agent. The
+//! allocator's driver is the only writer of offers and bindings.
+#![forbid(unsafe_code)]
+
+mod agents;
+mod allocation;
+mod events;
+mod frameworks;
+mod patch;
+mod tasks;
+
+use anyhow::Context;
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// Runs every controller until `shutdown`, or until one of them dies, which is an error: a control
+/// plane without, say, its allocator must not look alive.
+pub async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut controllers = JoinSet::new();
+    let stop = || shutdown.child_token();
+    controllers.spawn(named("allocation", allocation::run(client.clone(), stop())));
+    controllers.spawn(named("tasks", tasks::run(client.clone(), stop())));
+    controllers.spawn(named("frameworks", frameworks::run(client.clone(), stop())));
+    controllers.spawn(named(
+        "default-frameworks",
+        frameworks::defaults::run(client.clone(), stop()),
+    ));
+    controllers.spawn(named("agents", agents::run(client, stop())));
+    while let Some(ended) = controllers.join_next().await {
+        let (name, result) = ended.context("a controller panicked")?;
+        result.with_context(|| format!("controller {name} failed"))?;
+        if !shutdown.is_cancelled() {
+            anyhow::bail!("controller {name} ended by itself");
+        }
+        info!(controller = name, "stopped");
+    }
+    Ok(())
+}
+
+async fn named<F>(name: &'static str, controller: F) -> (&'static str, anyhow::Result<()>)
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    (name, controller.await)
+}

@@ -1,0 +1,150 @@
+//! The allocator's driver: the only writer of offers and of bindings.
+//!
+//! A watch wakes it; it tells the allocator what has changed, asks for a plan, carries the plan out
+//! and takes in the answers before it plans again, so that what it has just given away is never
+//! taken for free. It keeps nothing that is not in the API: started anew, it goes on from there.
+
+mod accounting;
+mod apply;
+mod cache;
+mod info;
+mod statuses;
+mod world;
+
+use std::time::Duration;
+
+use commonage_allocator::{Options, Plan};
+use jiff::Timestamp;
+use kube::Client;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info as log};
+
+use self::{
+    accounting::Accounting,
+    apply::{Outcome, Write},
+    statuses::Statuses,
+    world::Input,
+};
+
+/// At least one cycle in so long (Mesos' `allocation_interval`): offers and refusals end by time.
+const CYCLE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+/// Between two cycles: changes of so long are decided together, and nobody notices the wait.
+const CYCLE_AT_MOST_EVERY: Duration = Duration::from_millis(2);
+/// After a write whose outcome is unknown: until then the watch has shown whether it landed.
+const AFTER_UNKNOWN_OUTCOME: Duration = Duration::from_secs(2);
+/// Statuses of queues, frameworks and agents are for people and dashboards.
+const STATUSES_AT_MOST_EVERY: Duration = Duration::from_millis(500);
+/// Inputs taken in at one go.
+const INPUTS_PER_TURN: usize = 1024;
+
+pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut inputs = world::watch(&client);
+    let mut driver = Driver {
+        client,
+        accounting: Accounting::new(Options::default()),
+        statuses: Statuses::default(),
+        next_cycle: Instant::now(),
+        next_statuses: Instant::now(),
+    };
+    let mut waiting = Vec::with_capacity(INPUTS_PER_TURN);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            taken = inputs.recv_many(&mut waiting, INPUTS_PER_TURN) => {
+                anyhow::ensure!(taken > 0, "all watches of the allocator ended");
+                driver.take_in(&mut waiting, &mut inputs);
+            }
+            () = sleep_until(driver.next_cycle) => {}
+        }
+        if driver.accounting.world().synced() && Instant::now() >= driver.next_cycle {
+            driver.cycle().await;
+        }
+    }
+}
+
+struct Driver {
+    client: Client,
+    accounting: Accounting,
+    statuses: Statuses,
+    next_cycle: Instant,
+    next_statuses: Instant,
+}
+
+impl Driver {
+    /// Takes in what has arrived, all of it that is there, and asks for a cycle soon.
+    fn take_in(&mut self, waiting: &mut Vec<Input>, inputs: &mut mpsc::Receiver<Input>) {
+        let mut changed = false;
+        self.accounting.tick(Timestamp::now());
+        loop {
+            for input in waiting.drain(..) {
+                changed |= self.accounting.take_in(input);
+            }
+            match inputs.try_recv() {
+                Ok(more) => waiting.push(more),
+                Err(_) => break,
+            }
+        }
+        if changed {
+            self.next_cycle = self.next_cycle.min(Instant::now() + CYCLE_AT_MOST_EVERY);
+        }
+    }
+
+    async fn cycle(&mut self) {
+        let started = Instant::now();
+        self.accounting.tick(Timestamp::now());
+        self.find_missing_tasks().await;
+        let plan = self.accounting.plan(rand::random());
+        let writes = self.accounting.writes(&plan);
+        let decided = writes.len();
+        self.next_cycle = started + next_cycle_in(&plan, self.accounting.now_ms());
+        let outcomes = apply::apply(&self.client, writes).await;
+        let mut wait = Duration::ZERO;
+        for outcome in outcomes {
+            if matches!(outcome, Outcome::Unknown) {
+                wait = AFTER_UNKNOWN_OUTCOME;
+            }
+            if self.accounting.take_in_outcome(outcome) {
+                self.next_cycle = self.next_cycle.min(Instant::now() + CYCLE_AT_MOST_EVERY);
+            }
+        }
+        if decided > 0 {
+            debug!(
+                decided,
+                took_ms = started.elapsed().as_millis(),
+                "allocated"
+            );
+        }
+        if Instant::now() >= self.next_statuses {
+            self.statuses
+                .publish(&self.client, &self.accounting, &plan)
+                .await;
+            self.next_statuses = Instant::now() + STATUSES_AT_MOST_EVERY;
+        }
+        self.next_cycle = self.next_cycle.max(Instant::now() + wait);
+    }
+
+    /// Offers that were accepted a while ago and whose tasks no watch has shown: asks for the tasks.
+    async fn find_missing_tasks(&mut self) {
+        let missing = self.accounting.missing_tasks();
+        if missing.is_empty() {
+            return;
+        }
+        log!(tasks = missing.len(), "asking for tasks of accepted offers");
+        if let Ok(found) = apply::read_tasks(&self.client, &missing).await {
+            self.accounting.take_in_found(&missing, found);
+        }
+    }
+}
+
+/// When to look again if nothing changes meanwhile.
+fn next_cycle_in(plan: &Plan, now_ms: u64) -> Duration {
+    let wake = plan
+        .next_wake_ms
+        .map(|at| Duration::from_millis(at.saturating_sub(now_ms)));
+    wake.unwrap_or(CYCLE_AT_LEAST_EVERY)
+        .clamp(CYCLE_AT_MOST_EVERY, CYCLE_AT_LEAST_EVERY)
+}

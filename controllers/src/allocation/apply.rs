@@ -1,0 +1,165 @@
+//! Carries out what was planned: each decision is one guarded write, all of them at once.
+
+use std::collections::BTreeMap;
+
+use commonage_allocator::{Binding, NewOffer, ObjectKey};
+use commonage_schemas::{Offer, OfferSpec, Task, TaskBinding, names::OFFER_FINALIZER};
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, PostParams, Preconditions},
+    core::ObjectMeta,
+};
+use tracing::{debug, warn};
+
+use super::cache::Key;
+use crate::patch;
+
+/// Writes under way at once. The store packs what waits into one transaction, so more of them cost
+/// little; beyond this the API server's own limit on requests in flight would be felt.
+const WRITES_AT_ONCE: usize = 100;
+
+/// One write to make.
+#[derive(Debug)]
+pub(crate) enum Write {
+    Offer(NewOffer, Addressee),
+    Bind(Binding),
+    /// Take an offer back, if nobody has answered it meanwhile.
+    End(Offer),
+    /// An answered offer has been accounted for: let it go.
+    Close(Offer),
+}
+
+/// What an offer says beyond the allocator's decision.
+#[derive(Debug, Default)]
+pub(crate) struct Addressee {
+    /// Its framework, with which it goes.
+    pub(crate) framework: Option<OwnerReference>,
+    pub(crate) agent_labels: BTreeMap<String, String>,
+}
+
+/// What a write did.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Offered(Box<Offer>),
+    Bound(Box<Task>),
+    Ending(Box<Offer>),
+    Closed(Box<Offer>),
+    /// Somebody was faster; the watch tells, or has told, what is now.
+    Overtaken,
+    /// Nothing is known: it may have landed.
+    Unknown,
+}
+
+pub(crate) async fn apply(client: &Client, writes: Vec<Write>) -> Vec<Outcome> {
+    stream::iter(writes)
+        .map(|write| carry_out(client, write))
+        .buffer_unordered(WRITES_AT_ONCE)
+        .collect()
+        .await
+}
+
+async fn carry_out(client: &Client, write: Write) -> Outcome {
+    let described = format!("{write:?}");
+    let result = match write {
+        Write::Offer(offer, to) => make_offer(client, offer, to).await,
+        Write::Bind(binding) => bind(client, binding).await,
+        Write::End(offer) => end(client, &offer).await,
+        Write::Close(offer) => close(client, offer).await,
+    };
+    match result {
+        Ok(outcome) => outcome,
+        Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => {
+            if !matches!(status.code, 404 | 409) {
+                warn!(write = described, message = %status.message, "write refused");
+            } else {
+                debug!(write = described, message = %status.message, "overtaken");
+            }
+            Outcome::Overtaken
+        }
+        Err(error) => {
+            warn!(write = described, %error, "write failed");
+            Outcome::Unknown
+        }
+    }
+}
+
+async fn make_offer(client: &Client, new: NewOffer, to: Addressee) -> kube::Result<Outcome> {
+    let expires = i64::try_from(new.expires_at_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let spec = OfferSpec {
+        framework: new.framework.name.to_string(),
+        queue: new.queue.to_string(),
+        agent: new.agent.to_string(),
+        resources: new.resources,
+        agent_labels: to.agent_labels,
+        expires_at: expires.map(Time),
+        ..OfferSpec::default()
+    };
+    let offer = Offer {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", new.framework.name)),
+            finalizers: Some(vec![OFFER_FINALIZER.to_owned()]),
+            owner_references: to.framework.map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec,
+        status: None,
+    };
+    let api = Api::<Offer>::namespaced(client.clone(), &new.framework.namespace);
+    let made = api.create(&PostParams::default(), &offer).await?;
+    Ok(Outcome::Offered(Box::new(made)))
+}
+
+async fn bind(client: &Client, binding: Binding) -> kube::Result<Outcome> {
+    let mut body = TaskBinding::new(binding.agent.as_ref(), binding.host_ports);
+    body.metadata.uid = Some(binding.uid.to_string());
+    let ObjectKey { namespace, name } = &binding.task;
+    let path = format!("{}/{name}/binding", Task::url_path(&(), Some(namespace)));
+    let request = http::Request::post(path)
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?)
+        .map_err(kube::Error::HttpError)?;
+    Ok(Outcome::Bound(Box::new(
+        client.request::<Task>(request).await?,
+    )))
+}
+
+async fn end(client: &Client, offer: &Offer) -> kube::Result<Outcome> {
+    let api = Api::<Offer>::namespaced(client.clone(), &offer.namespace().unwrap_or_default());
+    let unanswered = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: offer.uid(),
+            resource_version: offer.resource_version(),
+        }),
+        ..DeleteParams::default()
+    };
+    let deleted = api.delete(&offer.name_any(), &unanswered).await?;
+    Ok(deleted.either(
+        |ending| Outcome::Ending(Box::new(ending)),
+        |_| Outcome::Closed(Box::new(offer.clone())),
+    ))
+}
+
+async fn close(client: &Client, offer: Offer) -> kube::Result<Outcome> {
+    let api = Api::<Offer>::namespaced(client.clone(), &offer.namespace().unwrap_or_default());
+    Ok(
+        match patch::remove_finalizer(&api, &offer, OFFER_FINALIZER).await? {
+            patch::Written::Yes => Outcome::Closed(Box::new(offer)),
+            patch::Written::Overtaken => Outcome::Overtaken,
+        },
+    )
+}
+
+/// Reads tasks that an acceptance says it launched and that no watch has shown.
+pub(crate) async fn read_tasks(client: &Client, keys: &[Key]) -> kube::Result<Vec<Option<Task>>> {
+    let reads = keys.iter().map(|(namespace, name)| async move {
+        Api::<Task>::namespaced(client.clone(), namespace)
+            .get_opt(name)
+            .await
+    });
+    futures::future::try_join_all(reads).await
+}

@@ -1,0 +1,200 @@
+//! What the allocator needs to know of each object: our kinds on one side, its plain types on the
+//! other.
+
+use std::sync::Arc;
+
+use commonage_allocator as alloc;
+use commonage_schemas::{
+    Agent, Framework, Offer, Queue, Resources, Task,
+    agent::condition,
+    framework::{self, Capability, FrameworkPhase},
+    names::{DEFAULT_FRAMEWORK, DEFAULT_QUEUE},
+    task::labels,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
+use kube::ResourceExt;
+
+/// Milliseconds since 1970.
+pub(crate) fn millis(time: Timestamp) -> u64 {
+    u64::try_from(time.as_millisecond()).unwrap_or(0)
+}
+
+fn created_ms(created: Option<&Time>) -> u64 {
+    created.map_or(0, |time| millis(time.0))
+}
+
+pub(crate) fn agent(agent: &Agent) -> alloc::AgentInfo {
+    let status = agent.status.as_ref();
+    let says = |kind: &str| {
+        status
+            .and_then(|s| s.conditions.iter().find(|c| c.type_ == kind))
+            .map(|c| c.status == "True")
+    };
+    let availability =
+        if agent.metadata.deletion_timestamp.is_some() || says(condition::READY) != Some(true) {
+            alloc::Availability::NotReady
+        } else if agent.spec.drain.is_some() {
+            alloc::Availability::Draining
+        } else if agent.spec.unschedulable {
+            alloc::Availability::Unschedulable
+        } else {
+            alloc::Availability::Open
+        };
+    alloc::AgentInfo {
+        allocatable: status
+            .and_then(|s| s.allocatable.clone())
+            .unwrap_or_default(),
+        labels: labels(&agent.metadata),
+        availability,
+    }
+}
+
+pub(crate) fn queue(queue: &Queue) -> alloc::QueueInfo {
+    alloc::QueueInfo {
+        weight: queue.spec.weight(),
+        guarantee: queue.spec.guarantee.clone().unwrap_or_default(),
+        limit: queue.spec.limit.clone().unwrap_or_default(),
+    }
+}
+
+/// The queues of a framework, `default` when it names none.
+pub(crate) fn queues_of(framework: &Framework) -> Vec<String> {
+    match framework.spec.queues.as_slice() {
+        [] => vec![DEFAULT_QUEUE.to_owned()],
+        named => named.to_vec(),
+    }
+}
+
+pub(crate) fn framework(framework: &Framework) -> alloc::FrameworkInfo {
+    let spec = &framework.spec;
+    let policy = spec.offers.clone().unwrap_or_default();
+    let queues = queues_of(framework);
+    let first = queues.first().cloned().unwrap_or_default();
+    let alive = framework
+        .status
+        .as_ref()
+        .and_then(|s| s.phase)
+        .unwrap_or(FrameworkPhase::Active);
+    let demand = spec.demand.as_ref().map(|all| {
+        all.iter()
+            .map(|d| alloc::Demand {
+                queue: d.queue.clone().unwrap_or_else(|| first.clone()),
+                count: u64::try_from(d.count).unwrap_or(0),
+                each: d.resources.clone(),
+            })
+            .collect()
+    });
+    alloc::FrameworkInfo {
+        queues,
+        placement: match spec.placement {
+            framework::Placement::Offers => alloc::Placement::Offers,
+            framework::Placement::Tasks => alloc::Placement::Tasks,
+        },
+        active: framework.metadata.deletion_timestamp.is_none() && alive == FrameworkPhase::Active,
+        gpu: spec.capabilities.contains(&Capability::Gpu),
+        region_aware: spec.capabilities.contains(&Capability::RegionAware),
+        offer_timeout_ms: u64::try_from(policy.timeout_seconds).unwrap_or(30) * 1000,
+        max_outstanding: usize::try_from(policy.max_outstanding).unwrap_or(1),
+        min_allocatable: policy.min_allocatable,
+        agents: policy.match_.as_ref().map(selector).unwrap_or_default(),
+        suppressed_queues: policy.suppressed_queues,
+        demand,
+    }
+}
+
+/// A task that holds or wants resources; `None` when it is over, or when it waits but is being
+/// deleted.
+pub(crate) fn task(task: &Task) -> Option<alloc::TaskInfo> {
+    let spec = &task.spec;
+    let waits = spec.agent.is_none();
+    if task.state().is_terminal() || (waits && task.metadata.deletion_timestamp.is_some()) {
+        return None;
+    }
+    let constraints = spec.constraints.as_ref();
+    Some(alloc::TaskInfo {
+        uid: task.uid().unwrap_or_default().into(),
+        framework: spec
+            .framework
+            .clone()
+            .unwrap_or_else(|| DEFAULT_FRAMEWORK.to_owned()),
+        queue: spec
+            .queue
+            .clone()
+            .unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
+        agent: spec.agent.clone(),
+        resources: spec.resources.clone(),
+        host_ports: spec
+            .container
+            .ports
+            .iter()
+            .map(|p| u16::try_from(p.host_port).unwrap_or(0))
+            .collect(),
+        labels: labels(&task.metadata),
+        priority: spec.priority,
+        created_ms: created_ms(task.metadata.creation_timestamp.as_ref()),
+        group: spec.group.clone(),
+        gang: spec.gang.as_ref().map(|g| alloc::Gang {
+            name: g.name.clone(),
+            size: usize::try_from(g.size).unwrap_or(1),
+        }),
+        required: spec.required_labels().map(selector).unwrap_or_default(),
+        preferred: constraints
+            .and_then(|c| c.preferred.as_ref())
+            .map(selector)
+            .unwrap_or_default(),
+        spread: constraints.and_then(|c| c.spread.clone()),
+        anti_affinity: constraints
+            .and_then(|c| c.anti_affinity.as_ref())
+            .map(selector),
+    })
+}
+
+/// What an offer holds. One that was accepted holds its resources until `tasks_seen`: from then on
+/// its tasks do.
+pub(crate) fn offer(offer: &Offer) -> alloc::OfferInfo {
+    alloc::OfferInfo {
+        framework: offer.spec.framework.clone(),
+        queue: offer.spec.queue.clone(),
+        agent: offer.spec.agent.clone(),
+        resources: offer.spec.resources.clone(),
+        expires_at_ms: offer.spec.expires_at.as_ref().map(|t| millis(t.0)),
+        answered: offer.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+/// What a refusal of `offer` is about: all of it, or what its tasks left over.
+pub(crate) fn left_over(offer: &Offer, tasks: &[Arc<Task>]) -> Resources {
+    tasks
+        .iter()
+        .fold(offer.spec.resources.clone(), |left, task| {
+            left.checked_sub(&task.spec.held()).unwrap_or_default()
+        })
+}
+
+fn selector(labels: &LabelSelector) -> alloc::Selector {
+    let equal = labels
+        .match_labels
+        .iter()
+        .flatten()
+        .map(|(key, value)| alloc::Requirement {
+            key: key.clone(),
+            operator: alloc::Operator::In,
+            values: vec![value.clone()],
+        });
+    let expressions = labels
+        .match_expressions
+        .iter()
+        .flatten()
+        .map(|e| alloc::Requirement {
+            key: e.key.clone(),
+            operator: match e.operator.as_str() {
+                "NotIn" => alloc::Operator::NotIn,
+                "Exists" => alloc::Operator::Exists,
+                "DoesNotExist" => alloc::Operator::DoesNotExist,
+                _ => alloc::Operator::In,
+            },
+            values: e.values.clone().unwrap_or_default(),
+        });
+    alloc::Selector(equal.chain(expressions).collect())
+}

@@ -1,0 +1,94 @@
+//! Everything that the allocator looks at, fed by one watch per kind.
+
+use commonage_schemas::{Agent, Framework, Offer, Queue, Task};
+use futures::StreamExt;
+use kube::{
+    Api, Client,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::cache::Cache;
+
+/// What a watch may be ahead of the allocator, in events. A cycle takes milliseconds, and a watch
+/// that must wait meanwhile loses nothing.
+const INPUTS_WAITING_MAX: usize = 4096;
+
+#[derive(Debug)]
+pub(crate) enum Input {
+    Agent(Event<Agent>),
+    Framework(Event<Framework>),
+    Queue(Event<Queue>),
+    Offer(Event<Offer>),
+    Task(Event<Task>),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) agents: Cache<Agent>,
+    pub(crate) frameworks: Cache<Framework>,
+    pub(crate) queues: Cache<Queue>,
+    pub(crate) offers: Cache<Offer>,
+    pub(crate) tasks: Cache<Task>,
+}
+
+impl World {
+    pub(crate) fn synced(&self) -> bool {
+        self.agents.synced()
+            && self.frameworks.synced()
+            && self.queues.synced()
+            && self.offers.synced()
+            && self.tasks.synced()
+    }
+
+    pub(crate) fn apply(&mut self, input: Input) {
+        match input {
+            Input::Agent(event) => self.agents.apply(event),
+            Input::Framework(event) => self.frameworks.apply(event),
+            Input::Queue(event) => self.queues.apply(event),
+            Input::Offer(event) => self.offers.apply(event),
+            Input::Task(event) => self.tasks.apply(event),
+        }
+    }
+}
+
+/// Starts the watches. They end when the receiver is dropped.
+pub(crate) fn watch(client: &Client) -> mpsc::Receiver<Input> {
+    let (sender, receiver) = mpsc::channel(INPUTS_WAITING_MAX);
+    feed(Api::all(client.clone()), Input::Agent, sender.clone());
+    feed(Api::all(client.clone()), Input::Framework, sender.clone());
+    feed(Api::all(client.clone()), Input::Queue, sender.clone());
+    feed(Api::all(client.clone()), Input::Offer, sender.clone());
+    feed(Api::all(client.clone()), Input::Task, sender);
+    receiver
+}
+
+fn feed<K>(api: Api<K>, wrap: fn(Event<K>) -> Input, sender: mpsc::Sender<Input>)
+where
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + 'static,
+{
+    tokio::spawn(async move {
+        let mut events = watcher(api, watcher::Config::default())
+            .default_backoff()
+            .boxed();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    if sender.send(wrap(event)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => warn!(kind = %K::kind(&()), %error, "watch interrupted, resuming"),
+            }
+        }
+    });
+}

@@ -1,0 +1,62 @@
+//! Every namespace has a framework `default`, whose tasks the control plane places: so a Task that
+//! names no framework just runs.
+
+use std::{sync::Arc, time::Duration};
+
+use commonage_schemas::{
+    Framework, FrameworkSpec,
+    framework::Placement,
+    names::{DEFAULT_FRAMEWORK, DEFAULT_QUEUE},
+};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Client, ResourceExt,
+    api::PostParams,
+    runtime::{Controller, controller::Action, watcher},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::patch;
+
+/// Someone who deletes the framework finds it again after this long.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
+    Controller::new(
+        Api::<Namespace>::all(client.clone()),
+        watcher::Config::default(),
+    )
+    .graceful_shutdown_on(shutdown.cancelled_owned())
+    .run(
+        reconcile,
+        |_, _, _| Action::requeue(RETRY_AFTER),
+        Arc::new(client),
+    )
+    .for_each(|result| async {
+        if let Err(error) = result {
+            warn!(%error, "default framework not made");
+        }
+    })
+    .await;
+    Ok(())
+}
+
+async fn reconcile(namespace: Arc<Namespace>, client: Arc<Client>) -> Result<Action, kube::Error> {
+    if namespace.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let api = Api::<Framework>::namespaced((*client).clone(), &namespace.name_any());
+    if api.get_metadata_opt(DEFAULT_FRAMEWORK).await?.is_none() {
+        let spec = FrameworkSpec {
+            queues: vec![DEFAULT_QUEUE.to_owned()],
+            placement: Placement::Tasks,
+            ..FrameworkSpec::default()
+        };
+        let framework = Framework::new(DEFAULT_FRAMEWORK, spec);
+        patch::overtaken(api.create(&PostParams::default(), &framework).await)?;
+    }
+    Ok(Action::requeue(CHECK_EVERY))
+}

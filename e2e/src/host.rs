@@ -1,0 +1,60 @@
+//! What the tests use of the machine.
+
+use std::{fs, path::PathBuf};
+
+/// kubectl: `$KUBECTL`, the one that `make setup` put beside the repository, or the one on the path.
+pub fn kubectl() -> PathBuf {
+    if let Some(path) = std::env::var_os("KUBECTL") {
+        return path.into();
+    }
+    let own = super::repository().join("target/tools/bin/kubectl");
+    if own.exists() { own } else { "kubectl".into() }
+}
+
+/// Directories of Commonage in the machine's cgroup tree that mention `name`.
+pub fn cgroups(name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut left = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if !entry.file_type().is_ok_and(|t| t.is_dir()) {
+                continue;
+            }
+            if path.to_string_lossy().contains("commonage") && path.to_string_lossy().contains(name)
+            {
+                found.push(path.clone());
+            }
+            if path.components().count() < 8 {
+                left.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// Mounts of this machine that mention `text`.
+pub fn mounts(text: &str) -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts
+        .lines()
+        .filter(|line| line.contains(text))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Processes whose command line mentions `text`, by pid, this one left out.
+pub fn processes(text: &str) -> Vec<(i32, String)> {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = fs::read(entry.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            (pid != own && line.contains(text)).then_some((pid, line))
+        })
+        .collect()
+}

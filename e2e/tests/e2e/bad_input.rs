@@ -1,0 +1,171 @@
+//! Every bad input gets a clear message, and nothing is lost or left over.
+
+use std::process::Command;
+
+use commonage_e2e::{Cluster, cmn_path, eventually, run};
+
+fn task(name: &str, spec: &str) -> String {
+    format!("apiVersion: commonage.dev/v1\nkind: Task\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+}
+
+#[test]
+fn a_bad_task_is_refused_with_the_field_and_what_would_be_right() {
+    let cluster = Cluster::start();
+    let cases = [
+        (
+            "negative",
+            "{resources: {cpu: '-1'}, container: {command: ['true']}}",
+            "spec.resources.cpu",
+        ),
+        (
+            "unparsable",
+            "{resources: {memory: 12Quux}, container: {command: ['true']}}",
+            "spec.resources.memory",
+        ),
+        ("wordless", "{resources: {cpu: '0.1'}}", "spec.container.command"),
+        (
+            "badport",
+            "{resources: {ports: '31000'}, container: {command: ['true'], ports: [{hostPort: 31005}]}}",
+            "hostPort",
+        ),
+        (
+            "unknown",
+            "{resources: {cpu: '0.1'}, container: {command: ['true']}, colour: red}",
+            "spec.colour",
+        ),
+        (
+            "mistyped",
+            "{resources: {cpu: '0.1'}, container: {command: 'true'}}",
+            "spec.container.command",
+        ),
+        ("bound", "{agent: somewhere, container: {command: ['true']}}", "spec.agent"),
+    ];
+    for (name, spec, field) in cases {
+        let message = cluster.apply(&task(name, spec)).refused();
+        assert!(message.contains(field), "{name}: no {field:?} in {message}");
+    }
+    assert_eq!(cluster.kubectl(&["get", "tasks", "-o", "name"]).ok(), "");
+}
+
+#[test]
+fn a_name_is_given_once() {
+    let cluster = Cluster::start();
+    let text = task("twin", "{resources: {cpu: '0.1'}, container: {command: ['true']}}");
+    let path = cluster.file("twin.yaml", &text);
+    cluster.kubectl(&["create", "-f", &path.to_string_lossy()]).ok();
+    let message = cluster.kubectl(&["create", "-f", &path.to_string_lossy()]).refused();
+    assert!(message.contains(r#"tasks.commonage.dev "twin" already exists"#), "{message}");
+    let message = cluster.cmn(&["run", "--name", "twin", "--", "true"]).refused();
+    assert!(message.contains("already exists") && message.contains("hint"), "{message}");
+}
+
+#[test]
+fn a_finished_task_stays_finished() {
+    let cluster = Cluster::start();
+    cluster.cmn(&["run", "--name", "done", "--cpu", "0.1", "--memory", "32Mi", "--", "true"]).ok();
+    let patch = r#"{"status":{"state":"Running"}}"#;
+    let message = cluster
+        .kubectl(&["patch", "task", "done", "--subresource=status", "--type=merge", "-p", patch])
+        .refused();
+    assert!(message.contains("Finished") && message.contains("Running"), "{message}");
+    assert_eq!(cluster.field("task/done", ".status.state"), "Finished");
+}
+
+#[test]
+fn a_command_that_does_not_exist_fails_with_its_reason() {
+    let cluster = Cluster::start();
+    let printed = cluster.cmn(&[
+        "run",
+        "--name",
+        "nosuch",
+        "--cpu",
+        "0.1",
+        "--memory",
+        "32Mi",
+        "--",
+        "/no/such/command",
+    ]);
+    assert_ne!(printed.code, 0, "{printed:?}");
+    assert_eq!(cluster.field("task/nosuch", ".status.reason"), "CommandNotFound");
+    let message = cluster.field("task/nosuch", ".status.message");
+    assert!(message.contains("/no/such/command"), "{message}");
+}
+
+#[test]
+fn what_fits_nowhere_waits_and_says_why() {
+    let cluster = Cluster::start();
+    cluster
+        .apply(&task(
+            "huge",
+            "{resources: {cpu: '0.1', memory: 900Ti}, container: {command: ['true']}}",
+        ))
+        .ok();
+    eventually("the explanation", || {
+        let why =
+            cluster.field("task/huge", ".status.whyPending.excluded[?(@.by==\"memory\")].agents");
+        if why == "1" { Ok(()) } else { Err(why) }
+    });
+    assert_eq!(cluster.field("task/huge", ".status.state"), "Pending");
+    let described = cluster.kubectl(&["describe", "task", "huge"]).ok();
+    assert!(described.contains("without enough memory"), "{described}");
+    cluster.kubectl(&["delete", "task", "huge", "--timeout=20s"]).ok();
+}
+
+#[test]
+fn a_broken_kubeconfig_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("broken");
+    std::fs::write(&path, "clusters: [{").unwrap();
+    let message =
+        run(Command::new(cmn_path()).args(["get", "tasks"]).env("KUBECONFIG", &path)).refused();
+    assert!(message.contains(&*path.to_string_lossy()) && message.contains("hint"), "{message}");
+    let missing = directory.path().join("missing");
+    let message =
+        run(Command::new(cmn_path()).args(["get", "tasks"]).env("KUBECONFIG", &missing)).refused();
+    assert!(message.contains(&*missing.to_string_lossy()), "{message}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let printed = run(Command::new(cmn_path())
+        .args(["up", "--listen", &address, "--data-dir"])
+        .arg(directory.path().join("data")));
+    let message = printed.refused();
+    assert!(message.contains(&address) && message.contains("hint"), "{message}");
+}
+
+#[test]
+fn without_root_the_reason_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    // Somebody who may execute the program and write to its data directory, but is not root.
+    let copy = directory.path().join("cmn");
+    std::fs::copy(cmn_path(), &copy).unwrap();
+    std::os::unix::fs::chown(directory.path(), Some(65534), Some(65534)).unwrap();
+    let mut command = Command::new(&copy);
+    command
+        .args(["up", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(directory.path().join("data"));
+    std::os::unix::process::CommandExt::uid(&mut command, 65534);
+    std::os::unix::process::CommandExt::gid(&mut command, 65534);
+    let message = run(&mut command).refused();
+    assert!(message.contains("root"), "{message}");
+}
+
+#[test]
+fn a_body_of_100_mb_is_refused_and_the_server_goes_on() {
+    let cluster = Cluster::start();
+    let filler = "x".repeat(100 << 20);
+    let text = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: huge}}\ndata: {{filler: {filler}}}\n"
+    );
+    let path = cluster.file("huge.yaml", &text);
+    let message =
+        cluster.kubectl(&["create", "--validate=false", "-f", &path.to_string_lossy()]).refused();
+    let said =
+        ["too large", "Too Large", "limit is 3145728"].iter().any(|text| message.contains(text));
+    assert!(said, "{}", &message[..message.len().min(1000)]);
+    cluster.kubectl(&["get", "tasks"]).ok();
+}

@@ -1,0 +1,9 @@
+//! The whole circle over real processes: one module per thing that is promised.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod by_hand;
+mod isolation;
+mod offers;
+mod recovery;
+mod tidiness;
