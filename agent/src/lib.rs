@@ -1,1 +1,33 @@
-//! Placeholder, replaced within the first hour.
+//! The agent: one machine that runs tasks.
+//!
+//! Owns the machine's registration, the ledger of what runs on it, the way of each Task to a
+//! container and back to a status, checks, and the output of tasks. It is an ordinary client of
+//! the API server; it never calls libcontainer (that is a shim's work, see `commonage-shim`) and
+//! never decides what should run here.
+//!
+//! ```text
+//! watch of my Tasks ─┐
+//! shims' ends ───────┼─► driver: record → plan (pure) → actions → ledger, shims, reports
+//! checks, timers ────┘
+//! ```
+//!
+//! A killed agent loses nothing: the ledger says what was begun, the shims say how it went, and the
+//! API server says what was reported; the plan is the difference.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod detect;
+mod driver;
+mod health;
+pub mod ledger;
+mod logs;
+pub mod plan;
+mod register;
+mod report;
+mod run;
+mod runtime;
+mod serve;
+pub mod task;
+
+pub use config::{Config, Identity, Overrides};
+pub use run::run;

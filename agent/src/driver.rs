@@ -1,0 +1,378 @@
+//! The one loop of the agent: something happened → plan for that task → carry it out.
+//!
+//! Owns every task's [`Record`] and is the only one that changes it. It never blocks: what takes
+//! time (launching, signalling, reporting, the disk) runs as a job of its own and comes back as a
+//! [`Wake`]. A job's failure is news like any other; the plan decides about repeats.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use commonage_schemas::{Task, TaskStatus};
+use commonage_shim::Launch;
+use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Verdict;
+use crate::ledger::{Entry, KillOrder, Ledger, Uid};
+use crate::plan::{Action, Actual, Context, Phase, Record, plan, uid_of};
+use crate::report::{self, Answer};
+use crate::runtime::{Seen, Shims, describe};
+use crate::task::outcome::End;
+use crate::task::spec::Site;
+
+mod act;
+mod wake;
+
+/// Launches at once. Making a container is work for the processor, so more than a few per core
+/// only make each of them slower: 60 at once on two cores took half a second each, 8 some 80 ms.
+const LAUNCHES_PER_CORE: usize = 2;
+/// Reports on their way at once: enough to hide the server's latency behind its throughput.
+const REPORTS_MAX: usize = 32;
+/// Verdicts of checks that wait for the driver; a check waits rather than being dropped.
+const VERDICTS_MAX: usize = 256;
+/// Finished tasks whose Task is deleted and whose logs are kept for a moment; beyond this number
+/// the oldest go at once, so that a fast turnover does not fill the disk.
+const DELETED_KEPT_MAX: usize = 256;
+/// Between looks at everything, in case some news was lost.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// A shutdown waits so long for actions under way.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// A shutdown that takes the tasks along is over after this, come what may.
+const KILL_ALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Then tasks have this long to end by themselves before they get `SIGKILL`.
+const KILL_ALL_GRACE: SignedDuration = SignedDuration::from_secs(4);
+
+/// What the driver works with.
+pub(crate) struct Parts {
+    pub client: kube::Client,
+    pub site: Site,
+    pub boot_id: String,
+    pub ledger: Ledger,
+    pub shims: Shims,
+}
+
+/// What to do with running tasks when the agent stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnShutdown {
+    LeaveTasks,
+    KillTasks,
+}
+
+/// Something that happened.
+enum Wake {
+    Watch(watcher::Result<watcher::Event<Task>>),
+    Launched {
+        uid: Uid,
+        seen: Seen,
+    },
+    Ended {
+        uid: Uid,
+        end: End,
+    },
+    Ordered {
+        uid: Uid,
+        order: KillOrder,
+        written: Result<(), String>,
+    },
+    Signalled {
+        uid: Uid,
+        signal: i32,
+        sent: Result<(), String>,
+    },
+    Reported {
+        uid: Uid,
+        answer: Answer,
+    },
+    Verdict {
+        uid: Uid,
+        verdict: Verdict,
+    },
+    Forgotten {
+        uid: Uid,
+        removed: Result<(), String>,
+    },
+    /// A check's future ended; its verdicts came on their own way.
+    Watched,
+}
+
+/// The state of the loop.
+pub(crate) struct Driver {
+    parts: Parts,
+    records: HashMap<Uid, Record>,
+    /// Checks by task; dropped with the task.
+    checks: HashMap<Uid, AbortHandle>,
+    timers: Timers,
+    launches: Launches,
+    reports: Arc<Semaphore>,
+    jobs: JoinSet<Wake>,
+    verdicts: (mpsc::Sender<(Uid, Verdict)>, mpsc::Receiver<(Uid, Verdict)>),
+    /// Whether the first list has been read; before that, absence means nothing.
+    synced: bool,
+    /// Uids of the list that is being read.
+    listed: Option<HashSet<Uid>>,
+    /// Deleted tasks whose logs are still there, oldest first.
+    deleted: VecDeque<Uid>,
+    kill_all_by: Option<Timestamp>,
+}
+
+/// Bounds the launches under way.
+#[derive(Default)]
+struct Launches {
+    max: usize,
+    under_way: usize,
+    waiting: VecDeque<Uid>,
+}
+
+/// When to look at which task again; one time per task.
+#[derive(Default)]
+struct Timers {
+    by_time: BTreeSet<(Timestamp, Uid)>,
+    by_uid: HashMap<Uid, Timestamp>,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Driver {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Driver {
+            parts,
+            records: HashMap::new(),
+            checks: HashMap::new(),
+            timers: Timers::default(),
+            launches: Launches { max: cores * LAUNCHES_PER_CORE, ..Launches::default() },
+            reports: Arc::new(Semaphore::new(REPORTS_MAX)),
+            jobs: JoinSet::new(),
+            verdicts: mpsc::channel(VERDICTS_MAX),
+            synced: false,
+            listed: None,
+            deleted: VecDeque::new(),
+            kill_all_by: None,
+        }
+    }
+
+    /// Finds the containers of the agents before this one, then works until `shutdown`.
+    pub(crate) async fn run(
+        mut self,
+        on_shutdown: OnShutdown,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        self.recover().await?;
+        let api: Api<Task> = Api::all(self.parts.client.clone());
+        let mine = format!("spec.agent={}", self.parts.site.agent);
+        let config = watcher::Config::default().fields(&mine);
+        let mut tasks = Box::pin(watcher(api, config).default_backoff());
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                event = tasks.next() => match event {
+                    Some(event) => self.hear(Wake::Watch(event)),
+                    None => anyhow::bail!("the watch of tasks ended"),
+                },
+                _ = sweep.tick() => self.look_at_all(),
+                woken = self.next_wake() => self.hear(woken?),
+            }
+        }
+        match on_shutdown {
+            OnShutdown::LeaveTasks => self.drain().await,
+            OnShutdown::KillTasks => self.kill_all().await,
+        }
+    }
+
+    /// The next news of a job, a check or a timer. Safe to drop at any await: each of the three
+    /// gives its news only when it returns.
+    async fn next_wake(&mut self) -> anyhow::Result<Wake> {
+        loop {
+            let timer = self.timers.next();
+            tokio::select! {
+                Some(job) = self.jobs.join_next() => match job {
+                    Ok(wake) => return Ok(wake),
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => return Err(anyhow::Error::new(error).context("a job panicked")),
+                },
+                Some((uid, verdict)) = self.verdicts.1.recv() => {
+                    return Ok(Wake::Verdict { uid, verdict });
+                }
+                () = until(timer) => self.ring(),
+            }
+        }
+    }
+
+    /// Looks at the tasks whose time has come.
+    fn ring(&mut self) {
+        for uid in self.timers.due(Timestamp::now()) {
+            self.look_at(&uid);
+        }
+    }
+
+    fn look_at_all(&mut self) {
+        let uids: Vec<Uid> = self.records.keys().cloned().collect();
+        for uid in uids {
+            self.look_at(&uid);
+        }
+    }
+
+    /// Plans for one task and carries the plan out.
+    fn look_at(&mut self, uid: &Uid) {
+        let Some(record) = self.records.get(uid) else {
+            return;
+        };
+        // What is not in a list that was never read may well exist.
+        if !self.synced && self.kill_all_by.is_none() {
+            return;
+        }
+        let context = Context {
+            now: Timestamp::now(),
+            site: &self.parts.site,
+            kill_all_by: self.kill_all_by,
+        };
+        let plan = plan(record, &context);
+        self.timers.set(uid, plan.wake_at);
+        for action in plan.actions {
+            self.act(uid, action);
+        }
+    }
+
+    /// Reads the ledger: which tasks were begun, and what has become of them since.
+    async fn recover(&mut self) -> anyhow::Result<()> {
+        let ledger = self.parts.ledger.clone();
+        let shims = self.parts.shims.clone();
+        let found = tokio::task::spawn_blocking(move || scan(&ledger, &shims)).await??;
+        let now = Timestamp::now();
+        for (entry, seen) in found {
+            let uid = entry.uid.clone();
+            tracing::info!(uid, task = entry.name, namespace = entry.namespace, ?seen, "found");
+            let record =
+                Record { actual: Some(Actual::launching(entry, now)), ..Record::default() };
+            self.records.insert(uid.clone(), record);
+            match seen {
+                Seen::NotStarted | Seen::Starting => self.settle(&uid),
+                seen => self.settled(&uid, seen),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is half done: the next agent finds a ledger at rest.
+    async fn drain(&mut self) -> anyhow::Result<()> {
+        let rest = async {
+            while self.records.values().any(|r| r.busy || r.report.in_flight) {
+                let woken = self.next_wake().await?;
+                self.hear(woken);
+            }
+            anyhow::Ok(())
+        };
+        match tokio::time::timeout(DRAIN_TIMEOUT, rest).await {
+            Ok(result) => result,
+            Err(_) => {
+                tracing::warn!("stopped with actions under way; the next agent takes them up");
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends every task, and waits until they are gone and reported.
+    async fn kill_all(&mut self) -> anyhow::Result<()> {
+        self.kill_all_by = Some(Timestamp::now() + KILL_ALL_GRACE);
+        self.look_at_all();
+        let gone = async {
+            while self.records.values().any(is_alive_or_owed) {
+                let woken = self.next_wake().await?;
+                self.hear(woken);
+            }
+            anyhow::Ok(())
+        };
+        let result = tokio::time::timeout(KILL_ALL_TIMEOUT, gone).await;
+        let alive: Vec<&Uid> =
+            self.records.iter().filter(|(_, r)| is_alive(r)).map(|(uid, _)| uid).collect();
+        if !alive.is_empty() {
+            tracing::error!(?alive, "these tasks could not be ended in time");
+        }
+        match result {
+            Ok(result) => result,
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Every entry of the ledger with what its container is found to be. Blocks.
+fn scan(ledger: &Ledger, shims: &Shims) -> anyhow::Result<Vec<(Entry, Seen)>> {
+    let mut found = Vec::new();
+    for entry in ledger.entries()? {
+        match shims.look(&entry.uid) {
+            // Written down and never begun: as if it had never been.
+            Seen::NotStarted => remove(ledger, &entry.uid),
+            seen => found.push((entry, seen)),
+        }
+    }
+    for uid in ledger.leftovers()? {
+        match shims.look(&uid) {
+            Seen::Starting | Seen::Running { .. } => {
+                tracing::error!(uid, "a container without a ledger entry; left alone");
+            }
+            Seen::NotStarted | Seen::Ended(_) => remove(ledger, &uid),
+        }
+    }
+    Ok(found)
+}
+
+fn remove(ledger: &Ledger, uid: &str) {
+    if let Err(error) = ledger.remove(uid) {
+        tracing::warn!(uid, error = describe(&error), "state directory can't be removed");
+    }
+}
+
+fn is_alive(record: &Record) -> bool {
+    let phase = record.actual.as_ref().map(|actual| &actual.phase);
+    matches!(phase, Some(Phase::Launching { .. } | Phase::Running { .. }))
+}
+
+fn is_alive_or_owed(record: &Record) -> bool {
+    is_alive(record) || record.report.in_flight
+}
+
+/// Waits until a time; for ever if there is none.
+async fn until(time: Option<Timestamp>) {
+    match time {
+        Some(time) => {
+            let wait = time.duration_since(Timestamp::now());
+            // Rounded up by a little: a timer that rings too early finds nothing to do.
+            let wait = Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(1);
+            tokio::time::sleep(wait).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl Timers {
+    fn next(&self) -> Option<Timestamp> {
+        self.by_time.first().map(|(time, _)| *time)
+    }
+
+    fn set(&mut self, uid: &Uid, time: Option<Timestamp>) {
+        if let Some(old) = self.by_uid.remove(uid) {
+            self.by_time.remove(&(old, uid.clone()));
+        }
+        if let Some(time) = time {
+            self.by_uid.insert(uid.clone(), time);
+            self.by_time.insert((time, uid.clone()));
+        }
+    }
+
+    fn due(&mut self, now: Timestamp) -> Vec<Uid> {
+        let mut due = Vec::new();
+        while let Some((time, uid)) = self.by_time.first().cloned() {
+            if time > now {
+                break;
+            }
+            self.set(&uid, None);
+            due.push(uid);
+        }
+        due
+    }
+}

@@ -1,0 +1,254 @@
+//! Hearing: each piece of news changes one record (or, for a list, several), then its task is
+//! planned for.
+
+use super::*;
+
+/// Pause after a failed report, at first; doubled with every further failure.
+const REPORT_AGAIN: SignedDuration = SignedDuration::from_millis(250);
+/// The longest such pause, so that an API server that is back is told within seconds.
+const REPORT_AGAIN_LONGEST: SignedDuration = SignedDuration::from_secs(8);
+/// Pause after the disk or a shim failed us.
+const TRY_AGAIN: SignedDuration = SignedDuration::from_secs(1);
+
+impl Driver {
+    pub(super) fn hear(&mut self, wake: Wake) {
+        match wake {
+            Wake::Watch(Ok(event)) => self.observe(event),
+            Wake::Watch(Err(error)) => {
+                tracing::warn!(error = describe(&error), "the watch of tasks was interrupted");
+            }
+            Wake::Launched { uid, seen } => {
+                self.launches.under_way -= 1;
+                self.busy(&uid, false);
+                self.settled(&uid, seen);
+                self.look_at(&uid);
+                self.launch_waiting();
+            }
+            Wake::Ended { uid, end } => {
+                self.settled(&uid, Seen::Ended(end));
+                self.look_at(&uid);
+            }
+            Wake::Ordered { uid, order, written } => self.ordered(&uid, order, written),
+            Wake::Signalled { uid, signal, sent } => self.signalled(&uid, signal, sent),
+            Wake::Reported { uid, answer } => self.reported(&uid, answer),
+            Wake::Verdict { uid, verdict } => self.judged(&uid, verdict),
+            Wake::Forgotten { uid, removed } => self.forgotten(&uid, removed),
+            Wake::Watched => {}
+        }
+    }
+
+    fn observe(&mut self, event: watcher::Event<Task>) {
+        match event {
+            watcher::Event::Init => self.listed = Some(HashSet::new()),
+            watcher::Event::InitApply(task) => {
+                if let Some(listed) = &mut self.listed {
+                    listed.insert(uid_of(&task));
+                }
+                self.store(task);
+            }
+            watcher::Event::InitDone => self.finish_list(),
+            watcher::Event::Apply(task) => {
+                let uid = uid_of(&task);
+                self.store(task);
+                self.look_at(&uid);
+            }
+            watcher::Event::Delete(task) => self.gone(&uid_of(&task)),
+        }
+    }
+
+    /// What the list did not name does not exist.
+    fn finish_list(&mut self) {
+        let listed = self.listed.take().unwrap_or_default();
+        self.synced = true;
+        let gone: Vec<Uid> =
+            self.records.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+        for uid in gone {
+            self.gone(&uid);
+        }
+        self.look_at_all();
+    }
+
+    /// Takes a Task over, unless a newer one is known: the answer to a report often overtakes the
+    /// watch.
+    fn store(&mut self, task: Task) {
+        let uid = uid_of(&task);
+        if !crate::ledger::is_uid(&uid) {
+            tracing::error!(task = task.name_any(), uid, "a Task with an impossible uid");
+            return;
+        }
+        let record = self.records.entry(uid).or_default();
+        let known = record.desired.as_ref().and_then(version);
+        if known.is_some_and(|known| version(&task).is_some_and(|new| new < known)) {
+            return;
+        }
+        record.desired = Some(task);
+        record.gone_since = None;
+    }
+
+    /// Takes the answer to a report over, unless the Task's deletion has already been seen.
+    fn store_known(&mut self, task: Task) {
+        let known = self.records.get(&uid_of(&task));
+        if known.is_some_and(|record| record.desired.is_some()) {
+            self.store(task);
+        }
+    }
+
+    fn gone(&mut self, uid: &Uid) {
+        let Some(record) = self.records.get_mut(uid) else {
+            return;
+        };
+        record.desired = None;
+        if record.gone_since.is_none() {
+            record.gone_since = Some(Timestamp::now());
+            self.deleted.push_back(uid.clone());
+        }
+        self.look_at(uid);
+        if self.deleted.len() > DELETED_KEPT_MAX
+            && let Some(oldest) = self.deleted.pop_front()
+            && let Some(record) = self.records.get_mut(&oldest)
+            && record.gone_since.is_some()
+        {
+            record.gone_since = Some(Timestamp::UNIX_EPOCH);
+            self.look_at(&oldest);
+        }
+    }
+
+    /// A container has reached its command, or its end.
+    pub(super) fn settled(&mut self, uid: &Uid, seen: Seen) {
+        let Some(actual) = self.records.get_mut(uid).and_then(|r| r.actual.as_mut()) else {
+            return;
+        };
+        match seen {
+            Seen::Running { started_at } => {
+                actual.phase = Phase::Running { started_at };
+                self.await_end(uid);
+            }
+            Seen::Ended(end) => {
+                tracing::info!(uid, task = actual.entry.name, ?end, "ended");
+                actual.phase = Phase::Ended(end);
+                self.stop_checks(uid);
+            }
+            Seen::NotStarted | Seen::Starting => {
+                tracing::error!(uid, ?seen, "a container that settled in no state");
+            }
+        }
+    }
+
+    fn stop_checks(&mut self, uid: &Uid) {
+        if let Some(checks) = self.checks.remove(uid) {
+            checks.abort();
+        }
+    }
+
+    /// Gives free launch slots to those that wait, in order.
+    fn launch_waiting(&mut self) {
+        while self.launches.under_way < self.launches.max
+            && let Some(uid) = self.launches.waiting.pop_front()
+        {
+            self.look_at(&uid);
+        }
+    }
+
+    fn ordered(&mut self, uid: &Uid, order: KillOrder, written: Result<(), String>) {
+        self.busy(uid, false);
+        match written {
+            Ok(()) => {
+                if let Some(actual) = self.records.get_mut(uid).and_then(|r| r.actual.as_mut()) {
+                    actual.entry.kill = Some(order);
+                }
+                self.stop_checks(uid);
+                self.look_at(uid);
+            }
+            Err(error) => {
+                tracing::error!(uid, error, "the order to end a task can't be written");
+                self.timers.set(uid, Some(Timestamp::now() + TRY_AGAIN));
+            }
+        }
+    }
+
+    fn signalled(&mut self, uid: &Uid, signal: i32, sent: Result<(), String>) {
+        self.busy(uid, false);
+        match sent {
+            Ok(()) => {
+                if let Some(actual) = self.records.get_mut(uid).and_then(|r| r.actual.as_mut()) {
+                    actual.signalled = Some((signal, Timestamp::now()));
+                }
+                self.look_at(uid);
+            }
+            Err(error) => {
+                tracing::warn!(uid, signal, error, "a signal can't be sent");
+                self.timers.set(uid, Some(Timestamp::now() + TRY_AGAIN));
+            }
+        }
+    }
+
+    fn reported(&mut self, uid: &Uid, answer: Answer) {
+        if let Some(record) = self.records.get_mut(uid) {
+            record.report.in_flight = false;
+        }
+        match answer {
+            Answer::Accepted(task) => {
+                if let Some(record) = self.records.get_mut(uid) {
+                    record.report = Default::default();
+                }
+                self.store_known(*task);
+            }
+            Answer::Stale { task, message } => {
+                tracing::warn!(uid, message, state = %task.state(), "a report was refused");
+                self.report_later(uid);
+                self.store_known(*task);
+            }
+            Answer::Gone => self.gone(uid),
+            Answer::Failed(error) => {
+                tracing::warn!(uid, error, "a report failed; it will be repeated");
+                self.report_later(uid);
+            }
+        }
+        self.look_at(uid);
+    }
+
+    fn report_later(&mut self, uid: &Uid) {
+        let Some(record) = self.records.get_mut(uid) else {
+            return;
+        };
+        let doublings = record.report.failures.min(10);
+        let pause = (REPORT_AGAIN * (1 << doublings)).min(REPORT_AGAIN_LONGEST);
+        record.report.failures += 1;
+        record.report.not_before = Some(Timestamp::now() + pause);
+    }
+
+    fn judged(&mut self, uid: &Uid, verdict: Verdict) {
+        let Some(actual) = self.records.get_mut(uid).and_then(|r| r.actual.as_mut()) else {
+            return;
+        };
+        match verdict {
+            Verdict::Healthy(healthy) => actual.health.healthy = Some(healthy),
+            Verdict::Ready(ready) => actual.health.ready = Some(ready),
+            Verdict::Failed(why) => actual.health.failed = Some(why),
+        }
+        self.look_at(uid);
+    }
+
+    fn forgotten(&mut self, uid: &Uid, removed: Result<(), String>) {
+        self.busy(uid, false);
+        match removed {
+            Ok(()) => {
+                if let Some(record) = self.records.get_mut(uid) {
+                    record.actual = None;
+                }
+                self.look_at(uid);
+            }
+            Err(error) => {
+                tracing::warn!(uid, error, "a state directory can't be removed");
+                // The next sweep tries again.
+                self.timers.set(uid, None);
+            }
+        }
+    }
+}
+
+/// A number that grows with every change of an object. Kubernetes promises since 1.35, and our
+/// server always, that resource versions of one kind compare as numbers.
+fn version(task: &Task) -> Option<u64> {
+    task.resource_version()?.parse().ok()
+}

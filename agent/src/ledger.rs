@@ -1,0 +1,301 @@
+//! The ledger: what this agent has undertaken, one directory per task, written before it is done.
+//!
+//! ```text
+//! <data_dir>/agent/tasks/<uid>/entry.json   ours: whose task, on which boot, told to end and why
+//!                             /task.json    the order to the shim          (see commonage-shim)
+//!                             /exit.json    how it ended, left by the shim
+//!                             /sandbox/     the task's writable directory
+//! ```
+//!
+//! A directory without `task.json` never had a container. Everything here blocks on the disk, so
+//! the driver calls it from blocking threads only.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use commonage_shim::StateDir;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A task's uid: the name of its container, its ledger entry and its control group.
+pub type Uid = String;
+
+const ENTRY_FILE: &str = "entry.json";
+/// Marks an end that no shim has recorded.
+const ENDED_FILE: &str = "ended";
+
+/// What the agent has undertaken for one task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    pub uid: Uid,
+    pub namespace: String,
+    pub name: String,
+    /// The start of the machine on which the container was made: on another one it cannot live.
+    pub boot_id: String,
+    /// That and why the task was told to end; kept so that a restarted agent neither grants the
+    /// grace period twice nor forgets the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill: Option<KillOrder>,
+}
+
+/// The decision to end a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KillOrder {
+    pub cause: KillCause,
+    pub ordered_at: Timestamp,
+    /// The first signal, by number.
+    pub signal: i32,
+    /// Time between that and `SIGKILL`.
+    pub grace_seconds: i64,
+}
+
+/// Why a task was told to end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum KillCause {
+    /// Its Task is being deleted.
+    Deleted,
+    /// Its Task does not exist any more, or the control plane has already closed it.
+    Abandoned,
+    /// Its health check failed; in words.
+    HealthCheckFailed(String),
+    /// It ran for longer than `maxCompletionSeconds`.
+    MaxCompletionTime,
+    /// The agent stops everything.
+    AgentShutdown,
+}
+
+/// The ledger could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error("{operation} {path}")]
+    Io { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("parse {path}")]
+    Parse { path: PathBuf, source: serde_json::Error },
+}
+
+/// The directory of all entries.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    tasks: PathBuf,
+}
+
+impl Ledger {
+    /// Opens the ledger below a data directory, and makes it when absent.
+    pub fn open(data_dir: &Path) -> Result<Ledger, LedgerError> {
+        let tasks = data_dir.join("agent").join("tasks");
+        private_dir(&tasks)?;
+        // The shims and the control groups need a path that stays right whoever looks at it.
+        let tasks = fs::canonicalize(&tasks).map_err(io("resolve", &tasks))?;
+        Ok(Ledger { tasks })
+    }
+
+    /// The state directory of a task; the caller has checked that `uid` is one.
+    pub fn state_dir(&self, uid: &str) -> StateDir {
+        StateDir::new(self.tasks.join(uid))
+    }
+
+    /// The task's writable directory.
+    pub fn sandbox(&self, uid: &str) -> PathBuf {
+        self.tasks.join(uid).join("sandbox")
+    }
+
+    /// Every task that has an entry. A directory without a readable one is skipped and named in
+    /// the log: it stays for somebody to look at, and nothing is known to run from it.
+    pub fn entries(&self) -> Result<Vec<Entry>, LedgerError> {
+        let mut entries = Vec::new();
+        let listing = fs::read_dir(&self.tasks).map_err(io("list", &self.tasks))?;
+        for dir in listing {
+            let dir = dir.map_err(io("list", &self.tasks))?;
+            let path = dir.path().join(ENTRY_FILE);
+            match read_entry(&path) {
+                Ok(entry) if dir.file_name().to_str() == Some(&entry.uid) => entries.push(entry),
+                Ok(entry) => {
+                    tracing::warn!(path = %path.display(), uid = entry.uid, "misplaced entry");
+                }
+                // Half removed: see `leftovers`.
+                Err(_) if !path.exists() => {}
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "ledger entry skipped");
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Directories without an entry: their removal was interrupted, or their entry never came to
+    /// be written. By name; nothing else of ours can lie in there.
+    pub fn leftovers(&self) -> Result<Vec<Uid>, LedgerError> {
+        let listing = fs::read_dir(&self.tasks).map_err(io("list", &self.tasks))?;
+        Ok(listing
+            .filter_map(|dir| Some(dir.ok()?.file_name().to_str()?.to_owned()))
+            .filter(|name| is_uid(name) && !self.tasks.join(name).join(ENTRY_FILE).exists())
+            .collect())
+    }
+
+    /// One task's entry, if it has one.
+    pub fn entry(&self, uid: &str) -> Option<Entry> {
+        if !is_uid(uid) {
+            return None;
+        }
+        read_entry(&self.tasks.join(uid).join(ENTRY_FILE)).ok()
+    }
+
+    /// Writes an entry durably: after this the intent outlives a power cut.
+    pub fn write(&self, entry: &Entry) -> Result<(), LedgerError> {
+        let dir = self.tasks.join(&entry.uid);
+        if !dir.is_dir() {
+            private_dir(&dir)?;
+            sync_dir(&self.tasks)?;
+        }
+        let path = dir.join(ENTRY_FILE);
+        let temporary = dir.join(".entry.json.tmp");
+        let json = serde_json::to_vec(entry)
+            .map_err(|source| LedgerError::Parse { path: path.clone(), source })?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(io("create", &temporary))?;
+        file.write_all(&json).map_err(io("write", &temporary))?;
+        file.sync_all().map_err(io("flush", &temporary))?;
+        fs::rename(&temporary, &path).map_err(io("rename", &temporary))?;
+        sync_dir(&dir)
+    }
+
+    /// Makes the task's sandbox, empty.
+    pub fn make_sandbox(&self, uid: &str) -> Result<(), LedgerError> {
+        private_dir(&self.sandbox(uid))
+    }
+
+    /// Notes that a task has ended without an `exit.json`, for those who follow its log.
+    pub fn mark_ended(&self, uid: &str) -> Result<(), LedgerError> {
+        let path = self.tasks.join(uid).join(ENDED_FILE);
+        File::create(&path).map(drop).map_err(io("create", &path))
+    }
+
+    /// Whether a task's output is complete: it has ended, or nothing is left of it.
+    pub fn has_ended(&self, uid: &str) -> bool {
+        let dir = self.state_dir(uid);
+        dir.exit_json().exists()
+            || dir.path().join(ENDED_FILE).exists()
+            || !dir.path().join(ENTRY_FILE).exists()
+    }
+
+    /// Removes a task's directory with all that is in it: entry, logs, sandbox. Safe to repeat.
+    ///
+    /// The entry goes first and durably, so that a half-removed directory is never taken for a
+    /// task whose container is lost.
+    pub fn remove(&self, uid: &str) -> Result<(), LedgerError> {
+        let dir = self.tasks.join(uid);
+        let entry = dir.join(ENTRY_FILE);
+        match fs::remove_file(&entry) {
+            Ok(()) => sync_dir(&dir)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(io("remove", &entry)(source)),
+        }
+        match fs::remove_dir_all(&dir) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(io("remove", &dir)(source)),
+        }
+    }
+}
+
+/// Whether a text can be a uid, and so a file name of ours: it never leads out of the ledger.
+pub fn is_uid(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && !text.starts_with('-')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+fn read_entry(path: &Path) -> Result<Entry, LedgerError> {
+    let bytes = fs::read(path).map_err(io("read", path))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|source| LedgerError::Parse { path: path.to_owned(), source })
+}
+
+fn private_dir(path: &Path) -> Result<(), LedgerError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("create", path))
+}
+
+fn sync_dir(path: &Path) -> Result<(), LedgerError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(io("flush", path))
+}
+
+fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> LedgerError {
+    let path = path.to_owned();
+    move |source| LedgerError::Io { operation, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn entry(uid: &str) -> Entry {
+        Entry {
+            uid: uid.to_owned(),
+            namespace: "shop".to_owned(),
+            name: "web-0".to_owned(),
+            boot_id: "b".to_owned(),
+            kill: None,
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_found_by_the_next_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path()).unwrap();
+        let mut first = entry("0a-1");
+        ledger.write(&first).unwrap();
+        first.kill = Some(KillOrder {
+            cause: KillCause::HealthCheckFailed("no answer".to_owned()),
+            ordered_at: "2026-01-01T00:00:00.25Z".parse().unwrap(),
+            signal: 15,
+            grace_seconds: 30,
+        });
+        ledger.write(&first).unwrap();
+        ledger.write(&entry("0a-2")).unwrap();
+
+        let again = Ledger::open(dir.path()).unwrap();
+        let mut found = again.entries().unwrap();
+        found.sort_by(|a, b| a.uid.cmp(&b.uid));
+        assert_eq!(found, [first.clone(), entry("0a-2")]);
+        assert_eq!(again.entry("0a-1"), Some(first));
+
+        again.remove("0a-1").unwrap();
+        again.remove("0a-1").unwrap();
+        assert_eq!(again.entries().unwrap(), [entry("0a-2")]);
+    }
+
+    #[test]
+    fn a_broken_or_misplaced_entry_stops_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path()).unwrap();
+        ledger.write(&entry("good")).unwrap();
+        let tasks = dir.path().join("agent/tasks");
+        fs::create_dir(tasks.join("half")).unwrap();
+        fs::write(tasks.join("half").join(ENTRY_FILE), "{\"uid\":").unwrap();
+        fs::create_dir(tasks.join("empty")).unwrap();
+        fs::create_dir(tasks.join("moved")).unwrap();
+        fs::copy(tasks.join("good").join(ENTRY_FILE), tasks.join("moved").join(ENTRY_FILE))
+            .unwrap();
+        assert_eq!(ledger.entries().unwrap(), [entry("good")]);
+        assert_eq!(ledger.leftovers().unwrap(), ["empty"]);
+    }
+
+    #[test]
+    fn a_uid_never_leads_out_of_the_ledger() {
+        assert!(is_uid("0c5b7a3e-8f13-4a52-9d54-1f0f6b7d2a11"));
+        for bad in ["", "..", ".", "a/b", "../x", "a b", "-x", "a\0b"] {
+            assert!(!is_uid(bad), "{bad:?}");
+        }
+    }
+}

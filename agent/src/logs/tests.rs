@@ -1,0 +1,81 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use axum::http::Request;
+use futures::StreamExt;
+use tower::ServiceExt;
+
+use crate::ledger::Entry;
+
+fn begun(ledger: &Ledger) {
+    ledger
+        .write(&Entry {
+            uid: "u-1".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            boot_id: "b".to_owned(),
+            kill: None,
+        })
+        .unwrap();
+}
+
+async fn ask(ledger: &Ledger, path: &str) -> (StatusCode, String) {
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let response = router(ledger.clone()).oneshot(request).await.unwrap();
+    let status = response.status();
+    let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn output_is_served_whole_or_from_its_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    begun(&ledger);
+    let task = ledger.state_dir("u-1");
+    std::fs::write(task.log(Output::Stdout), "one\ntwo\n").unwrap();
+    std::fs::write(task.log(Output::Stderr), "oh\n").unwrap();
+    for (query, want) in [
+        ("", "one\ntwo\noh\n"),
+        ("?stream=stdout", "one\ntwo\n"),
+        ("?stream=Stderr", "oh\n"),
+        ("?stream=stdout&tailLines=1", "two\n"),
+        ("?follow=false&tailLines=1", "two\noh\n"),
+    ] {
+        let (status, body) = ask(&ledger, &format!("/logs/shop/web/u-1{query}")).await;
+        assert_eq!((status, body.as_str()), (StatusCode::OK, want), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    begun(&ledger);
+    for (path, want) in [
+        ("/logs/shop/web/u-2", 404),
+        ("/logs/other/web/u-1", 404),
+        ("/logs/shop/web/..%2f..%2fx", 400),
+        ("/logs/shop/web/u-1?stream=both", 400),
+        ("/logs/shop/web/u-1?tailLines=-1", 400),
+        ("/healthz", 200),
+    ] {
+        assert_eq!(ask(&ledger, path).await.0, want, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn following_ends_with_the_task_and_misses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    begun(&ledger);
+    let request = Request::get("/logs/shop/web/u-1?follow=true").body(Body::empty()).unwrap();
+    let response = router(ledger.clone()).oneshot(request).await.unwrap();
+    let mut pieces = response.into_body().into_data_stream();
+    let task = ledger.state_dir("u-1");
+    std::fs::write(task.log(Output::Stdout), "one\n").unwrap();
+    assert_eq!(pieces.next().await.unwrap().unwrap(), "one\n");
+    std::fs::write(task.log(Output::Stderr), "two\n").unwrap();
+    std::fs::write(task.exit_json(), "{}").unwrap();
+    assert_eq!(pieces.next().await.unwrap().unwrap(), "two\n");
+    assert!(pieces.next().await.is_none());
+}

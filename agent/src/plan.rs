@@ -1,0 +1,401 @@
+//! What to do next about one task: pure, from what is wanted and what is known.
+//!
+//! [`plan`] looks at the whole record of a task each time and says what is missing; it takes no
+//! event and remembers nothing. So it does not matter how often, how late or in which order the
+//! driver was woken, nor whether the agent was killed in between: the same record gives the same
+//! steps. The simulated agent shares it.
+
+use commonage_schemas::reasons::task as reasons;
+use commonage_schemas::{Task, TaskState, TaskStatus};
+use commonage_shim::Launch;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use crate::ledger::{Entry, KillCause, KillOrder};
+use crate::task::outcome::{self, End};
+use crate::task::spec::{self, Refusal, Site};
+
+/// A launch that takes longer than this is worth a state of its own (`Starting`); the usual one,
+/// some 15 ms, goes from `Staging` to `Running` in one report.
+const STARTING_AFTER: SignedDuration = SignedDuration::from_millis(250);
+/// `SIGKILL` is repeated so often while the container is still there: it can't be ignored, but the
+/// message to the shim can be lost.
+const KILL_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(5);
+/// How long the logs of a task stay whose Task object is gone, for those who still read them.
+pub const KEEP_AFTER_DELETION: SignedDuration = SignedDuration::from_secs(60);
+
+const SIGKILL: i32 = 9;
+
+/// All that is known about one task.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// The Task as the API server has it; `None` once it is deleted (or is not known yet).
+    pub desired: Option<Task>,
+    /// The ledger's side; `None` if nothing was ever begun.
+    pub actual: Option<Actual>,
+    pub report: Reporting,
+    /// When `desired` became `None`.
+    pub gone_since: Option<Timestamp>,
+    /// An action of an earlier plan is still being carried out; see [`Action::is_exclusive`].
+    pub busy: bool,
+}
+
+/// What was begun for a task, and how far it is.
+#[derive(Clone, Debug)]
+pub struct Actual {
+    pub entry: Entry,
+    pub phase: Phase,
+    /// The last signal that its shim took, and when. Forgotten with the agent, so that a new one
+    /// sends it again.
+    pub signalled: Option<(i32, Timestamp)>,
+    pub health: Health,
+}
+
+impl Actual {
+    /// What is known about a task whose container is about to be made.
+    pub fn launching(entry: Entry, since: Timestamp) -> Actual {
+        Actual {
+            entry,
+            phase: Phase::Launching { since },
+            signalled: None,
+            health: Health::default(),
+        }
+    }
+}
+
+/// How far a container is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Phase {
+    /// Its shim has been asked for, or is making it.
+    Launching { since: Timestamp },
+    /// Its command runs.
+    Running { started_at: Timestamp },
+    /// It is no more.
+    Ended(End),
+}
+
+/// What the checks have found so far; `None` where there is no verdict yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    /// Checks were begun for this container.
+    pub watched: bool,
+    pub healthy: Option<bool>,
+    pub ready: Option<bool>,
+    /// The health check failed for good; in words.
+    pub failed: Option<String>,
+}
+
+/// How far the reports are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reporting {
+    /// One is on its way; the next waits for it, so that no two overtake each other.
+    pub in_flight: bool,
+    /// The last one failed: not again before this time.
+    pub not_before: Option<Timestamp>,
+    /// How many failed in a row.
+    pub failures: u32,
+}
+
+/// What holds for all tasks of this agent right now.
+#[derive(Clone, Debug)]
+pub struct Context<'a> {
+    pub now: Timestamp,
+    pub site: &'a Site,
+    /// The agent stops, and takes its tasks with it: all have to be gone by then.
+    pub kill_all_by: Option<Timestamp>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Write the entry, then have a shim make the container.
+    Launch(Box<Launch>),
+    /// Write the order into the entry; the signal follows in the next plan.
+    OrderKill(KillOrder),
+    /// Have the shim send this signal.
+    Signal(i32),
+    /// Begin health and readiness checks.
+    Watch,
+    /// Tell the API server.
+    Report(Box<TaskStatus>),
+    /// Remove the state directory and forget the task.
+    Forget,
+}
+
+impl Action {
+    /// Whether it changes the ledger or the container. Of these at most one is under way per task.
+    pub fn is_exclusive(&self) -> bool {
+        matches!(
+            self,
+            Action::Launch(_) | Action::OrderKill(_) | Action::Signal(_) | Action::Forget
+        )
+    }
+}
+
+/// What to do now, and when to look again even if nothing happens.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub actions: Vec<Action>,
+    pub wake_at: Option<Timestamp>,
+}
+
+impl Plan {
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+/// What to do about one task.
+pub fn plan(record: &Record, context: &Context<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let wanted = match &record.actual {
+        None => begin(record, context, &mut plan),
+        Some(actual) => go_on(record, actual, context, &mut plan),
+    };
+    if let Some(status) = wanted {
+        report(record, status, context, &mut plan);
+    }
+    if record.busy {
+        plan.actions.retain(|action| !action.is_exclusive());
+    }
+    plan
+}
+
+/// Nothing was begun for this task.
+fn begin(record: &Record, context: &Context<'_>, plan: &mut Plan) -> Option<TaskStatus> {
+    let Some(task) = &record.desired else {
+        // Neither wanted nor there.
+        plan.actions.push(Action::Forget);
+        return None;
+    };
+    if task.state().is_terminal() || record.busy {
+        return None;
+    }
+    if has_run(task) {
+        // A task runs once. The ledger does not know it, so its directory was lost.
+        let end = End::ShimLost { seen_at: context.now };
+        return Some(outcome::of(&end, None));
+    }
+    if is_deleting(task) {
+        let message = "the Task object was deleted before the task ran";
+        return Some(outcome::never_ran(reasons::DELETED, message, context.now));
+    }
+    if context.kill_all_by.is_some() {
+        return None;
+    }
+    match spec::launch(task, context.site, Default::default()) {
+        Ok(launch) => plan.actions.push(Action::Launch(Box::new(launch))),
+        Err(Refusal { reason, message }) => {
+            return Some(outcome::refused(reason, &message, context.now));
+        }
+    }
+    None
+}
+
+/// Something was begun: the status that the API server should have.
+fn go_on(
+    record: &Record,
+    actual: &Actual,
+    context: &Context<'_>,
+    plan: &mut Plan,
+) -> Option<TaskStatus> {
+    match &actual.phase {
+        Phase::Launching { since } => {
+            order_kill(record, actual, None, context, plan);
+            let due = *since + STARTING_AFTER;
+            if context.now < due {
+                plan.wake(due);
+                return None;
+            }
+            Some(status(TaskState::Starting, actual))
+        }
+        Phase::Running { started_at } => {
+            order_kill(record, actual, Some(*started_at), context, plan);
+            signal(actual, context, plan);
+            watch(record, actual, plan);
+            Some(running(actual, *started_at, record, context.site))
+        }
+        Phase::Ended(end) => {
+            if record.desired.is_none() {
+                forget(record, context, plan);
+            }
+            let mut status = outcome::of(end, actual.entry.kill.as_ref());
+            status.container_id = Some(actual.entry.uid.clone());
+            Some(status)
+        }
+    }
+}
+
+/// Orders the end of a living task that nobody wants any more, once.
+fn order_kill(
+    record: &Record,
+    actual: &Actual,
+    started_at: Option<Timestamp>,
+    context: &Context<'_>,
+    plan: &mut Plan,
+) {
+    if actual.entry.kill.is_some() {
+        return;
+    }
+    let deadline = record.desired.as_ref().zip(started_at).and_then(|(task, started_at)| {
+        Some(started_at + SignedDuration::from_secs(task.spec.max_completion_seconds?))
+    });
+    let cause = match &record.desired {
+        // At shutdown the API server may never have answered: absence says nothing then.
+        None if context.kill_all_by.is_some() => KillCause::AgentShutdown,
+        None => KillCause::Abandoned,
+        Some(task) if task.state().is_terminal() => KillCause::Abandoned,
+        Some(task) if is_deleting(task) => KillCause::Deleted,
+        Some(_) if context.kill_all_by.is_some() => KillCause::AgentShutdown,
+        Some(_) => match (&actual.health.failed, deadline) {
+            (Some(how), _) => KillCause::HealthCheckFailed(how.clone()),
+            (None, Some(deadline)) if context.now >= deadline => KillCause::MaxCompletionTime,
+            (None, deadline) => {
+                if let Some(deadline) = deadline {
+                    plan.wake(deadline);
+                }
+                return;
+            }
+        },
+    };
+    let (signal, grace_seconds) = kill_policy(record.desired.as_ref());
+    plan.actions.push(Action::OrderKill(KillOrder {
+        cause,
+        ordered_at: context.now,
+        signal,
+        grace_seconds,
+    }));
+}
+
+/// Signal and grace of the task's own policy; of the default one when the Task is gone.
+fn kill_policy(task: Option<&Task>) -> (i32, i64) {
+    let policy = task.map(|task| task.spec.kill_policy.clone()).unwrap_or_default();
+    let signal = match task.map(spec::kill_signal) {
+        Some(Ok(signal)) => signal,
+        // A policy that can't be read was refused before the launch.
+        None | Some(Err(_)) => nix::sys::signal::Signal::SIGTERM as i32,
+    };
+    // `kubectl delete --grace-period=N`. Zero is what Kubernetes writes when nobody said anything.
+    let asked = task
+        .and_then(|task| task.metadata.deletion_grace_period_seconds)
+        .filter(|seconds| *seconds > 0);
+    (signal, asked.unwrap_or(policy.grace_period_seconds).max(0))
+}
+
+/// Sends what the order says and is due.
+fn signal(actual: &Actual, context: &Context<'_>, plan: &mut Plan) {
+    let Some(order) = &actual.entry.kill else {
+        return;
+    };
+    let patience = order.ordered_at + SignedDuration::from_secs(order.grace_seconds);
+    let kill_at = context.kill_all_by.map_or(patience, |by| patience.min(by));
+    match actual.signalled {
+        Some((SIGKILL, sent_at)) => {
+            let again = sent_at + KILL_AGAIN_AFTER;
+            if context.now >= again {
+                plan.actions.push(Action::Signal(SIGKILL));
+            }
+            plan.wake(again.max(context.now + KILL_AGAIN_AFTER));
+        }
+        _ if context.now >= kill_at => plan.actions.push(Action::Signal(SIGKILL)),
+        Some(_) => plan.wake(kill_at),
+        None => {
+            plan.actions.push(Action::Signal(order.signal));
+            plan.wake(kill_at);
+        }
+    }
+}
+
+fn watch(record: &Record, actual: &Actual, plan: &mut Plan) {
+    let Some(task) = &record.desired else {
+        return;
+    };
+    let has_checks = task.spec.health_check.is_some() || task.spec.readiness_check.is_some();
+    // A task on its way out is expected to stop answering.
+    if has_checks && !actual.health.watched && actual.entry.kill.is_none() {
+        plan.actions.push(Action::Watch);
+    }
+}
+
+fn forget(record: &Record, context: &Context<'_>, plan: &mut Plan) {
+    let due = record.gone_since.unwrap_or(context.now) + KEEP_AFTER_DELETION;
+    if context.now >= due {
+        plan.actions.push(Action::Forget);
+    } else {
+        plan.wake(due);
+    }
+}
+
+fn status(state: TaskState, actual: &Actual) -> TaskStatus {
+    TaskStatus { state, container_id: Some(actual.entry.uid.clone()), ..TaskStatus::default() }
+}
+
+/// The status of a task whose command runs.
+fn running(actual: &Actual, started_at: Timestamp, record: &Record, site: &Site) -> TaskStatus {
+    let mut status = status(TaskState::Running, actual);
+    status.started_at = Some(Time(started_at));
+    status.healthy = actual.health.healthy;
+    status.ready = actual.health.ready;
+    if let Some(kill) = &actual.entry.kill {
+        let (reason, message) = outcome::killing(kill);
+        status.state = TaskState::Killing;
+        status.reason = Some(reason.to_owned());
+        status.message = Some(message);
+    }
+    if let Some(task) = &record.desired {
+        let container = &task.spec.container;
+        status.host_ports = container.ports.iter().map(|port| port.host_port).collect();
+        if container.network.as_deref().is_none_or(|name| name == "Host") {
+            status.ip = site.host.parse::<std::net::IpAddr>().ok().map(|ip| ip.to_string());
+        }
+    }
+    status
+}
+
+/// Reports what the API server does not know yet.
+fn report(record: &Record, wanted: TaskStatus, context: &Context<'_>, plan: &mut Plan) {
+    let Some(task) = &record.desired else {
+        return;
+    };
+    let known = task.status.clone().unwrap_or_default();
+    // Times are not compared: the API keeps whole seconds. A verdict that a restarted agent has
+    // not reached again yet stays what it was.
+    let same = known.state == wanted.state
+        && wanted.healthy.is_none_or(|verdict| known.healthy == Some(verdict))
+        && wanted.ready.is_none_or(|verdict| known.ready == Some(verdict));
+    if same || known.state.is_terminal() || record.report.in_flight {
+        return;
+    }
+    if !known.state.can_become(wanted.state) {
+        return;
+    }
+    match record.report.not_before {
+        Some(not_before) if context.now < not_before => plan.wake(not_before),
+        _ => plan.actions.push(Action::Report(Box::new(TaskStatus {
+            agent: Some(context.site.agent.clone()),
+            ..wanted
+        }))),
+    }
+}
+
+fn is_deleting(task: &Task) -> bool {
+    task.metadata.deletion_timestamp.is_some()
+}
+
+/// Whether some agent has ever reported a container of this task.
+fn has_run(task: &Task) -> bool {
+    let began = |state: TaskState| {
+        matches!(state, TaskState::Starting | TaskState::Running | TaskState::Killing)
+    };
+    began(task.state())
+        || task.status.iter().flat_map(|status| &status.history).any(|change| began(change.state))
+}
+
+/// The uid under which a Task is known; empty only for an object that no server has stored.
+pub fn uid_of(task: &Task) -> String {
+    task.uid().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

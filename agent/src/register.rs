@@ -1,0 +1,353 @@
+//! Telling the cluster that this machine is here: the Agent object, its status, its Lease.
+//!
+//! The Agent's `spec` belongs to the operator and is never written after creation; of the status
+//! this writes what the machine knows (capacity, addresses, system, the condition `Ready`), never
+//! what the allocator accounts. Liveness is the Lease alone, so that heart-beats cost little.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use commonage_schemas::agent::{AgentAddress, AgentSystem, condition};
+use commonage_schemas::names;
+use commonage_schemas::resources::{CPU, DISK, MEMORY, Ranges};
+use commonage_schemas::{Agent, AgentSpec, AgentStatus, Resources};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Overrides;
+use crate::detect::{Amounts, Machine, allocatable};
+use crate::report::status_code;
+use crate::runtime::describe;
+
+/// The Lease runs out after this many intervals without renewal. Kubernetes: 40 s for 10 s.
+const LEASE_INTERVALS: u32 = 4;
+/// Between looks at the Agent object, in case somebody deleted or emptied it.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+/// Pause after a failed attempt, at first.
+const AGAIN_FIRST: Duration = Duration::from_millis(250);
+/// The longest such pause: a cluster that comes up late is joined soon after.
+const AGAIN_LONGEST: Duration = Duration::from_secs(5);
+/// The farewell may take this long.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The machine as the cluster shall know it.
+#[derive(Clone)]
+pub(crate) struct Registration {
+    pub client: kube::Client,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub status: AgentStatus,
+    pub lease_interval: Duration,
+}
+
+impl Registration {
+    /// Keeps the Agent object as it shall be, until `shutdown`.
+    pub(crate) async fn keep_agent(self, shutdown: CancellationToken) {
+        let mut pause = AGAIN_FIRST;
+        loop {
+            let wait = match self.register().await {
+                Ok(()) => {
+                    pause = AGAIN_FIRST;
+                    REFRESH_INTERVAL
+                }
+                Err(error) => {
+                    tracing::warn!(agent = self.name, error = describe(&error), "not registered");
+                    next_pause(&mut pause)
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Creates or completes the Agent object.
+    async fn register(&self) -> kube::Result<()> {
+        let api: Api<Agent> = Api::all(self.client.clone());
+        let agent = match api.get_opt(&self.name).await? {
+            Some(agent) => agent,
+            None => self.create(&api).await?,
+        };
+        self.label(&api, &agent).await?;
+        let known = agent.status.clone().unwrap_or_default();
+        let wanted = self.status_with_ready(&known, "True", "AgentRunning", "the agent runs");
+        if wanted != known {
+            self.write_status(&api, &wanted).await?;
+            tracing::info!(agent = self.name, endpoint = wanted.endpoint, "registered");
+        }
+        Ok(())
+    }
+
+    async fn create(&self, api: &Api<Agent>) -> kube::Result<Agent> {
+        let mut agent = Agent::new(&self.name, AgentSpec::default());
+        agent.metadata.labels = Some(self.labels.clone());
+        match api.create(&PostParams::default(), &agent).await {
+            // Somebody else was faster: an operator who declares the machine beforehand.
+            Err(error) if status_code(&error) == Some(409) => api.get(&self.name).await,
+            created => created,
+        }
+    }
+
+    async fn label(&self, api: &Api<Agent>, agent: &Agent) -> kube::Result<()> {
+        let have = agent.labels();
+        if self.labels.iter().all(|(key, value)| have.get(key) == Some(value)) {
+            return Ok(());
+        }
+        let patch = Patch::Merge(json!({"metadata": {"labels": self.labels}}));
+        api.patch(&self.name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    async fn write_status(&self, api: &Api<Agent>, status: &AgentStatus) -> kube::Result<()> {
+        let patch = Patch::Merge(json!({"status": {
+            "capacity": status.capacity,
+            "allocatable": status.allocatable,
+            "addresses": status.addresses,
+            "endpoint": status.endpoint,
+            "system": status.system,
+            "conditions": status.conditions,
+        }}));
+        api.patch_status(&self.name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    /// `known` with this machine's own fields and the condition `Ready` set.
+    fn status_with_ready(
+        &self,
+        known: &AgentStatus,
+        ready: &str,
+        reason: &str,
+        message: &str,
+    ) -> AgentStatus {
+        let mut conditions = known.conditions.clone();
+        set_condition(&mut conditions, ready, reason, message);
+        AgentStatus {
+            capacity: self.status.capacity.clone(),
+            allocatable: self.status.allocatable.clone(),
+            addresses: self.status.addresses.clone(),
+            endpoint: self.status.endpoint.clone(),
+            system: self.status.system.clone(),
+            conditions,
+            ..known.clone()
+        }
+    }
+
+    /// Says that the agent stops, so that nothing new is sent here while the Lease still holds.
+    pub(crate) async fn say_farewell(&self) {
+        let farewell = async {
+            let api: Api<Agent> = Api::all(self.client.clone());
+            let known = api.get(&self.name).await?.status.unwrap_or_default();
+            let status =
+                self.status_with_ready(&known, "False", "AgentStopped", "the agent was stopped");
+            self.write_status(&api, &status).await
+        };
+        match tokio::time::timeout(FAREWELL_TIMEOUT, farewell).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(error = describe(&error), "the cluster could not be told");
+            }
+            Err(_) => tracing::debug!("the cluster did not hear the farewell in time"),
+        }
+    }
+
+    /// Renews the Lease until `shutdown`, beginning at once.
+    pub(crate) async fn keep_lease(self, shutdown: CancellationToken) {
+        let mut pause = AGAIN_FIRST;
+        loop {
+            let wait = match self.renew().await {
+                Ok(()) => {
+                    pause = AGAIN_FIRST;
+                    self.lease_interval
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        agent = self.name,
+                        error = describe(&error),
+                        "lease not renewed"
+                    );
+                    next_pause(&mut pause)
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn renew(&self) -> kube::Result<()> {
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), names::AGENT_LEASE_NAMESPACE);
+        let spec = self.lease_spec();
+        let renewal = Patch::Merge(json!({"spec": {
+            "holderIdentity": spec.holder_identity,
+            "leaseDurationSeconds": spec.lease_duration_seconds,
+            "renewTime": spec.renew_time,
+        }}));
+        let renewed = api.patch(&self.name, &PatchParams::default(), &renewal).await;
+        match renewed {
+            // The Lease or its namespace is missing; in the second case the creation fails too,
+            // and is tried again until the control plane has made the namespace.
+            Err(error) if status_code(&error) == Some(404) => {}
+            renewed => return renewed.map(drop),
+        }
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                namespace: Some(names::AGENT_LEASE_NAMESPACE.to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(spec),
+        };
+        api.create(&PostParams::default(), &lease).await.map(drop)
+    }
+
+    fn lease_spec(&self) -> LeaseSpec {
+        let duration = (self.lease_interval * LEASE_INTERVALS).as_secs().max(1);
+        LeaseSpec {
+            holder_identity: Some(self.name.clone()),
+            lease_duration_seconds: Some(i32::try_from(duration).unwrap_or(i32::MAX)),
+            renew_time: Some(MicroTime(Timestamp::now())),
+            ..LeaseSpec::default()
+        }
+    }
+}
+
+fn next_pause(pause: &mut Duration) -> Duration {
+    let now = *pause;
+    *pause = (now * 2).min(AGAIN_LONGEST);
+    now
+}
+
+/// Sets the condition `Ready`; its time moves only when its status does.
+fn set_condition(conditions: &mut Vec<Condition>, status: &str, reason: &str, message: &str) {
+    let old = conditions.iter().position(|c| c.type_ == condition::READY);
+    let since = old
+        .map(|place| &conditions[place])
+        .filter(|condition| condition.status == status)
+        .map(|condition| condition.last_transition_time.clone());
+    let new = Condition {
+        type_: condition::READY.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        last_transition_time: since.unwrap_or_else(|| Time(Timestamp::now())),
+        observed_generation: None,
+    };
+    match old {
+        Some(place) => conditions[place] = new,
+        None => conditions.push(new),
+    }
+}
+
+/// What the machine reports: detected, then overridden.
+pub(crate) fn status_of(
+    machine: &Machine,
+    overrides: &Overrides,
+    ports: &Ranges,
+    host: &str,
+    endpoint: String,
+) -> AgentStatus {
+    let mut addresses =
+        vec![AgentAddress { type_: "Hostname".to_owned(), address: machine.hostname.clone() }];
+    if host.parse::<std::net::IpAddr>().is_ok() {
+        addresses.push(AgentAddress { type_: "InternalIP".to_owned(), address: host.to_owned() });
+    }
+    AgentStatus {
+        capacity: Some(resources(machine.capacity, overrides, ports)),
+        allocatable: Some(resources(allocatable(machine.capacity), overrides, ports)),
+        addresses,
+        endpoint: Some(endpoint),
+        system: Some(AgentSystem {
+            kernel: Some(machine.kernel.clone()),
+            os: machine.os.clone(),
+            arch: Some(machine.arch.clone()),
+            boot_id: Some(machine.boot_id.clone()),
+            cgroup_version: Some(machine.cgroup.as_str().to_owned()),
+            versions: BTreeMap::from([("agent".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+        }),
+        ..AgentStatus::default()
+    }
+}
+
+fn resources(amounts: Amounts, overrides: &Overrides, ports: &Ranges) -> Resources {
+    let mut resources = Resources::new();
+    resources.set_scalar(CPU, overrides.cpu_millis.unwrap_or(amounts.cpu_millis));
+    resources.set_scalar(MEMORY, overrides.memory_bytes.unwrap_or(amounts.memory_bytes));
+    resources.set_scalar(DISK, overrides.disk_bytes.unwrap_or(amounts.disk_bytes));
+    resources.set_ports(ports.clone());
+    for (name, amount) in &overrides.other {
+        resources.set(name.clone(), amount.clone());
+    }
+    resources
+}
+
+/// The labels of the Agent object: detected ones, then the operator's.
+pub(crate) fn labels_of(
+    machine: &Machine,
+    given: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::from([
+        (names::HOSTNAME_LABEL.to_owned(), machine.hostname.clone()),
+        ("kubernetes.io/os".to_owned(), "linux".to_owned()),
+        ("kubernetes.io/arch".to_owned(), go_arch(&machine.arch).to_owned()),
+    ]);
+    labels.extend(given.clone());
+    labels
+}
+
+/// Kubernetes labels machines with Go's names of architectures.
+fn go_arch(arch: &str) -> &str {
+    match arch {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ready_keeps_the_time_of_its_last_change() {
+        let mut conditions = Vec::new();
+        set_condition(&mut conditions, "True", "AgentRunning", "runs");
+        conditions[0].last_transition_time = Time("2026-01-01T00:00:00Z".parse().unwrap());
+        set_condition(&mut conditions, "True", "AgentRunning", "still runs");
+        assert_eq!(conditions.len(), 1);
+        assert_eq!(
+            conditions[0].last_transition_time,
+            Time("2026-01-01T00:00:00Z".parse().unwrap())
+        );
+        set_condition(&mut conditions, "False", "AgentStopped", "stopped");
+        assert!(conditions[0].last_transition_time.0.year_after_2026());
+    }
+
+    trait Later {
+        fn year_after_2026(&self) -> bool;
+    }
+
+    impl Later for Timestamp {
+        fn year_after_2026(&self) -> bool {
+            *self > "2026-01-01T00:00:00Z".parse().unwrap()
+        }
+    }
+
+    #[test]
+    fn what_the_operator_says_is_offered_whole() {
+        let amounts = Amounts { cpu_millis: 2000, memory_bytes: 8 << 30, disk_bytes: 100 << 30 };
+        let overrides = Overrides { memory_bytes: Some(16 << 30), ..Overrides::default() };
+        let ports = Ranges::from_pairs([(31000, 31009)]);
+        let resources = resources(allocatable(amounts), &overrides, &ports);
+        assert_eq!(resources.memory_bytes(), 16 << 30);
+        assert_eq!(resources.cpu_millis(), 1930);
+        assert_eq!(resources.ports().unwrap().len(), 10);
+    }
+}

@@ -1,0 +1,135 @@
+//! Wiring: configuration → parts → serve → drain.
+
+use std::fs::{File, OpenOptions};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use anyhow::Context as _;
+use commonage_schemas::resources::Ranges;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::detect::{self, DEFAULT_PORTS};
+use crate::driver::{Driver, OnShutdown, Parts};
+use crate::ledger::Ledger;
+use crate::register::{Registration, labels_of, status_of};
+use crate::runtime::Shims;
+use crate::serve::Endpoint;
+use crate::task::spec::Site;
+
+/// Runs an agent until `shutdown`.
+///
+/// # Errors
+/// What keeps it from starting (the data directory is in use or can't be written, the port is
+/// taken, the machine can't be read), and the death of one of its parts. An API server that does
+/// not answer is no error: it is waited for.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Config {
+        name,
+        data_dir,
+        client,
+        identity,
+        listen,
+        advertise,
+        labels,
+        overrides,
+        zygote,
+        cgroup_parent,
+        lease_interval,
+        kill_tasks_on_shutdown,
+    } = config;
+    let ledger = Ledger::open(&data_dir)
+        .with_context(|| format!("open the ledger in {}", data_dir.display()))?;
+    let data_dir = data_dir.canonicalize().context("resolve the data directory")?;
+    let _lock = lock(&data_dir)?;
+    let machine = detect::detect(&data_dir).context("look at the machine")?;
+    let endpoint =
+        Endpoint::bind(listen, &identity).await.context("set up the agent's endpoint")?;
+    let host = advertise.unwrap_or_else(|| host_of(listen, &machine.hostname));
+    let ports = match overrides.ports.clone() {
+        Some(ports) => ports,
+        None => DEFAULT_PORTS.parse::<Ranges>().context("default ports")?,
+    };
+
+    let registration = Registration {
+        client: client.clone(),
+        labels: labels_of(&machine, &labels),
+        status: status_of(
+            &machine,
+            &overrides,
+            &ports,
+            &host,
+            with_port(&host, endpoint.address.port()),
+        ),
+        lease_interval,
+        name: name.clone(),
+    };
+    let shims = Shims::new(zygote, ledger.clone(), &machine.boot_id);
+    let driver = Driver::new(Parts {
+        client,
+        site: Site { agent: name, host, data_dir, cgroup_parent },
+        boot_id: machine.boot_id,
+        ledger: ledger.clone(),
+        shims,
+    });
+    let on_shutdown = match kill_tasks_on_shutdown {
+        true => OnShutdown::KillTasks,
+        false => OnShutdown::LeaveTasks,
+    };
+
+    // These go on while the driver winds up: its last reports want a live agent, and somebody may
+    // still be reading a log.
+    let background = CancellationToken::new();
+    let mut parts = JoinSet::new();
+    parts.spawn(endpoint.serve(crate::logs::router(ledger), background.clone()));
+    parts.spawn(registration.clone().keep_agent(background.clone()));
+    parts.spawn(registration.clone().keep_lease(background.clone()));
+    let result = tokio::select! {
+        result = driver.run(on_shutdown, shutdown) => result,
+        Some(ended) = parts.join_next() => match ended {
+            Ok(()) => Err(anyhow::anyhow!("a part of the agent ended by itself")),
+            Err(error) => Err(anyhow::Error::new(error).context("a part of the agent died")),
+        },
+    };
+    background.cancel();
+    while let Some(ended) = parts.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a part of the agent died while stopping");
+        }
+    }
+    registration.say_farewell().await;
+    result
+}
+
+/// Two agents on one data directory would launch everything twice.
+fn lock(data_dir: &Path) -> anyhow::Result<Flock<File>> {
+    let path = data_dir.join("agent").join("agent.lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("open {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        anyhow::Error::new(error).context(format!(
+            "another agent uses {}: stop it or give this one a data directory of its own",
+            data_dir.display()
+        ))
+    })
+}
+
+fn host_of(listen: SocketAddr, hostname: &str) -> String {
+    match listen.ip() {
+        ip if ip.is_unspecified() => hostname.to_owned(),
+        ip => ip.to_string(),
+    }
+}
+
+fn with_port(host: &str, port: u16) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, port).to_string(),
+        Err(_) => format!("{host}:{port}"),
+    }
+}

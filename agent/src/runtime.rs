@@ -1,0 +1,233 @@
+//! The driver's hands: starts, signals and watches containers through their shims.
+//!
+//! The only place that calls `commonage-shim`. A simulated runtime would take its place here. All
+//! of it but [`Shims::ended`] blocks, so the driver calls it from blocking threads.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use commonage_shim::client::{self, Observed, Shim};
+use commonage_shim::{Launch, ZygoteHandle, client::Phase};
+use jiff::Timestamp;
+use tokio::io::AsyncReadExt;
+
+use crate::ledger::{Entry, Ledger, LedgerError};
+use crate::task::outcome::End;
+
+/// A container that is not made by then never will be: the slowest seen took half a second, with
+/// 60 launched at once on two cores.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// First pause between two looks at a starting container; a launch takes about 10 ms.
+const LOOK_FIRST: Duration = Duration::from_millis(1);
+/// Longest pause between two looks.
+const LOOK_LONGEST: Duration = Duration::from_millis(20);
+/// Pause before a shim is asked again that holds its lock but does not answer.
+const RECONNECT: Duration = Duration::from_millis(200);
+
+/// How far a container is found to be.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Seen {
+    /// No shim has ever had it.
+    NotStarted,
+    Starting,
+    Running {
+        started_at: Timestamp,
+    },
+    Ended(End),
+}
+
+/// The containers of this agent.
+#[derive(Clone)]
+pub(crate) struct Shims {
+    zygote: Arc<ZygoteHandle>,
+    ledger: Ledger,
+    boot_id: Arc<str>,
+}
+
+impl Shims {
+    pub(crate) fn new(zygote: Arc<ZygoteHandle>, ledger: Ledger, boot_id: &str) -> Shims {
+        Shims { zygote, ledger, boot_id: boot_id.into() }
+    }
+
+    /// Writes the entry, has a shim make the container and waits until its command runs or its
+    /// end is known. Never [`Seen::NotStarted`] or [`Seen::Starting`].
+    pub(crate) fn start(&self, entry: &Entry, launch: &Launch) -> Seen {
+        match self.ask_for_shim(entry, launch) {
+            Ok(()) => self.settle(&entry.uid),
+            Err(error) => Seen::Ended(self.never_started(&entry.uid, describe(&error))),
+        }
+    }
+
+    fn ask_for_shim(&self, entry: &Entry, launch: &Launch) -> Result<(), StartError> {
+        self.ledger.write(entry)?;
+        self.ledger.make_sandbox(&entry.uid)?;
+        let dir = self.ledger.state_dir(&entry.uid);
+        dir.prepare(launch).map_err(|source| StartError::Prepare { source })?;
+        self.zygote.launch(dir.path()).map_err(|source| StartError::Shim { source })?;
+        Ok(())
+    }
+
+    /// Waits until a container that was asked for runs or has ended.
+    pub(crate) fn settle(&self, uid: &str) -> Seen {
+        let deadline = Instant::now() + START_TIMEOUT;
+        let mut pause = LOOK_FIRST;
+        loop {
+            match self.look(uid) {
+                Seen::NotStarted | Seen::Starting if Instant::now() < deadline => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(LOOK_LONGEST);
+                }
+                Seen::NotStarted | Seen::Starting => {
+                    return Seen::Ended(self.never_started(
+                        uid,
+                        format!("the container was not there after {START_TIMEOUT:?}"),
+                    ));
+                }
+                settled => return settled,
+            }
+        }
+    }
+
+    /// How far a container is. What is left of one whose shim is lost is killed first.
+    pub(crate) fn look(&self, uid: &str) -> Seen {
+        let dir = self.ledger.state_dir(uid);
+        match client::scan(dir.path()) {
+            Ok(Observed::NotStarted) => Seen::NotStarted,
+            Ok(Observed::Alive(Some(status))) if status.phase == Phase::Running => {
+                Seen::Running { started_at: status.started_at.unwrap_or_else(Timestamp::now) }
+            }
+            Ok(Observed::Alive(_)) => Seen::Starting,
+            Ok(Observed::Exited(exit)) => Seen::Ended(End::Recorded(exit)),
+            Ok(Observed::Lost) => Seen::Ended(self.clean_up_lost(uid)),
+            Err(error) => {
+                tracing::warn!(uid, %error, "state directory can't be read");
+                Seen::Starting
+            }
+        }
+    }
+
+    fn clean_up_lost(&self, uid: &str) -> End {
+        self.remove_remains(uid);
+        let seen_at = Timestamp::now();
+        let entry = self.ledger.entry(uid);
+        match entry.is_some_and(|entry| entry.boot_id != *self.boot_id) {
+            true => End::Rebooted { seen_at },
+            false => End::ShimLost { seen_at },
+        }
+    }
+
+    /// Gives up on a container. Its order is taken away first, so that a shim which comes to it
+    /// only now finds nothing to do.
+    fn never_started(&self, uid: &str, message: String) -> End {
+        let order = self.ledger.state_dir(uid).task_json();
+        let launch = self.ledger.state_dir(uid).launch();
+        if let Err(error) = std::fs::remove_file(&order)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(uid, %error, "order of a failed launch can't be removed");
+        }
+        if let Ok(launch) = launch {
+            self.clean_up(uid, &launch);
+        }
+        self.mark_ended(uid);
+        End::NeverStarted { seen_at: Timestamp::now(), message }
+    }
+
+    fn remove_remains(&self, uid: &str) {
+        match self.ledger.state_dir(uid).launch() {
+            Ok(launch) => self.clean_up(uid, &launch),
+            Err(error) => tracing::warn!(uid, %error, "order of a lost container can't be read"),
+        }
+        self.mark_ended(uid);
+    }
+
+    fn clean_up(&self, uid: &str, launch: &Launch) {
+        let dir = self.ledger.state_dir(uid);
+        if let Err(error) = client::cleanup(dir.path(), launch) {
+            tracing::error!(uid, %error, "remains of a container can't be removed");
+        }
+    }
+
+    fn mark_ended(&self, uid: &str) {
+        if let Err(error) = self.ledger.mark_ended(uid) {
+            tracing::warn!(uid, error = describe(&error), "end can't be noted");
+        }
+    }
+
+    /// Has the shim send a signal. A shim that is gone is no error: then the container has ended,
+    /// and whoever waits in [`Shims::ended`] says how.
+    pub(crate) fn signal(&self, uid: &str, signal: i32) -> std::io::Result<()> {
+        let dir = self.ledger.state_dir(uid);
+        let sent = Shim::connect(dir.path()).and_then(|mut shim| shim.kill(signal));
+        match sent {
+            Err(error) if is_gone(&error) => Ok(()),
+            sent => sent,
+        }
+    }
+
+    /// Waits for the end of a container, however long that takes.
+    pub(crate) async fn ended(self, uid: String) -> End {
+        loop {
+            match self.subscribe(&uid).await {
+                Ok(mut stream) => {
+                    // The content says nothing that `exit.json` does not; the end of it does.
+                    let mut line = Vec::new();
+                    if let Err(error) = stream.read_to_end(&mut line).await {
+                        tracing::debug!(uid, %error, "connection to a shim broke");
+                    }
+                }
+                Err(error) => tracing::debug!(uid, %error, "no connection to a shim"),
+            }
+            let shims = self.clone();
+            let of = uid.clone();
+            let seen = tokio::task::spawn_blocking(move || shims.look(&of)).await;
+            if let Ok(Seen::Ended(end)) = seen {
+                return end;
+            }
+            tokio::time::sleep(RECONNECT).await;
+        }
+    }
+
+    async fn subscribe(&self, uid: &str) -> std::io::Result<tokio::net::UnixStream> {
+        let dir = self.ledger.state_dir(uid);
+        let connected = tokio::task::spawn_blocking(move || {
+            Shim::connect(dir.path()).and_then(Shim::subscribe)
+        });
+        let stream = connected.await.map_err(std::io::Error::other)??;
+        tokio::net::UnixStream::from_std(stream)
+    }
+}
+
+/// A shim could not be had.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("write the ledger")]
+    Ledger {
+        #[from]
+        source: LedgerError,
+    },
+    #[error("write the order to the shim")]
+    Prepare { source: std::io::Error },
+    #[error("start a shim")]
+    Shim { source: std::io::Error },
+}
+
+fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::*;
+    matches!(
+        error.kind(),
+        NotFound | ConnectionRefused | ConnectionReset | BrokenPipe | UnexpectedEof
+    )
+}
+
+/// An error with all its causes on one line.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,274 @@
+//! From a Task to the order that its shim gets, or to the reason why this agent refuses it.
+//!
+//! Whatever a spec asks for and this agent can't do is refused by name, never left out silently:
+//! a task that runs without what it asked for is worse than one that does not run.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use commonage_schemas::reasons::task as reasons;
+use commonage_schemas::task::{Check, Container, ContainerPort};
+use commonage_schemas::{Resources, Task};
+use commonage_shim::Launch;
+use commonage_shim::launch::{Limits, LogLimits, Network, Root, User};
+use kube::ResourceExt;
+use nix::sys::signal::Signal;
+
+/// What all tasks of one agent have in common.
+#[derive(Clone, Debug)]
+pub struct Site {
+    pub agent: String,
+    /// Under which name or address others reach the tasks' host ports.
+    pub host: String,
+    /// Never visible inside a task.
+    pub data_dir: PathBuf,
+    /// All tasks' control groups lie below it.
+    pub cgroup_parent: String,
+}
+
+/// Why a Task is not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// One of [`commonage_schemas::reasons::task`].
+    pub reason: &'static str,
+    /// In words, with the field's name.
+    pub message: String,
+}
+
+/// The order to the shim. `sandbox` is where the task's writable directory will be.
+///
+/// # Errors
+/// The first field that asks for something this agent can't do.
+pub fn launch(task: &Task, site: &Site, sandbox: PathBuf) -> Result<Launch, Refusal> {
+    let spec = &task.spec;
+    let container = &spec.container;
+    refuse_unknown(task)?;
+    kill_signal(task)?;
+    let uid = task.uid().unwrap_or_default();
+    Ok(Launch {
+        cgroup: format!("{}/{}/{uid}", site.cgroup_parent, site.agent),
+        id: uid,
+        command: container.command.clone(),
+        args: container.args.clone(),
+        env: environment(task, site),
+        working_dir: container.working_dir.clone().map(PathBuf::from),
+        user: user(container)?,
+        hostname: Some(hostname(&task.name_any())),
+        limits: limits(&spec.resources, spec.limits.as_ref()),
+        root: Root::HostReadOnly,
+        sandbox,
+        hidden: vec![site.data_dir.clone()],
+        network: network(container)?,
+        mounts: Vec::new(),
+        log: LogLimits::default(),
+    })
+}
+
+/// The first signal of the task's kill policy, by number. Both `TERM` and `SIGTERM` are read.
+pub fn kill_signal(task: &Task) -> Result<i32, Refusal> {
+    let name = task.spec.kill_policy.signal.trim().to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    match Signal::from_str(&format!("SIG{name}")) {
+        Ok(signal) => Ok(signal as i32),
+        Err(_) => Err(unsupported(format!(
+            "spec.killPolicy.signal: {:?} is not a signal; use TERM, INT, HUP, QUIT, USR1, USR2 or KILL",
+            task.spec.kill_policy.signal
+        ))),
+    }
+}
+
+/// The host port that a check goes to: the one it names, else the container's first.
+pub fn check_port(container: &Container, name: Option<&str>) -> Option<u16> {
+    let port = match name {
+        Some(name) => container.ports.iter().find(|port| port.name.as_deref() == Some(name)),
+        None => container.ports.first(),
+    };
+    u16::try_from(port?.host_port).ok().filter(|port| *port > 0)
+}
+
+fn refuse_unknown(task: &Task) -> Result<(), Refusal> {
+    let spec = &task.spec;
+    let container = &spec.container;
+    if let Some(image) = &container.image {
+        return Err(Refusal {
+            reason: reasons::IMAGE_UNSUPPORTED,
+            message: format!(
+                "spec.container.image: this agent can't run images yet (wanted {image:?}); leave \
+                 it out to run a command of the agent's own root file system"
+            ),
+        });
+    }
+    if container.command.is_empty() && container.args.is_empty() {
+        return Err(unsupported(
+            "spec.container.command: is empty, and without an image there is no default",
+        ));
+    }
+    if container.command.is_empty() {
+        return Err(unsupported(
+            "spec.container.args: without an image the program belongs into spec.container.command",
+        ));
+    }
+    if !container.capabilities.is_empty() {
+        return Err(unsupported(
+            "spec.container.capabilities: this agent can't give any beyond the default set yet",
+        ));
+    }
+    if let Some(mount) = container.mounts.first() {
+        return Err(unsupported(format!(
+            "spec.container.mounts: this agent can't mount anything yet (wanted at {:?})",
+            mount.path
+        )));
+    }
+    if let Some(fetch) = spec.fetch.first() {
+        return Err(unsupported(format!(
+            "spec.fetch: this agent can't fetch files yet (wanted {:?})",
+            fetch.uri
+        )));
+    }
+    if spec.resources.gpus() > 0 {
+        return Err(unsupported("spec.resources.gpu: this agent can't give out GPUs yet"));
+    }
+    for port in &container.ports {
+        refuse_unbound_port(port)?;
+    }
+    let host_network = network(container)? == Network::Host;
+    for (field, check) in
+        [("spec.healthCheck", &spec.health_check), ("spec.readinessCheck", &spec.readiness_check)]
+    {
+        if let Some(check) = check {
+            refuse_check(field, check, container, host_network)?;
+        }
+    }
+    Ok(())
+}
+
+fn refuse_unbound_port(port: &ContainerPort) -> Result<(), Refusal> {
+    if port.host_port == 0 {
+        return Err(unsupported(
+            "spec.container.ports: a hostPort is still 0, the control plane picked none",
+        ));
+    }
+    Ok(())
+}
+
+fn refuse_check(
+    field: &str,
+    check: &Check,
+    container: &Container,
+    host_network: bool,
+) -> Result<(), Refusal> {
+    let port_name = match (&check.http, &check.tcp, &check.exec) {
+        (Some(http), None, None) => &http.port,
+        (None, Some(tcp), None) => &tcp.port,
+        (None, None, Some(_)) => {
+            return Err(unsupported(format!(
+                "{field}.exec: this agent can't run commands in a container yet; use http or tcp"
+            )));
+        }
+        _ => {
+            return Err(unsupported(format!(
+                "{field}: exactly one of http, tcp and exec must be set"
+            )));
+        }
+    };
+    if !host_network {
+        return Err(unsupported(format!(
+            "{field}: nothing can reach a task with spec.container.network None"
+        )));
+    }
+    if check_port(container, port_name.as_deref()).is_none() {
+        return Err(unsupported(format!(
+            "{field}: spec.container.ports has no port {}",
+            port_name.as_deref().unwrap_or("at all"),
+        )));
+    }
+    Ok(())
+}
+
+/// `uid` or `uid:gid`. The group defaults to the user's number, not to root's group.
+fn user(container: &Container) -> Result<User, Refusal> {
+    let Some(text) = container.user.as_deref() else {
+        return Ok(User::default());
+    };
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    match (uid.parse(), gid.parse()) {
+        (Ok(uid), Ok(gid)) => Ok(User { uid, gid, additional_gids: Vec::new() }),
+        _ => Err(unsupported(format!(
+            "spec.container.user: {text:?} is not uid or uid:gid in numbers"
+        ))),
+    }
+}
+
+fn network(container: &Container) -> Result<Network, Refusal> {
+    match container.network.as_deref() {
+        None | Some("Host") => Ok(Network::Host),
+        Some("None") => Ok(Network::None),
+        Some(other) => Err(unsupported(format!(
+            "spec.container.network: this agent knows Host and None, not {other:?}"
+        ))),
+    }
+}
+
+/// What the kernel enforces: `limits`, and for what it does not name, `resources`.
+fn limits(resources: &Resources, limits: Option<&Resources>) -> Limits {
+    let ceiling = |name: &str| {
+        let limit = limits.filter(|limits| limits.get(name).is_some());
+        positive(limit.unwrap_or(resources).scalar(name))
+    };
+    Limits {
+        cpu_millis: positive(resources.cpu_millis()),
+        cpu_quota_millis: ceiling(commonage_schemas::resources::CPU),
+        memory_bytes: ceiling(commonage_schemas::resources::MEMORY),
+        ..Limits::default()
+    }
+}
+
+fn positive(amount: i64) -> Option<u64> {
+    u64::try_from(amount).ok().filter(|amount| *amount > 0)
+}
+
+/// Who and where the task is, and its ports; the spec's own variables win.
+fn environment(task: &Task, site: &Site) -> BTreeMap<String, String> {
+    let container = &task.spec.container;
+    let mut env = BTreeMap::from([
+        ("COMMONAGE_TASK".to_owned(), task.name_any()),
+        ("COMMONAGE_NAMESPACE".to_owned(), task.namespace().unwrap_or_default()),
+        ("COMMONAGE_AGENT".to_owned(), site.agent.clone()),
+        ("HOST".to_owned(), site.host.clone()),
+    ]);
+    for (place, port) in container.ports.iter().enumerate() {
+        env.insert(format!("PORT{place}"), port.host_port.to_string());
+        if let Some(name) = &port.name {
+            env.insert(format!("PORT_{}", variable_name(name)), port.host_port.to_string());
+        }
+    }
+    for variable in &container.env {
+        env.insert(variable.name.clone(), variable.value.clone());
+    }
+    env
+}
+
+/// A port's name as shells can read it: `admin-http` is found as `PORT_ADMIN_HTTP`.
+fn variable_name(name: &str) -> String {
+    name.chars()
+        .map(|c| match c {
+            c if c.is_ascii_alphanumeric() => c.to_ascii_uppercase(),
+            _ => '_',
+        })
+        .collect()
+}
+
+/// The task's name, cut to what the kernel takes (64 bytes), up to its first dot.
+fn hostname(name: &str) -> String {
+    const HOST_NAME_MAX: usize = 63;
+    let label = name.split('.').next().unwrap_or(name);
+    label.chars().take(HOST_NAME_MAX).collect()
+}
+
+fn unsupported(message: impl Into<String>) -> Refusal {
+    Refusal { reason: reasons::UNSUPPORTED, message: message.into() }
+}
+
+#[cfg(test)]
+mod tests;
