@@ -1,0 +1,175 @@
+#![allow(clippy::unwrap_used)]
+use serde_json::json;
+
+use super::*;
+
+/// Document, patch, result; `None` = does not apply.
+type Case = (Value, Value, Option<Value>);
+
+#[test]
+fn json_patches_apply_as_in_go() {
+    let cases: Vec<Case> = vec![
+        (
+            json!({"a": 1}),
+            json!([{"op": "add", "path": "/b", "value": 2}]),
+            Some(json!({"a": 1, "b": 2})),
+        ),
+        // kube-rs' finalizer(): a test for null of what is not there.
+        (
+            json!({"metadata": {}}),
+            json!([
+                {"op": "test", "path": "/metadata/finalizers", "value": null},
+                {"op": "add", "path": "/metadata/finalizers", "value": ["x/y"]},
+            ]),
+            Some(json!({"metadata": {"finalizers": ["x/y"]}})),
+        ),
+        (json!({"a": {}}), json!([{"op": "test", "path": "/a/b/c", "value": null}]), None),
+        (json!({"a": 1}), json!([{"op": "test", "path": "/a", "value": 2}]), None),
+        (
+            json!({"a": [1]}),
+            json!([{"op": "test", "path": "/a/0", "value": 1}]),
+            Some(json!({"a": [1]})),
+        ),
+        // A missing value is null.
+        (json!({}), json!([{"op": "add", "path": "/a"}]), Some(json!({"a": null}))),
+        // Arrays: append, insert, negative indices, bounds.
+        (
+            json!({"a": [1]}),
+            json!([{"op": "add", "path": "/a/-", "value": 2}]),
+            Some(json!({"a": [1, 2]})),
+        ),
+        (
+            json!({"a": [1]}),
+            json!([{"op": "add", "path": "/a/0", "value": 0}]),
+            Some(json!({"a": [0, 1]})),
+        ),
+        (
+            json!({"a": [1]}),
+            json!([{"op": "add", "path": "/a/1", "value": 2}]),
+            Some(json!({"a": [1, 2]})),
+        ),
+        (
+            json!({"a": [1]}),
+            json!([{"op": "add", "path": "/a/-1", "value": 2}]),
+            Some(json!({"a": [1, 2]})),
+        ),
+        (json!({"a": [1]}), json!([{"op": "add", "path": "/a/2", "value": 2}]), None),
+        (json!({"a": [1, 2]}), json!([{"op": "remove", "path": "/a/-1"}]), Some(json!({"a": [1]}))),
+        (
+            json!({"a": [1, 2]}),
+            json!([{"op": "replace", "path": "/a/1", "value": 3}]),
+            Some(json!({"a": [1, 3]})),
+        ),
+        (json!({"a": [1, 2]}), json!([{"op": "replace", "path": "/a/2", "value": 3}]), None),
+        // Objects.
+        (json!({"a": 1}), json!([{"op": "remove", "path": "/b"}]), None),
+        (
+            json!({"a": 1}),
+            json!([{"op": "replace", "path": "/b", "value": 2}]),
+            Some(json!({"a": 1, "b": 2})),
+        ),
+        (json!({"a": 1}), json!([{"op": "add", "path": "/b/c", "value": 2}]), None),
+        (
+            json!({"a/b": {"~": 1}}),
+            json!([{"op": "remove", "path": "/a~1b/~0"}]),
+            Some(json!({"a/b": {}})),
+        ),
+        (
+            json!({"a": 1}),
+            json!([{"op": "move", "from": "/a", "path": "/b"}]),
+            Some(json!({"b": 1})),
+        ),
+        (
+            json!({"a": [1]}),
+            json!([{"op": "copy", "from": "/a/0", "path": "/b"}]),
+            Some(json!({"a": [1], "b": 1})),
+        ),
+        (json!({"a": 1}), json!([{"op": "shout", "path": "/a"}]), None),
+        (json!({"a": 1}), json!([{"op": "add", "path": "", "value": 2}]), None),
+    ];
+    for (document, patch, wanted) in cases {
+        let mut patched = document.clone();
+        let result = json_patch(&mut patched, patch.to_string().as_bytes());
+        match wanted {
+            Some(wanted) => {
+                result.unwrap_or_else(|error| panic!("{patch} on {document}: {error}"));
+                assert_eq!(patched, wanted, "{patch} on {document}");
+            }
+            None => assert_eq!(result.unwrap_err().code, 422, "{patch} on {document}"),
+        }
+    }
+}
+
+#[test]
+fn a_json_patch_is_bounded() {
+    let mut document = json!({"a": ["xxxxxxxxxxxxxxxx"]});
+    let doubling = json!({"op": "copy", "from": "/a", "path": "/a/-"});
+    let patch = Value::Array(vec![doubling; 64]).to_string();
+    assert_eq!(json_patch(&mut document, patch.as_bytes()).unwrap_err().code, 422);
+    let many =
+        Value::Array(vec![json!({"op": "test", "path": "/x"}); JSON_PATCH_OPERATIONS_MAX + 1]);
+    assert_eq!(json_patch(&mut document, many.to_string().as_bytes()).unwrap_err().code, 413);
+    assert_eq!(json_patch(&mut document, b"{}").unwrap_err().code, 400);
+}
+
+#[test]
+fn merge_patches_follow_rfc_7386() {
+    let cases = [
+        (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+        (json!({"a": "b"}), json!({"a": null}), json!({})),
+        (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
+        (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
+        (json!({"a": [1, 2]}), json!({"a": [3]}), json!({"a": [3]})),
+        (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+        (json!({"a": 1}), json!(null), json!(null)),
+    ];
+    for (document, patch, wanted) in cases {
+        let mut patched = document.clone();
+        merge_patch(&mut patched, patch.clone());
+        assert_eq!(patched, wanted, "{patch} on {document}");
+    }
+}
+
+#[test]
+fn strategic_merge_knows_the_lists_of_built_in_kinds() {
+    let defs = crate::builtin::definitions();
+    let def = |kind: &str| defs.iter().find(|def| def.kind == kind).unwrap();
+    let cases = [
+        // client-go's event recorder.
+        (
+            "Event",
+            json!({"count": 1, "reason": "x"}),
+            json!({"count": 2}),
+            json!({"count": 2, "reason": "x"}),
+        ),
+        (
+            "ConfigMap",
+            json!({"data": {"a": "1", "b": "2"}}),
+            json!({"data": {"a": null, "c": "3"}}),
+            json!({"data": {"b": "2", "c": "3"}}),
+        ),
+        (
+            "ServiceAccount",
+            json!({"secrets": [{"name": "a", "namespace": "x"}, {"name": "b"}]}),
+            json!({"secrets": [{"name": "a", "namespace": "y"}, {"name": "b", "$patch": "delete"}, {"name": "c"}]}),
+            json!({"secrets": [{"name": "a", "namespace": "y"}, {"name": "c"}]}),
+        ),
+        (
+            "ConfigMap",
+            json!({"metadata": {"finalizers": ["a/a", "b/b"]}}),
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/a"], "finalizers": ["c/c"]}}),
+            json!({"metadata": {"finalizers": ["b/b", "c/c"]}}),
+        ),
+        (
+            "ConfigMap",
+            json!({"data": {"a": "1"}}),
+            json!({"data": {"$patch": "replace", "b": "2"}}),
+            json!({"data": {"b": "2"}}),
+        ),
+    ];
+    for (kind, document, patch, wanted) in cases {
+        let mut patched = document.clone();
+        strategic_merge_patch(def(kind), &mut patched, patch.clone()).unwrap();
+        assert_eq!(patched, wanted, "{patch} on {document}");
+    }
+}

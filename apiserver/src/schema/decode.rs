@@ -1,0 +1,94 @@
+//! JSON with the duplicate fields noticed; serde_json alone keeps the last one silently.
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::path::Path;
+
+/// Parses JSON and returns the paths of duplicate fields (the last one wins, as in Go).
+///
+/// # Errors
+/// Not JSON.
+pub fn decode_strict(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
+    let mut duplicates = Vec::new();
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value =
+        Strict { path: Path::Root, duplicates: &mut duplicates }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok((value, duplicates))
+}
+
+struct Strict<'p> {
+    path: Path<'p>,
+    duplicates: &'p mut Vec<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let Strict { path, duplicates } = self;
+        let mut list = Vec::new();
+        loop {
+            let path = Path::Item(&path, list.len());
+            match access.next_element_seed(Strict { path, duplicates })? {
+                Some(value) => list.push(value),
+                None => return Ok(Value::Array(list)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let Strict { path, duplicates } = self;
+        let mut map = Map::new();
+        while let Some(name) = access.next_key::<String>()? {
+            let at = Path::Member(&path, &name);
+            let value = access.next_value_seed(Strict { path: at, duplicates })?;
+            if map.contains_key(&name) {
+                duplicates.push(at.to_string());
+            }
+            map.insert(name, value);
+        }
+        Ok(Value::Object(map))
+    }
+}

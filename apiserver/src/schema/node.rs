@@ -1,0 +1,135 @@
+//! The compiled form of a schema.
+
+use std::collections::BTreeMap;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::format::Format;
+
+/// One place of a schema.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Node {
+    /// Empty: any type.
+    pub(super) types: Vec<Type>,
+    pub(super) nullable: bool,
+    pub(super) preserve_unknown: bool,
+    /// A whole object with apiVersion, kind and metadata of its own.
+    pub(super) embedded: bool,
+    pub(super) properties: BTreeMap<String, Node>,
+    /// Of members that are not in `properties`; `additionalProperties: true` is an empty node.
+    pub(super) additional: Option<Box<Node>>,
+    pub(super) items: Option<Box<Node>>,
+    pub(super) default: Option<Value>,
+    pub(super) list: ListType,
+    pub(super) required: Vec<String>,
+    pub(super) one_of_values: Vec<Value>,
+    /// `None` for most places.
+    pub(super) checks: Option<Box<Checks>>,
+    /// `None` for most places.
+    pub(super) logic: Option<Box<Logic>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Type {
+    Object,
+    Array,
+    String,
+    Integer,
+    Number,
+    Boolean,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) enum ListType {
+    #[default]
+    Atomic,
+    Set,
+    /// By the values of these members.
+    Map(Vec<String>),
+}
+
+/// Limits of a scalar, a list or an object.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Checks {
+    pub(super) minimum: Option<f64>,
+    pub(super) exclusive_minimum: bool,
+    pub(super) maximum: Option<f64>,
+    pub(super) exclusive_maximum: bool,
+    pub(super) multiple_of: Option<f64>,
+    pub(super) min_length: Option<usize>,
+    pub(super) max_length: Option<usize>,
+    pub(super) pattern: Option<Regex>,
+    pub(super) format: Option<Format>,
+    pub(super) min_items: Option<usize>,
+    pub(super) max_items: Option<usize>,
+    pub(super) min_properties: Option<usize>,
+    pub(super) max_properties: Option<usize>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Logic {
+    pub(super) all_of: Vec<Node>,
+    pub(super) any_of: Vec<Node>,
+    pub(super) one_of: Vec<Node>,
+    pub(super) not: Option<Node>,
+}
+
+impl Type {
+    pub(super) fn parse(name: &str) -> Option<Type> {
+        Some(match name {
+            "object" => Type::Object,
+            "array" => Type::Array,
+            "string" => Type::String,
+            "integer" => Type::Integer,
+            "number" => Type::Number,
+            "boolean" => Type::Boolean,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Type::Object => "object",
+            Type::Array => "array",
+            Type::String => "string",
+            Type::Integer => "integer",
+            Type::Number => "number",
+            Type::Boolean => "boolean",
+        }
+    }
+
+    pub(super) fn holds(self, value: &Value) -> bool {
+        match self {
+            Type::Object => value.is_object(),
+            Type::Array => value.is_array(),
+            Type::String => value.is_string(),
+            Type::Boolean => value.is_boolean(),
+            Type::Number => value.is_number(),
+            // 1.0 is an integer to Go's validator too.
+            Type::Integer => {
+                value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0)
+            }
+        }
+    }
+
+    /// What Go's validator calls a value that has the wrong type.
+    pub(super) fn name_of(value: &Value) -> &'static str {
+        match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(number) if number.is_f64() => "number",
+            Value::Number(_) => "integer",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        }
+    }
+}
+
+impl Node {
+    /// Whether this null must be defaulted or dropped.
+    pub(super) fn refuses(&self, value: &Value) -> bool {
+        value.is_null() && !self.nullable
+    }
+}
