@@ -3,14 +3,24 @@
 //! Plain blocking calls with a time-out, to be used from `spawn_blocking`; nothing here touches
 //! libcontainer, so any thread may call it. Only [`Shim::subscribe`] gives something to wait on.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::{Hierarchies, Usage};
+use crate::control::{Answer, Request, SOCKET};
 use crate::launch::{Exit, Launch};
+use crate::lock::{Holder, Lock};
+use crate::state_dir::StateDir;
+
+/// A shim that makes its container does not answer for as long as that takes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a state directory tells about its task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +64,8 @@ pub enum Phase {
 
 /// A connection to one living shim.
 pub struct Shim {
-    stream: UnixStream,
+    state: StateDir,
+    stream: BufReader<UnixStream>,
 }
 
 impl Shim {
@@ -62,8 +73,14 @@ impl Shim {
     ///
     /// # Errors
     /// `NotFound` or `ConnectionRefused`: no shim listens there (ask [`scan`] what that means).
-    pub fn connect(_state_dir: &Path) -> io::Result<Self> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn connect(state_dir: &Path) -> io::Result<Self> {
+        // By way of a descriptor, because a socket's address holds 107 bytes and no more.
+        let directory = File::open(state_dir)?;
+        let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+        Ok(Self { state: StateDir::new(state_dir), stream: BufReader::new(stream) })
     }
 
     /// Asks how far the task is.
@@ -71,7 +88,7 @@ impl Shim {
     /// # Errors
     /// The shim went away or did not answer in time.
     pub fn status(&mut self) -> io::Result<Status> {
-        Err(io::ErrorKind::Unsupported.into())
+        self.ask(Request::Status)
     }
 
     /// Sends a signal to the task: `SIGKILL` ends the whole container, anything else goes to the
@@ -79,8 +96,8 @@ impl Shim {
     ///
     /// # Errors
     /// The shim went away or did not answer in time, or `signal` is not one (1..=64).
-    pub fn kill(&mut self, _signal: i32) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn kill(&mut self, signal: i32) -> io::Result<()> {
+        self.ask(Request::Kill { signal }).map(drop)
     }
 
     /// Turns the connection into one that becomes readable when the task has ended: one line,
@@ -89,16 +106,48 @@ impl Shim {
     ///
     /// # Errors
     /// The shim went away or did not answer in time.
-    pub fn subscribe(self) -> io::Result<UnixStream> {
-        Ok(self.stream)
+    pub fn subscribe(mut self) -> io::Result<UnixStream> {
+        self.ask(Request::Subscribe)?;
+        if !self.stream.buffer().is_empty() {
+            // The end came along with the answer, and would be lost with the buffer. A stream
+            // that is at its end says the same.
+            let (ended, _) = UnixStream::pair()?;
+            ended.set_nonblocking(true)?;
+            return Ok(ended);
+        }
+        let stream = self.stream.into_inner();
+        stream.set_nonblocking(true)?;
+        Ok(stream)
     }
 
     /// Blocks until the task has ended, however long that takes.
     ///
     /// # Errors
     /// `UnexpectedEof`: the shim died without leaving `exit.json`; the task is lost.
-    pub fn wait(self) -> io::Result<Exit> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn wait(mut self) -> io::Result<Exit> {
+        // Whether it answers or has just gone, `exit.json` tells.
+        if self.ask(Request::Subscribe).is_ok() {
+            self.stream.get_ref().set_read_timeout(None)?;
+            let mut rest = Vec::new();
+            let _ = self.stream.read_to_end(&mut rest);
+        }
+        self.state.exit()?.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::UnexpectedEof, "the shim is gone without a word")
+        })
+    }
+
+    fn ask(&mut self, request: Request) -> io::Result<Status> {
+        let mut line = serde_json::to_vec(&request)?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line)?;
+        let mut answer = String::new();
+        if self.stream.read_line(&mut answer)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match serde_json::from_str(&answer)? {
+            Answer { ok: true, status: Some(status), .. } => Ok(status),
+            Answer { error, .. } => Err(io::Error::other(error.unwrap_or_default())),
+        }
     }
 }
 
@@ -106,8 +155,23 @@ impl Shim {
 ///
 /// # Errors
 /// The directory cannot be read. A directory that does not exist is `NotFound`.
-pub fn scan(_state_dir: &Path) -> io::Result<Observed> {
-    Err(io::ErrorKind::Unsupported.into())
+pub fn scan(state_dir: &Path) -> io::Result<Observed> {
+    let state = StateDir::new(state_dir);
+    std::fs::metadata(state_dir)?;
+    if let Some(exit) = state.exit()? {
+        return Ok(Observed::Exited(exit));
+    }
+    match Lock::holder(&state)? {
+        Holder::Never => Ok(Observed::NotStarted),
+        // Between the creation of the lock and its content, between exit.json and the release:
+        // only the held lock counts.
+        Holder::Process(_) => {
+            let status = Shim::connect(state_dir).and_then(|mut shim| shim.status());
+            Ok(Observed::Alive(status.ok()))
+        }
+        // It may have written its last words since we looked.
+        Holder::Gone => Ok(state.exit()?.map_or(Observed::Lost, Observed::Exited)),
+    }
 }
 
 /// Kills every process in the task's control group, whatever became of its shim, and waits until
@@ -115,15 +179,24 @@ pub fn scan(_state_dir: &Path) -> io::Result<Observed> {
 ///
 /// # Errors
 /// The control groups cannot be read, or processes survive for five seconds (stuck in the kernel).
-pub fn kill_by_cgroup(_launch: &Launch) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+pub fn kill_by_cgroup(launch: &Launch) -> io::Result<()> {
+    Hierarchies::find()?.group(&launch.cgroup)?.kill()
 }
 
 /// After a lost shim: kills what is left of the task and removes its control group and the
-/// container's files, but not the logs, the sandbox or the state directory. Safe to repeat.
+/// container's files, but not the logs, the sandbox or the state directory. Safe to repeat. Not
+/// for a task whose shim lives: that cleans up itself.
 ///
 /// # Errors
 /// As [`kill_by_cgroup`], or something could not be removed.
-pub fn cleanup(_state_dir: &Path, _launch: &Launch) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+pub fn cleanup(state_dir: &Path, launch: &Launch) -> io::Result<()> {
+    crate::shim::clean_up(&StateDir::new(state_dir), launch)
+}
+
+/// What a task uses right now, from its control group. Zeros if there is none (any more).
+///
+/// # Errors
+/// This machine's control groups cannot be found.
+pub fn usage(launch: &Launch) -> io::Result<Usage> {
+    Ok(Hierarchies::find()?.group(&launch.cgroup)?.usage())
 }

@@ -1,13 +1,7 @@
-//! What a task's state directory holds: the order to the shim (`task.json`) and its last words
-//! (`exit.json`), and the paths of everything else in there.
-//!
-//! The agent writes `task.json` before it asks for a shim; the shim writes all the rest. The
-//! directory is the ledger from which a restarted agent learns what became of its tasks.
+//! The order to a shim (`task.json`, a [`Launch`]) and its last words (`exit.json`, an [`Exit`]).
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -113,12 +107,7 @@ fn default_pids() -> u64 {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            cpu_millis: None,
-            cpu_quota_millis: None,
-            memory_bytes: None,
-            pids: DEFAULT_PIDS,
-        }
+        Self { cpu_millis: None, cpu_quota_millis: None, memory_bytes: None, pids: DEFAULT_PIDS }
     }
 }
 
@@ -168,10 +157,7 @@ pub struct LogLimits {
 
 impl Default for LogLimits {
     fn default() -> Self {
-        Self {
-            max_file_bytes: DEFAULT_LOG_FILE_BYTES,
-            max_files: DEFAULT_LOG_FILES,
-        }
+        Self { max_file_bytes: DEFAULT_LOG_FILE_BYTES, max_files: DEFAULT_LOG_FILES }
     }
 }
 
@@ -264,132 +250,4 @@ pub enum Stream {
     Stdout,
     /// Standard error.
     Stderr,
-}
-
-/// The paths in one task's state directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateDir(PathBuf);
-
-impl StateDir {
-    /// Names the directory; nothing is touched. The path must be absolute.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
-    }
-
-    /// Creates the directory (mode 0700) and writes `task.json` (0600), durably: after this the
-    /// intent is on disk and a shim may be asked for.
-    ///
-    /// # Errors
-    /// Whatever the file system says. A directory that exists is reused.
-    pub fn prepare(&self, launch: &Launch) -> io::Result<()> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.0)?;
-        let json = serde_json::to_vec_pretty(launch)?;
-        write_durably(&self.task_json(), &json)
-    }
-
-    /// Reads `task.json`.
-    ///
-    /// # Errors
-    /// It is absent or not a [`Launch`].
-    pub fn launch(&self) -> io::Result<Launch> {
-        Ok(serde_json::from_slice(&std::fs::read(self.task_json())?)?)
-    }
-
-    /// Reads `exit.json`, if the task has ended.
-    ///
-    /// # Errors
-    /// It cannot be read or is not an [`Exit`] (never half of one: it is renamed into place).
-    pub fn exit(&self) -> io::Result<Option<Exit>> {
-        match std::fs::read(self.exit_json()) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The directory itself.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The order: a [`Launch`].
-    #[must_use]
-    pub fn task_json(&self) -> PathBuf {
-        self.0.join("task.json")
-    }
-
-    /// The end: an [`Exit`]. There if and only if the task has ended and its log is complete.
-    #[must_use]
-    pub fn exit_json(&self) -> PathBuf {
-        self.0.join("exit.json")
-    }
-
-    /// The newest log file of a stream; older ones have `.1`, `.2`, … appended. Raw bytes, as
-    /// the task wrote them.
-    #[must_use]
-    pub fn log(&self, stream: Stream) -> PathBuf {
-        self.0.join(match stream {
-            Stream::Stdout => "stdout.log",
-            Stream::Stderr => "stderr.log",
-        })
-    }
-
-    pub(crate) fn lock(&self) -> PathBuf {
-        self.0.join("lock")
-    }
-
-    pub(crate) fn pid_json(&self) -> PathBuf {
-        self.0.join("pid.json")
-    }
-
-    pub(crate) fn shim_log(&self) -> PathBuf {
-        self.0.join("shim.log")
-    }
-
-    pub(crate) fn bundle(&self) -> PathBuf {
-        self.0.join("bundle")
-    }
-
-    pub(crate) fn rootfs(&self) -> PathBuf {
-        self.0.join("rootfs")
-    }
-
-    pub(crate) fn runtime_root(&self) -> PathBuf {
-        self.0.join("rt")
-    }
-
-    pub(crate) fn tmp(&self) -> PathBuf {
-        self.0.join("tmp")
-    }
-}
-
-/// Writes a file so that a reader, even after a power cut, sees all of it or none.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    write_renamed(path, bytes, true)?;
-    std::fs::File::open(parent)?.sync_all()
-}
-
-/// The same without the flushes: all or none for readers while the machine is up.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_renamed(path, bytes, false)
-}
-
-fn write_renamed(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(bytes)?;
-    if sync {
-        file.sync_all()?;
-    }
-    std::fs::rename(&temporary, path)
 }

@@ -6,28 +6,65 @@
 //! *only a single-threaded process of its own, the shim, calls libcontainer*.
 //!
 //! ```text
-//! agent (threads) ──ZygoteHandle──► zygote (single-threaded) ──fork──► shim ──► container init ──► command
-//!        └────────────client::Shim──► ctl.sock ─────────────────────────┘
+//! agent (threads) ──ZygoteHandle──► zygote ──fork──► shim ──► init (process 1) ──► command
+//!        └───────────client::Shim──► ctl.sock ────────┘
 //! ```
 //!
 //! `main` calls [`dispatch`] before anything else: it runs the zygote and shim subcommands of
 //! the same executable and returns only if the process is neither.
 #![warn(missing_docs)]
+#![allow(unsafe_code)]
 
+mod cgroup;
 pub mod client;
+mod control;
+mod init;
 pub mod launch;
+mod lock;
+mod output;
+mod rootfs;
+mod seccomp;
+mod shim;
+mod spec;
+mod state_dir;
+mod supervise;
+mod sys;
 pub mod zygote;
 
-pub use client::{Observed, Shim};
-pub use launch::{Exit, Launch, StateDir};
+use std::ffi::{OsStr, OsString};
+
+pub use cgroup::Usage;
+pub use client::{Observed, Phase, Shim, Status};
+pub use launch::{Exit, Launch};
+pub use spec::{MIN_MEMORY_BYTES, MIN_PIDS, check};
+pub use state_dir::StateDir;
 pub use zygote::ZygoteHandle;
+
+/// `argv[1]` of a shim started by hand: `<exe> shim --state-dir DIR`.
+pub const SHIM_SUBCOMMAND: &str = "shim";
 
 /// Runs `<exe> zygote` or `<exe> shim --state-dir DIR` if that is what the process was started
 /// as, and then never returns. To be called first thing in `main`, before any thread.
 pub fn dispatch() {
-    let mut args = std::env::args_os().skip(1);
-    match args.next().as_deref().and_then(std::ffi::OsStr::to_str) {
-        Some(zygote::SUBCOMMAND) => zygote::main(),
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let words: Vec<Option<&str>> = args.iter().map(|arg| OsStr::to_str(arg)).collect();
+    match words.as_slice() {
+        [Some(zygote::SUBCOMMAND)] => zygote::main(),
+        [Some(SHIM_SUBCOMMAND), Some("--state-dir"), _] => {
+            sys::exit(shim_main(StateDir::new(args[2].clone())))
+        }
         _ => {}
+    }
+}
+
+/// A shim without a zygote, for debugging: this very process becomes it.
+fn shim_main(state: StateDir) -> i32 {
+    sys::close_from(3, &[]);
+    match seccomp::Filters::compile() {
+        Ok(filters) => shim::run(&state, &filters),
+        Err(error) => {
+            eprintln!("shim: {error}");
+            1
+        }
     }
 }

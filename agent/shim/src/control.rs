@@ -1,0 +1,150 @@
+//! The shim's end of `ctl.sock`: one JSON object per line, both ways.
+//!
+//! Requests: `{"op":"status"}`, `{"op":"kill","signal":15}`, `{"op":"subscribe"}`. Answers:
+//! `{"ok":true,"status":{…}}` or `{"ok":false,"error":"…"}`; a subscriber gets
+//! `{"ok":true,"exit":{…}}` as its last line. Whoever does not read is dropped, never waited for.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use serde::{Deserialize, Serialize};
+
+use crate::client::Status;
+use crate::launch::Exit;
+use crate::state_dir::StateDir;
+
+/// Name of the socket in the state directory.
+pub(crate) const SOCKET: &str = "ctl.sock";
+
+/// Connections at once. The agent keeps one per task; the rest is for people.
+const MAX_CLIENTS: usize = 32;
+
+/// A request is far shorter.
+const MAX_REQUEST_BYTES: usize = 4096;
+
+/// What may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "camelCase")]
+pub(crate) enum Request {
+    Status,
+    Kill { signal: i32 },
+    Subscribe,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Answer {
+    pub(crate) ok: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<Status>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) exit: Option<Exit>,
+}
+
+/// The task as the control socket sees it.
+pub(crate) trait Task {
+    fn status(&self) -> Status;
+    fn kill(&mut self, signal: i32) -> io::Result<()>;
+}
+
+pub(crate) struct Control {
+    listener: UnixListener,
+    clients: Vec<Client>,
+}
+
+struct Client {
+    stream: UnixStream,
+    pending: Vec<u8>,
+    subscribed: bool,
+}
+
+impl Control {
+    /// Listens. Reached by way of a descriptor of the directory, because a socket's address is
+    /// limited to 107 bytes and a state directory's path is not.
+    pub(crate) fn bind(state: &StateDir) -> io::Result<Self> {
+        let directory = std::fs::File::open(state.path())?;
+        let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
+        let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, clients: Vec::new() })
+    }
+
+    /// What to poll for reading.
+    pub(crate) fn poll_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let clients = self.clients.iter().map(|client| client.stream.as_fd());
+        std::iter::once(self.listener.as_fd()).chain(clients)
+    }
+
+    /// Accepts and answers whatever is there.
+    pub(crate) fn serve(&mut self, task: &mut impl Task) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if self.clients.len() < MAX_CLIENTS && stream.set_nonblocking(true).is_ok() {
+                self.clients.push(Client { stream, pending: Vec::new(), subscribed: false });
+            }
+        }
+        self.clients.retain_mut(|client| client.serve(task));
+    }
+
+    /// Tells the subscribers and hangs up on everybody.
+    pub(crate) fn announce(self, exit: &Exit) {
+        let answer = Answer { ok: true, exit: Some(exit.clone()), ..Answer::default() };
+        for mut client in self.clients {
+            if client.subscribed {
+                client.answer(&answer);
+            }
+        }
+    }
+}
+
+impl Client {
+    /// False: hang up.
+    fn serve(&mut self, task: &mut impl Task) -> bool {
+        let mut chunk = [0; 1024];
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return false,
+                Ok(bytes) => self.pending.extend_from_slice(&chunk[..bytes]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => return false,
+            }
+            while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.pending.drain(..=end).collect();
+                let answer = self.handle(&line, task);
+                if !self.answer(&answer) {
+                    return false;
+                }
+            }
+            if self.pending.len() > MAX_REQUEST_BYTES {
+                return false;
+            }
+        }
+    }
+
+    fn handle(&mut self, line: &[u8], task: &mut impl Task) -> Answer {
+        let outcome = match serde_json::from_slice(line) {
+            Ok(Request::Status) => Ok(()),
+            Ok(Request::Kill { signal }) => task.kill(signal).map_err(|e| e.to_string()),
+            Ok(Request::Subscribe) => {
+                self.subscribed = true;
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        match outcome {
+            Ok(()) => Answer { ok: true, status: Some(task.status()), ..Answer::default() },
+            Err(error) => Answer { error: Some(error), ..Answer::default() },
+        }
+    }
+
+    /// False if it could not be written at once: the peer does not read.
+    fn answer(&mut self, answer: &Answer) -> bool {
+        let mut line = serde_json::to_vec(answer).expect("an answer has only string keys");
+        line.push(b'\n');
+        self.stream.write_all(&line).is_ok()
+    }
+}

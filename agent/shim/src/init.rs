@@ -1,0 +1,282 @@
+//! The first process inside a container.
+//!
+//! libcontainer hands over to [`Init::exec`] when namespaces, root, user and capabilities are as
+//! ordered. From here on it is ours: clean signal state, the seccomp filters, then a fork. The
+//! child becomes the command. The parent stays as process 1, so that signals with default
+//! actions work on the command (the kernel ignores them for a process 1), orphans are reaped, and
+//! the exact way the command ended is known.
+//!
+//! It talks to the shim through two pipes. On the *exec pipe* comes nothing but its end when the
+//! command was executed, or a [`Failure`]; on the *status pipe* the command's wait status. The
+//! command holds neither.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{
+    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
+};
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+
+use crate::launch::{ExitError, FailureReason, Launch, SANDBOX_MOUNT};
+use crate::seccomp::Filters;
+use crate::spec;
+use crate::sys;
+
+/// What init needs, prepared while there is still a whole process around.
+pub(crate) struct Plan {
+    pub(crate) argv: Vec<CString>,
+    pub(crate) envp: Vec<CString>,
+    /// Where the program may be, in order.
+    pub(crate) candidates: Vec<CString>,
+    pub(crate) working_dir: CString,
+    pub(crate) filters: Filters,
+    pub(crate) exec_pipe: RawFd,
+    pub(crate) status_pipe: RawFd,
+}
+
+/// The executor given to libcontainer.
+#[derive(Clone)]
+pub(crate) struct Init(pub(crate) Rc<Plan>);
+
+/// What went wrong before the command ran, small enough for one atomic write to a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    step: Step,
+    errno: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Step {
+    Seccomp = b'S',
+    Fork = b'F',
+    WorkingDir = b'D',
+    Exec = b'X',
+}
+
+impl Plan {
+    /// Strings in the form the kernel takes. `check` has seen to it that none holds a zero byte.
+    pub(crate) fn new(
+        launch: &Launch,
+        filters: Filters,
+        exec_pipe: RawFd,
+        status_pipe: RawFd,
+    ) -> Self {
+        let c = |s: &str| CString::new(s).unwrap_or_default();
+        let environment = spec::environment(launch);
+        let program = launch.command.first().map_or("", String::as_str);
+        let path = environment.iter().find_map(|v| v.strip_prefix("PATH=")).unwrap_or_default();
+        let working_dir = launch.working_dir.as_deref().unwrap_or(Path::new(SANDBOX_MOUNT));
+        Self {
+            argv: launch.command.iter().chain(&launch.args).map(|s| c(s)).collect(),
+            envp: environment.iter().map(|s| c(s)).collect(),
+            candidates: candidates(program, path).iter().map(|s| c(s)).collect(),
+            working_dir: c(&working_dir.display().to_string()),
+            filters,
+            exec_pipe,
+            status_pipe,
+        }
+    }
+}
+
+/// The rule of execvp(3), except that an empty entry of `PATH` is not the working directory.
+fn candidates(program: &str, path: &str) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    let entries = path.split(':').filter(|entry| !entry.is_empty());
+    entries.map(|entry| format!("{entry}/{program}")).collect()
+}
+
+impl Executor for Init {
+    fn exec(&self, _spec: &Spec) -> Result<(), ExecutorError> {
+        let failure = run(&self.0);
+        report(self.0.exec_pipe, failure);
+        Err(ExecutorError::Other(format!("{failure:?}")))
+    }
+
+    /// Nothing: whether the command is there is found out by executing it.
+    fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
+        Ok(())
+    }
+
+    /// Nothing: the environment is given to the command, init itself wants none.
+    fn setup_envs(&self, _envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        Ok(())
+    }
+}
+
+/// Returns only if the command could not even be tried.
+fn run(plan: &Plan) -> Failure {
+    let fail = |step, errno: i32| Failure { step, errno };
+    sys::default_signals();
+    sys::close_from(3, &[plan.exec_pipe, plan.status_pipe]);
+    // Not to be traced or read by the task: this process image is the host's. And not to outlive
+    // the shim: a task that nobody supervises is over.
+    let hardened = nix::sys::prctl::set_dumpable(false)
+        .and_then(|()| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL))
+        .and_then(|()| nix::sys::prctl::set_name(c"init"));
+    if let Err(errno) = hardened {
+        return fail(Step::Fork, errno as i32);
+    }
+    // Blocked, a signal waits for process 1 even where it would otherwise be ignored.
+    if let Err(errno) = SigSet::all().thread_block() {
+        return fail(Step::Fork, errno as i32);
+    }
+    if plan.filters.apply().is_err() {
+        return fail(Step::Seccomp, Errno::last_raw());
+    }
+    match sys::fork_unchecked() {
+        Ok(None) => {
+            let failure = become_command(plan);
+            report(plan.exec_pipe, failure);
+            sys::exit(127)
+        }
+        Ok(Some(child)) => {
+            let _ = nix::unistd::close(plan.exec_pipe);
+            supervise(child, plan.status_pipe)
+        }
+        Err(error) => fail(Step::Fork, error.raw_os_error().unwrap_or(libc::EAGAIN)),
+    }
+}
+
+fn become_command(plan: &Plan) -> Failure {
+    let _ = nix::unistd::setsid();
+    let _ = nix::sys::prctl::set_pdeathsig(None);
+    let unblocked = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    if let Err(errno) = unblocked {
+        return Failure { step: Step::Fork, errno: errno as i32 };
+    }
+    if let Err(errno) = nix::unistd::chdir(plan.working_dir.as_c_str()) {
+        return Failure { step: Step::WorkingDir, errno: errno as i32 };
+    }
+    let mut worst = Errno::ENOENT;
+    for candidate in &plan.candidates {
+        match sys::execve(candidate, &plan.argv, &plan.envp) {
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            Errno::EACCES => worst = Errno::EACCES,
+            errno => {
+                return Failure { step: Step::Exec, errno: errno as i32 };
+            }
+        }
+    }
+    Failure { step: Step::Exec, errno: worst as i32 }
+}
+
+/// Process 1 for the rest of the container's life.
+fn supervise(child: i32, status_pipe: RawFd) -> ! {
+    loop {
+        match sys::wait_signal() {
+            Ok(libc::SIGCHLD) => {
+                while let Ok(Some((pid, status))) = sys::wait_raw(-1, libc::WNOHANG) {
+                    if pid == child {
+                        write_all(status_pipe, &status.to_le_bytes());
+                        // Leaving kills whatever the command left behind.
+                        sys::exit(if libc::WIFEXITED(status) {
+                            libc::WEXITSTATUS(status)
+                        } else {
+                            128 + libc::WTERMSIG(status)
+                        })
+                    }
+                }
+            }
+            Ok(signal) => {
+                let _ = sys::kill(child, signal);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn report(pipe: RawFd, failure: Failure) {
+    let mut message = [0; Failure::BYTES];
+    message[0] = failure.step as u8;
+    message[1..].copy_from_slice(&failure.errno.to_le_bytes());
+    write_all(pipe, &message);
+}
+
+fn write_all(pipe: RawFd, bytes: &[u8]) {
+    // SAFETY: the descriptor is one of the two pipes kept open for exactly this.
+    let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
+    // Far below PIPE_BUF, so it is all or nothing; and if the shim is gone nobody wants it.
+    let _ = nix::unistd::write(pipe, bytes);
+}
+
+impl Failure {
+    const BYTES: usize = 5;
+
+    /// What came out of the exec pipe; `None` if that is no message.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let step = match bytes.first()? {
+            b'S' => Step::Seccomp,
+            b'F' => Step::Fork,
+            b'D' => Step::WorkingDir,
+            b'X' => Step::Exec,
+            _ => return None,
+        };
+        let errno = bytes.get(1..Self::BYTES)?.try_into().ok().map(i32::from_le_bytes)?;
+        Some(Self { step, errno })
+    }
+
+    /// The same for people.
+    pub(crate) fn explain(self, launch: &Launch) -> ExitError {
+        let errno = Errno::from_raw(self.errno);
+        let program = launch.command.first().map_or("", String::as_str);
+        let directory = launch.working_dir.as_deref().unwrap_or(Path::new(SANDBOX_MOUNT));
+        let (reason, message) = match (self.step, errno) {
+            (Step::Seccomp, _) => (
+                FailureReason::SeccompMissing,
+                format!("the system call filter was not accepted: {}", errno.desc()),
+            ),
+            (_, Errno::ENOMEM | Errno::EAGAIN) => (
+                FailureReason::LimitsTooSmall,
+                format!("no room to start {program:?} within the limits: {}", errno.desc()),
+            ),
+            (Step::Fork, _) => (
+                FailureReason::CreateFailed,
+                format!("the container's first process: {}", errno.desc()),
+            ),
+            (Step::WorkingDir, _) => (
+                FailureReason::InvalidWorkingDir,
+                format!("working directory {}: {}", directory.display(), errno.desc()),
+            ),
+            (Step::Exec, Errno::ENOENT) => (
+                FailureReason::CommandNotFound,
+                format!("command {program:?}: no such program, or its interpreter is missing"),
+            ),
+            (Step::Exec, _) => (
+                FailureReason::CommandNotFound,
+                format!("command {program:?} cannot be executed: {}", errno.desc()),
+            ),
+        };
+        ExitError { reason, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_name_is_looked_up_in_the_path_and_a_path_is_not() {
+        assert_eq!(candidates("sh", "/usr/bin::/bin"), ["/usr/bin/sh", "/bin/sh"]);
+        assert_eq!(candidates("./sh", "/bin"), ["./sh"]);
+    }
+
+    #[test]
+    fn failures_survive_the_pipe() {
+        let failure = Failure { step: Step::Exec, errno: libc::ENOENT };
+        let mut bytes = vec![failure.step as u8];
+        bytes.extend(failure.errno.to_le_bytes());
+        assert_eq!(Failure::parse(&bytes), Some(failure));
+        assert_eq!(Failure::parse(&bytes[..3]), None);
+        assert_eq!(Failure::parse(b"?1234"), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! The root file system of a task without an image: the host's own, read-only.
+//!
+//! A small tmpfs holds one directory per entry of `/`, each the host's mounted recursively; then
+//! the whole tree is made read-only, without devices and set-user-id programs. What is the
+//! machine's and not the distribution's is left out: `/dev`, `/proc`, `/sys`, `/run` (sockets of
+//! other services), `/tmp`, and the homes. All of it is mounted in the shim's own mount namespace
+//! and so is gone with the shim, however that dies.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::launch::{Launch, Root, SANDBOX_MOUNT};
+use crate::state_dir::StateDir;
+use crate::sys;
+
+/// Empty directories instead of the host's: something else is mounted there, or nobody's
+/// business. Homes hold keys, and a task's root may read everything it sees.
+const EMPTY: &[&str] = &["dev", "proc", "sys", "run", "tmp", "root", "home", "boot", "lost+found"];
+
+/// Secrets inside what is shown. Those that do not exist are skipped.
+pub(crate) const HIDDEN: &[&str] = &[
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/ssh",
+    "/etc/ssl/private",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/etc/kubernetes",
+    "/var/lib/docker",
+    "/var/lib/containerd",
+    "/var/lib/kubelet",
+    "/var/lib/etcd",
+    "/var/spool/cron",
+];
+
+/// Bytes of the tmpfs: directories and a `resolv.conf`.
+const SKELETON: &str = "mode=755,size=1m";
+
+/// Gives the process a mount namespace of its own. Unmounting on the host still reaches it, so
+/// that a task does not keep a file system of the host busy; nothing goes the other way.
+pub(crate) fn leave_host_mounts() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    change(Path::new("/"), MsFlags::MS_SLAVE | MsFlags::MS_REC)
+}
+
+/// Puts the root together and returns where it is.
+pub(crate) fn assemble(launch: &Launch, state: &StateDir) -> io::Result<PathBuf> {
+    match &launch.root {
+        Root::Bundle(path) => Ok(path.clone()),
+        Root::HostReadOnly => {
+            let root = state.rootfs();
+            assemble_host(&root, launch).map_err(|e| {
+                io::Error::new(e.kind(), format!("read-only view of the host's root: {e}"))
+            })?;
+            Ok(root)
+        }
+    }
+}
+
+fn assemble_host(root: &Path, launch: &Launch) -> io::Result<()> {
+    fs::create_dir_all(root)?;
+    let none: Option<&str> = None;
+    mount(
+        Some("commonage"),
+        root,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some(SKELETON),
+    )?;
+    // Unbindable: the state directory lies in one of the directories bound below, and would
+    // otherwise bring what is assembled so far into itself.
+    change(root, MsFlags::MS_UNBINDABLE)?;
+    for entry in fs::read_dir("/")? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let (host, target) = (entry.path(), root.join(&name));
+        let kind = entry.file_type()?;
+        if kind.is_symlink() {
+            symlink(fs::read_link(&host)?, &target)?;
+        } else if kind.is_dir() {
+            fs::create_dir(&target)?;
+            let shown =
+                !EMPTY.iter().any(|empty| name == *empty) && host != Path::new(SANDBOX_MOUNT);
+            if shown {
+                mount(Some(&host), &target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+            }
+        }
+    }
+    let sandbox = SANDBOX_MOUNT.trim_start_matches('/');
+    for name in EMPTY.iter().copied().chain([sandbox]) {
+        fs::create_dir_all(root.join(name))?;
+    }
+    for mount in &launch.mounts {
+        make_mount_point(root, &mount.source, &mount.target)?;
+    }
+    copy_resolver(root)?;
+    sys::seal_mounts(root)?;
+    change(root, MsFlags::MS_PRIVATE)
+}
+
+/// Only below the tmpfs: nothing is ever created on the host's own file systems, where this fails
+/// unless the mount point exists.
+fn make_mount_point(root: &Path, source: &Path, target: &Path) -> io::Result<()> {
+    let inside = root.join(target.strip_prefix("/").unwrap_or(target));
+    let exists = inside.symlink_metadata().is_ok();
+    let mut components = target.components().skip(1);
+    let first = components.next().map(|c| root.join(c.as_os_str()));
+    let ours =
+        first.is_some_and(|f| !Path::new("/").join(f.file_name().unwrap_or_default()).exists());
+    if exists || !ours {
+        return Ok(());
+    }
+    if source.is_dir() {
+        fs::create_dir_all(inside)
+    } else {
+        fs::create_dir_all(inside.parent().unwrap_or(root))?;
+        fs::write(inside, "")
+    }
+}
+
+/// `/etc/resolv.conf` often points into `/run`, which is not shown: a copy of it is.
+fn copy_resolver(root: &Path) -> io::Result<()> {
+    let Ok(real) = fs::canonicalize("/etc/resolv.conf") else {
+        return Ok(());
+    };
+    let (Ok(inside), Ok(content)) = (real.strip_prefix("/run"), fs::read(&real)) else {
+        return Ok(());
+    };
+    let copy = root.join("run").join(inside);
+    fs::create_dir_all(copy.parent().unwrap_or(root))?;
+    fs::write(copy, content)
+}
+
+/// Takes the root apart again; with the namespace it would go anyway.
+pub(crate) fn dismantle(state: &StateDir) {
+    let root = state.rootfs();
+    let _ = umount2(&root, MntFlags::MNT_DETACH);
+    // Not recursive: if it is still mounted, this must not reach into the host's directories.
+    let _ = fs::remove_dir(&root);
+}
+
+fn change(path: &Path, flags: MsFlags) -> io::Result<()> {
+    let none: Option<&str> = None;
+    mount(none, path, none, flags, none)?;
+    Ok(())
+}

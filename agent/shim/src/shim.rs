@@ -1,0 +1,316 @@
+//! The shim: makes one container, watches it to its end, and writes down how that was.
+//!
+//! Everything happens in one thread. It gets no orders but through `ctl.sock`, ignores signals,
+//! and needs nobody: not the agent, not the zygote.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::rc::Rc;
+
+use jiff::Timestamp;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::fcntl::OFlag;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Gid, Uid, chown, pipe2, setsid};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Hierarchies;
+use crate::control::Control;
+use crate::init::{Init, Plan};
+use crate::launch::{Exit, ExitError, FailureReason, Launch, Root, Stream};
+use crate::lock::Lock;
+use crate::output::Output;
+use crate::rootfs;
+use crate::seccomp::Filters;
+use crate::spec::{self, Host};
+use crate::state_dir::{StateDir, write_atomically, write_durably};
+use crate::supervise::Supervisor;
+use crate::sys;
+
+/// libcontainer waits for its children without a time-out. Should one hang, the shim dies of
+/// SIGALRM after this long, and the agent finds the task lost. Creating takes milliseconds.
+const CREATE_TIMEOUT_SECONDS: u32 = 60;
+
+/// `pid.json`: for people, and for finding what a lost shim was about.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Pids {
+    shim: u32,
+    init: i32,
+    boot_id: String,
+}
+
+/// Runs in a process forked for it, which ends with the returned code.
+pub(crate) fn run(state: &StateDir, filters: &Filters) -> i32 {
+    match try_run(state, filters) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("shim of {}: {error}", state.path().display());
+            1
+        }
+    }
+}
+
+fn try_run(state: &StateDir, filters: &Filters) -> io::Result<()> {
+    detach(state)?;
+    let Some(_lock) = Lock::take(state)? else {
+        return Ok(());
+    };
+    // From here on every end is an `exit.json`, except the shim's own sudden death.
+    let control = Control::bind(state)?;
+    let signals = block_signals()?;
+    let launch = match read_launch(state) {
+        Ok(launch) => launch,
+        // Nothing was made, and nothing in a bad order is to be trusted for cleaning up either.
+        Err(error) => return finish(state, control, &failed(error)),
+    };
+    let (exit, control) = match create(state, &launch, filters) {
+        Ok(created) => Supervisor::new(launch.clone(), created).run(control, &signals)?,
+        Err(error) => (failed(error), control),
+    };
+    finish(state, control, &exit)?;
+    clean_up(state, &launch)
+}
+
+fn read_launch(state: &StateDir) -> Result<Launch, ExitError> {
+    let launch = state.launch().map_err(|error| ExitError {
+        reason: FailureReason::InvalidLaunch,
+        message: format!("task.json: {error}"),
+    })?;
+    spec::check(&launch)?;
+    Ok(launch)
+}
+
+/// Leaves the caller's session and standard streams. Descriptors were closed by whoever forked.
+fn detach(state: &StateDir) -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(state.shim_log())?;
+    sys::redirect(&null, 0)?;
+    sys::redirect(&null, 1)?;
+    sys::redirect(&log, 2)?;
+    std::env::set_current_dir("/")?;
+    // Fails only if it leads a session already.
+    let _ = setsid();
+    nix::sys::prctl::set_child_subreaper(true)?;
+    nix::sys::prctl::set_name(c"cmn-shim")?;
+    Ok(())
+}
+
+/// All but the alarm above, and those that mean a bug in this process.
+fn block_signals() -> io::Result<nix::sys::signalfd::SignalFd> {
+    let mut set = SigSet::all();
+    for signal in [
+        Signal::SIGALRM,
+        Signal::SIGSEGV,
+        Signal::SIGBUS,
+        Signal::SIGILL,
+        Signal::SIGFPE,
+        Signal::SIGABRT,
+        Signal::SIGTRAP,
+        Signal::SIGSYS,
+    ] {
+        set.remove(signal);
+    }
+    set.thread_block()?;
+    let flags =
+        nix::sys::signalfd::SfdFlags::SFD_CLOEXEC | nix::sys::signalfd::SfdFlags::SFD_NONBLOCK;
+    Ok(nix::sys::signalfd::SignalFd::with_flags(&set, flags)?)
+}
+
+/// A container whose command has been told to start.
+pub(crate) struct Created {
+    pub(crate) init: i32,
+    pub(crate) outputs: [Output; 2],
+    pub(crate) exec_pipe: File,
+    pub(crate) status_pipe: File,
+    pub(crate) hierarchies: Hierarchies,
+}
+
+fn create(state: &StateDir, launch: &Launch, filters: &Filters) -> Result<Created, ExitError> {
+    let other = |error: io::Error| ExitError {
+        reason: FailureReason::CreateFailed,
+        message: error.to_string(),
+    };
+    let hierarchies = Hierarchies::find().map_err(other)?;
+    prepare_files(state, launch, &hierarchies).map_err(other)?;
+    let pipes = Pipes::new(launch).map_err(other)?;
+    let plan =
+        Plan::new(launch, filters.clone(), pipes.exec.1.as_raw_fd(), pipes.status.1.as_raw_fd());
+    sys::alarm(CREATE_TIMEOUT_SECONDS);
+    let init = start(state, launch, plan, pipes.stdout.1, pipes.stderr.1);
+    sys::alarm(0);
+    // The writing ends of the other two are the container's now.
+    drop((pipes.exec.1, pipes.status.1));
+    let init = init.inspect_err(|_| {
+        let _ = remove_group(launch);
+    })?;
+    let outputs = || -> io::Result<[Output; 2]> {
+        Ok([
+            Output::new(pipes.stdout.0, state.log(Stream::Stdout), &launch.log)?,
+            Output::new(pipes.stderr.0, state.log(Stream::Stderr), &launch.log)?,
+        ])
+    };
+    let outputs = outputs().map_err(|error| {
+        let _ = remove_group(launch);
+        other(error)
+    })?;
+    Ok(Created {
+        init,
+        outputs,
+        exec_pipe: pipes.exec.0.into(),
+        status_pipe: pipes.status.0.into(),
+        hierarchies,
+    })
+}
+
+fn prepare_files(state: &StateDir, launch: &Launch, hierarchies: &Hierarchies) -> io::Result<()> {
+    rootfs::leave_host_mounts()?;
+    fs::create_dir_all(state.tmp())?;
+    fs::set_permissions(state.tmp(), fs::Permissions::from_mode(0o1777))?;
+    let user = (Uid::from_raw(launch.user.uid), Gid::from_raw(launch.user.gid));
+    chown(&launch.sandbox, Some(user.0), Some(user.1))?;
+    let root = rootfs::assemble(launch, state)?;
+    let host = Host {
+        limits_swap: hierarchies.limits_swap(),
+        max_open_files: getrlimit(Resource::RLIMIT_NOFILE)?.1,
+    };
+    fs::create_dir_all(state.bundle())?;
+    fs::create_dir_all(state.runtime_root())?;
+    let spec = spec::build(launch, state, &root, host);
+    write_atomically(&state.bundle().join("config.json"), &serde_json::to_vec(&spec)?)
+}
+
+type Pipe = (OwnedFd, OwnedFd);
+
+struct Pipes {
+    stdout: Pipe,
+    stderr: Pipe,
+    exec: Pipe,
+    status: Pipe,
+}
+
+impl Pipes {
+    fn new(launch: &Launch) -> io::Result<Self> {
+        let pipe = || pipe2(OFlag::O_CLOEXEC);
+        let pipes = Self { stdout: pipe()?, stderr: pipe()?, exec: pipe()?, status: pipe()? };
+        // So that the task may open /dev/stdout and /dev/stderr, which is a new open of the pipe.
+        for output in [&pipes.stdout, &pipes.stderr] {
+            nix::unistd::fchown(
+                output.1.as_raw_fd(),
+                Some(Uid::from_raw(launch.user.uid)),
+                Some(Gid::from_raw(launch.user.gid)),
+            )?;
+        }
+        Ok(pipes)
+    }
+}
+
+/// The only place that calls libcontainer. Returns init's process id on the host.
+fn start(
+    state: &StateDir,
+    launch: &Launch,
+    plan: Plan,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+) -> Result<i32, ExitError> {
+    let failed = |what: &str, error: &dyn std::error::Error| ExitError {
+        reason: FailureReason::CreateFailed,
+        message: format!("{what}: {}", chain(error)),
+    };
+    let stdin = File::open("/dev/null").map_err(|e| failed("/dev/null", &e))?;
+    let builder = ContainerBuilder::new(launch.id.clone(), SyscallType::default())
+        .with_root_path(state.runtime_root())
+        .and_then(ContainerBuilder::validate_id)
+        .map_err(|e| failed("container", &e))?
+        .with_stdin(stdin)
+        .with_stdout(stdout)
+        .with_stderr(stderr)
+        .with_executor(Init(Rc::new(plan)))
+        .as_init(state.bundle())
+        .with_systemd(false)
+        .with_detach(true);
+    let mut container = builder.build().map_err(|e| failed("creating the container", &e))?;
+    let init = container.pid().map(nix::unistd::Pid::as_raw).unwrap_or_default();
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let pids = Pids { shim: std::process::id(), init, boot_id: boot_id.trim().to_owned() };
+    let json = serde_json::to_vec(&pids).map_err(|e| failed("pid.json", &e))?;
+    write_atomically(&state.pid_json(), &json).map_err(|e| failed("pid.json", &e))?;
+    container.start().map_err(|e| failed("starting the container", &e))?;
+    Ok(init)
+}
+
+/// An error with its sources, which libcontainer leaves out of the first line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let source_text = source.to_string();
+        if !text.ends_with(&source_text) {
+            text = format!("{text}: {source_text}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+fn failed(error: ExitError) -> Exit {
+    Exit {
+        exit_code: None,
+        signal: None,
+        oom_killed: false,
+        oom_kills: 0,
+        started_at: None,
+        finished_at: Timestamp::now(),
+        error: Some(error),
+        log_bytes_dropped: 0,
+    }
+}
+
+/// First on disk, then told: whoever hears of the end can read it.
+fn finish(state: &StateDir, control: Control, exit: &Exit) -> io::Result<()> {
+    write_durably(&state.exit_json(), &serde_json::to_vec(exit)?)?;
+    control.announce(exit);
+    Ok(())
+}
+
+fn remove_group(launch: &Launch) -> io::Result<()> {
+    let hierarchies = Hierarchies::find()?;
+    let group = hierarchies.group(&launch.cgroup)?;
+    group.kill()?;
+    group.remove()
+}
+
+/// Everything a container leaves but its words: control group, mounts, libcontainer's files, the
+/// private `/tmp`. Also what an agent does for a shim that could not.
+pub(crate) fn clean_up(state: &StateDir, launch: &Launch) -> io::Result<()> {
+    remove_group(launch)?;
+    if launch.root == Root::HostReadOnly {
+        rootfs::dismantle(state);
+    }
+    for directory in [state.runtime_root(), state.bundle(), state.tmp()] {
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    match fs::remove_file(state.path().join(crate::control::SOCKET)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Reads all there is without waiting for more.
+pub(crate) fn read_available(pipe: &mut File) -> Vec<u8> {
+    let mut bytes = [0; 64];
+    if nix::fcntl::fcntl(pipe.as_fd().as_raw_fd(), nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+        .is_err()
+    {
+        return Vec::new();
+    }
+    let length = pipe.read(&mut bytes).unwrap_or(0);
+    bytes[..length].to_vec()
+}

@@ -1,0 +1,141 @@
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::launch::User;
+
+const HOST: Host = Host { limits_swap: true, max_open_files: 20_000 };
+
+fn launch() -> Launch {
+    Launch {
+        id: "t-1".to_owned(),
+        cgroup: "/commonage/node/t-1".to_owned(),
+        command: vec!["sleep".to_owned()],
+        args: vec!["1".to_owned()],
+        env: [("A".to_owned(), "b".to_owned())].into(),
+        working_dir: None,
+        user: User::default(),
+        hostname: None,
+        limits: Limits::default(),
+        root: Root::HostReadOnly,
+        sandbox: PathBuf::from("/"),
+        hidden: vec![PathBuf::from("/data")],
+        network: Network::None,
+        mounts: Vec::new(),
+        log: crate::launch::LogLimits::default(),
+    }
+}
+
+fn built(launch: &Launch) -> Value {
+    build(launch, &StateDir::new("/state"), Path::new("/state/rootfs"), HOST)
+}
+
+fn reason(launch: &Launch) -> Option<FailureReason> {
+    check(launch).err().map(|error| error.reason)
+}
+
+#[test]
+fn the_specification_is_one_to_libcontainer() {
+    let spec: libcontainer::oci_spec::runtime::Spec =
+        serde_json::from_value(built(&launch())).unwrap();
+    assert_eq!(spec.process().as_ref().unwrap().no_new_privileges(), Some(true));
+    assert_eq!(spec.process().as_ref().unwrap().args().as_ref().unwrap(), &["sleep", "1"]);
+}
+
+#[test]
+fn devices_are_denied_before_some_are_allowed() {
+    let spec = built(&launch());
+    let devices = spec["linux"]["resources"]["devices"].as_array().unwrap();
+    assert_eq!(devices[0], json!({ "allow": false, "access": "rwm" }));
+    assert!(devices[1..].iter().all(|d| d["type"] == "c" && d["major"].is_u64()));
+}
+
+#[test]
+fn no_control_group_is_mounted() {
+    let spec = built(&launch());
+    let mounts = spec["mounts"].as_array().unwrap();
+    assert!(mounts.iter().all(|m| !m["type"].as_str().unwrap().starts_with("cgroup")));
+}
+
+#[test]
+fn namespaces_follow_the_network() {
+    let kinds = |network| -> Vec<String> {
+        let all = namespaces(network);
+        all.iter().map(|n| n["type"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(kinds(Network::Host), ["pid", "mount", "ipc", "uts", "cgroup"]);
+    assert_eq!(kinds(Network::None).last().unwrap(), "network");
+}
+
+#[test]
+fn the_data_directory_is_masked() {
+    let spec = built(&launch());
+    let masked = spec["linux"]["maskedPaths"].as_array().unwrap();
+    assert!(masked.contains(&json!("/data")) && masked.contains(&json!("/etc/shadow")));
+}
+
+#[test]
+fn capabilities_are_few_for_root_and_none_for_others() {
+    let mut launch = launch();
+    let root = built(&launch)["process"]["capabilities"]["bounding"].clone();
+    assert!(!root.as_array().unwrap().contains(&json!("CAP_NET_RAW")));
+    assert!(!root.as_array().unwrap().contains(&json!("CAP_SYS_ADMIN")));
+    launch.user.uid = 1000;
+    assert_eq!(built(&launch)["process"]["capabilities"]["bounding"], json!([]));
+}
+
+#[test]
+fn limits_become_what_the_kernel_counts_in() {
+    let mut launch = launch();
+    launch.limits = Limits {
+        cpu_millis: Some(500),
+        cpu_quota_millis: Some(200),
+        memory_bytes: Some(64 << 20),
+        pids: 32,
+    };
+    let resources = built(&launch)["linux"]["resources"].clone();
+    assert_eq!(resources["cpu"], json!({ "shares": 512, "quota": 20_000, "period": 100_000 }));
+    assert_eq!(resources["memory"], json!({ "limit": 64 << 20, "swap": 64 << 20 }));
+    assert_eq!(resources["pids"], json!({ "limit": 32 }));
+    assert_eq!(cpu_quota(3), (3_000, 1_000_000));
+    assert_eq!(cpu_shares(0), 2);
+    assert_eq!(cpu_shares(u64::MAX), 262_144);
+}
+
+#[test]
+fn open_files_stay_within_our_own_limit() {
+    let limits = built(&launch())["process"]["rlimits"].clone();
+    assert_eq!(limits[0], json!({ "type": "RLIMIT_NOFILE", "soft": 20_000, "hard": 20_000 }));
+}
+
+#[test]
+fn the_environment_is_the_tasks_own_plus_four() {
+    let environment = environment(&launch());
+    assert!(environment.contains(&"A=b".to_owned()));
+    assert!(environment.contains(&"COMMONAGE_SANDBOX=/sandbox".to_owned()));
+    assert!(environment.contains(&format!("PATH={DEFAULT_PATH}")));
+    assert_eq!(environment.len(), 5);
+}
+
+#[test]
+fn what_cannot_run_is_refused_with_a_reason() {
+    assert_eq!(reason(&launch()), None);
+    let with = |change: fn(&mut Launch)| {
+        let mut launch = launch();
+        change(&mut launch);
+        reason(&launch)
+    };
+    let invalid = Some(FailureReason::InvalidLaunch);
+    assert_eq!(with(|l| l.command.clear()), invalid);
+    assert_eq!(with(|l| l.id = "../x".to_owned()), invalid);
+    assert_eq!(with(|l| l.cgroup = "/".to_owned()), invalid);
+    assert_eq!(with(|l| l.cgroup = "/a/../b".to_owned()), invalid);
+    assert_eq!(with(|l| l.args.push("a\0b".to_owned())), invalid);
+    assert_eq!(with(|l| drop(l.env.insert("A=".to_owned(), String::new()))), invalid);
+    assert_eq!(with(|l| l.working_dir = Some("x".into())), Some(FailureReason::InvalidWorkingDir));
+    let small = Some(FailureReason::LimitsTooSmall);
+    assert_eq!(with(|l| l.limits.memory_bytes = Some(1)), small);
+    assert_eq!(with(|l| l.limits.pids = 1), small);
+    assert_eq!(with(|l| l.limits.cpu_quota_millis = Some(0)), small);
+}

@@ -1,0 +1,201 @@
+//! The shim's loop: output, requests, and the end of the container.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use jiff::Timestamp;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+
+use crate::client::{Phase, Status};
+use crate::control::{Control, Task};
+use crate::init::Failure;
+use crate::launch::{Exit, ExitError, FailureReason, Launch};
+use crate::output::Output;
+use crate::shim::{Created, read_available};
+use crate::{cgroup::Hierarchies, sys};
+
+/// A started container and what is known of it so far.
+pub(crate) struct Supervisor {
+    launch: Launch,
+    hierarchies: Hierarchies,
+    outputs: [Output; 2],
+    buffer: Vec<u8>,
+    exec_pipe: Option<File>,
+    status_pipe: File,
+    watched: Watched,
+    error: Option<ExitError>,
+}
+
+/// The part that requests are about.
+struct Watched {
+    init: i32,
+    started_at: Option<Timestamp>,
+    /// Init's own wait status, once reaped. Before that its process id cannot be reused, so a
+    /// signal never hits a stranger.
+    ended: Option<i32>,
+}
+
+impl Task for Watched {
+    fn status(&self) -> Status {
+        let phase = match (self.ended, self.started_at) {
+            (Some(_), _) => Phase::Exited,
+            (None, Some(_)) => Phase::Running,
+            (None, None) => Phase::Starting,
+        };
+        Status {
+            phase,
+            pid: Some(self.init),
+            shim_pid: std::process::id().cast_signed(),
+            started_at: self.started_at,
+        }
+    }
+
+    /// Init passes signals on to the command; SIGKILL it cannot catch, and it takes the whole
+    /// pid namespace along.
+    fn kill(&mut self, signal: i32) -> io::Result<()> {
+        if !(1..=libc::SIGRTMAX()).contains(&signal) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("no signal {signal}")));
+        }
+        if self.ended.is_none() { sys::kill(self.init, signal) } else { Ok(()) }
+    }
+}
+
+impl Supervisor {
+    pub(crate) fn new(launch: Launch, created: Created) -> Self {
+        Self {
+            launch,
+            hierarchies: created.hierarchies,
+            outputs: created.outputs,
+            buffer: Vec::new(),
+            exec_pipe: Some(created.exec_pipe),
+            status_pipe: created.status_pipe,
+            watched: Watched { init: created.init, started_at: None, ended: None },
+            error: None,
+        }
+    }
+
+    /// Until the container is gone and all it wrote is in the log.
+    pub(crate) fn run(
+        mut self,
+        mut control: Control,
+        signals: &SignalFd,
+    ) -> io::Result<(Exit, Control)> {
+        while self.watched.ended.is_none() {
+            let ready = self.wait(&control, signals)?;
+            // First: whether it ran is to be known before it is known to have ended.
+            if ready.exec {
+                self.on_exec();
+            }
+            for output in &mut self.outputs {
+                output.pump(&mut self.buffer);
+            }
+            if ready.control {
+                control.serve(&mut self.watched);
+            }
+            if ready.signal {
+                while let Ok(Some(_)) = signals.read_signal() {}
+                self.reap();
+            }
+        }
+        self.on_exec();
+        for output in &mut self.outputs {
+            output.drain(&mut self.buffer);
+        }
+        Ok((self.exit(), control))
+    }
+
+    fn wait(&self, control: &Control, signals: &SignalFd) -> io::Result<Ready> {
+        fn entry(fd: BorrowedFd<'_>) -> PollFd<'_> {
+            PollFd::new(fd, PollFlags::POLLIN)
+        }
+        let exec = self.exec_pipe.iter().map(|pipe| pipe.as_fd());
+        let outputs = self.outputs.iter().filter_map(Output::poll_fd);
+        // The order here is the order in which the answers are taken apart below.
+        let mut fds: Vec<PollFd<'_>> = std::iter::once(signals.as_fd())
+            .chain(control.poll_fds())
+            .chain(exec)
+            .chain(outputs)
+            .map(entry)
+            .collect();
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+        let controls = 1 + control.poll_fds().count();
+        Ok(Ready {
+            signal: ready(&fds[0]),
+            control: fds[1..controls].iter().any(ready),
+            exec: self.exec_pipe.is_some() && ready(&fds[controls]),
+        })
+    }
+
+    /// The exec pipe has ended: the command runs, or a reason came why not.
+    fn on_exec(&mut self) {
+        let Some(mut pipe) = self.exec_pipe.take() else {
+            return;
+        };
+        if let Some(failure) = Failure::parse(&read_available(&mut pipe)) {
+            self.error = Some(failure.explain(&self.launch));
+            return;
+        }
+        self.watched.started_at = Some(Timestamp::now());
+        if !seccomp_in_force(self.watched.init) {
+            let _ = sys::kill(self.watched.init, libc::SIGKILL);
+            self.error = Some(ExitError {
+                reason: FailureReason::SeccompMissing,
+                message: "the task ran without its system call filter and was killed".to_owned(),
+            });
+        }
+    }
+
+    fn reap(&mut self) {
+        // Others can only be strays that libcontainer left behind.
+        while let Ok(Some((pid, status))) = sys::wait_raw(-1, libc::WNOHANG) {
+            if pid == self.watched.init {
+                self.watched.ended = Some(status);
+            }
+        }
+    }
+
+    fn exit(&mut self) -> Exit {
+        let oom_kills = self.hierarchies.group(&self.launch.cgroup).map_or(0, |g| g.oom_kills());
+        // Init's report is the command's own status. Without one, init itself was killed.
+        let reported =
+            read_available(&mut self.status_pipe).try_into().ok().map(i32::from_le_bytes);
+        let status = reported.or(self.watched.ended).unwrap_or_default();
+        let ran = self.error.is_none();
+        let exit_code = (ran && libc::WIFEXITED(status)).then(|| libc::WEXITSTATUS(status));
+        let signal = (ran && libc::WIFSIGNALED(status)).then(|| libc::WTERMSIG(status));
+        Exit {
+            exit_code,
+            signal,
+            oom_killed: ran && oom_kills > 0 && exit_code != Some(0),
+            oom_kills,
+            started_at: self.watched.started_at,
+            finished_at: Timestamp::now(),
+            error: self.error.take(),
+            log_bytes_dropped: self.outputs.iter().map(Output::dropped_bytes).sum(),
+        }
+    }
+}
+
+/// What `poll` found.
+struct Ready {
+    signal: bool,
+    control: bool,
+    exec: bool,
+}
+
+/// Asks the kernel. A process that cannot be asked counts as unfiltered; it is not reaped yet, so
+/// even a dead one can.
+fn seccomp_in_force(pid: i32) -> bool {
+    const FILTERED: &str = "2";
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Seccomp:"))
+        .is_some_and(|v| v.trim() == FILTERED)
+}

@@ -1,0 +1,190 @@
+//! The few system calls that neither std nor nix offers safely.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+fn check(result: i64) -> io::Result<i64> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Closes every descriptor from `first` on, except those listed.
+///
+/// Only for a process that is about to use none of them: values that own such a descriptor must
+/// not be used any more.
+pub(crate) fn close_from(first: RawFd, keep: &[RawFd]) {
+    let mut keep: Vec<RawFd> = keep.iter().copied().filter(|fd| *fd >= first).collect();
+    keep.sort_unstable();
+    let mut start = first;
+    for fd in keep {
+        if fd > start {
+            close_range(start, fd - 1);
+        }
+        start = fd + 1;
+    }
+    close_range(start, RawFd::MAX);
+}
+
+fn close_range(first: RawFd, last: RawFd) {
+    // SAFETY: touches no memory; which descriptors vanish is the caller's promise above. A kernel
+    // without the call (before 5.9) would leave descriptors open that are close-on-exec anyway.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+}
+
+/// Forks. Refuses in a process with more than one thread: in the child only async-signal-safe
+/// calls would be sound then, and everything here allocates.
+///
+/// # Errors
+/// More than one thread, or no more processes.
+pub(crate) fn fork() -> io::Result<Option<i32>> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!("refusing to fork with {threads} threads")));
+    }
+    fork_unchecked()
+}
+
+/// Forks without looking for threads, for where `/proc` is not the process's own view: a
+/// container's init, which is a clone of a process that [`fork`] has made.
+pub(crate) fn fork_unchecked() -> io::Result<Option<i32>> {
+    // SAFETY: the process has one thread (checked, or descended from a checked one), so the child
+    // is a complete copy and may do whatever the parent could.
+    let pid = unsafe { libc::fork() };
+    match check(pid.into())? {
+        0 => Ok(None),
+        _ => Ok(Some(pid)),
+    }
+}
+
+/// `waitpid` with the raw status, which can also hold real-time signals.
+pub(crate) fn wait_raw(pid: i32, flags: i32) -> io::Result<Option<(i32, i32)>> {
+    let mut status = 0;
+    // SAFETY: `status` outlives the call.
+    let pid = unsafe { libc::waitpid(pid, &raw mut status, flags) };
+    match check(pid.into())? {
+        0 => Ok(None),
+        _ => Ok(Some((pid, status))),
+    }
+}
+
+/// Sends a signal by number; unlike nix's, real-time signals included.
+pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: touches no memory.
+    check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
+}
+
+/// Waits for any blocked signal and returns its number.
+pub(crate) fn wait_signal() -> io::Result<i32> {
+    let all = nix::sys::signal::SigSet::all();
+    // SAFETY: the set outlives the call, and no information is asked for.
+    let signal = unsafe { libc::sigwaitinfo(all.as_ref(), std::ptr::null_mut()) };
+    check(signal.into())?;
+    Ok(signal)
+}
+
+/// Default disposition for every signal.
+pub(crate) fn default_signals() {
+    for number in Signal::iterator() {
+        // SAFETY: SIG_DFL runs no code of ours. KILL and STOP refuse, which is as it must be.
+        let _ = unsafe { signal(number, SigHandler::SigDfl) };
+    }
+    for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+        // SAFETY: as above; nix does not know the real-time signals.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
+/// Ends this process by SIGALRM unless called again with another number of seconds; 0 cancels.
+pub(crate) fn alarm(seconds: u32) {
+    // SAFETY: touches no memory.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// Replaces the process image; returns only the error.
+pub(crate) fn execve(path: &CString, argv: &[CString], envp: &[CString]) -> nix::errno::Errno {
+    match nix::unistd::execve(path, argv, envp) {
+        Ok(never) => match never {},
+        Err(errno) => errno,
+    }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+fn mount_setattr(dir: RawFd, path: &CString, flags: i32, set: u64) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: both pointers outlive the call and the size is that of the structure.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            dir,
+            path.as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    check(result).map(drop)
+}
+
+/// Makes a mount and everything mounted below it read-only, without devices and set-user-id.
+///
+/// # Errors
+/// Kernels before 5.12 do not have the call. There is no weaker way to fall back to.
+pub(crate) fn seal_mounts(root: &Path) -> io::Result<()> {
+    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    mount_setattr(libc::AT_FDCWD, &c_path(root)?, libc::AT_RECURSIVE, set)
+}
+
+/// A descriptor for `file` through a private read-only mount: what is executed through it cannot
+/// be opened for writing through `/proc/PID/exe`, by whatever ends up as that process.
+///
+/// # Errors
+/// Not root, or a kernel before 5.12.
+pub(crate) fn read_only_view(file: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(file)?;
+    // SAFETY: the path outlives the call.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_open_tree,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC,
+        )
+    })?;
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it and nobody else knows it.
+    let view = unsafe { OwnedFd::from_raw_fd(fd) };
+    mount_setattr(
+        view.as_raw_fd(),
+        &CString::default(),
+        libc::AT_EMPTY_PATH,
+        libc::MOUNT_ATTR_RDONLY,
+    )?;
+    Ok(view)
+}
+
+/// Points a standard descriptor at an open file.
+pub(crate) fn redirect(file: &File, fd: RawFd) -> io::Result<()> {
+    nix::unistd::dup2(file.as_raw_fd(), fd)?;
+    Ok(())
+}
+
+/// Ends this process at once. No destructors and no exit handlers: in a forked copy those are the
+/// original's business.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: touches no memory and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Between two looks at something of the kernel's that nothing announces.
+pub(crate) fn pause(duration: std::time::Duration) {
+    #[allow(clippy::disallowed_methods)] // Only ever called in loops with a deadline.
+    std::thread::sleep(duration);
+}

@@ -1,0 +1,230 @@
+//! What a task must not see, write or do.
+
+use commonage_shim::launch::{Mount, Network};
+
+use crate::Test;
+use crate::fixture::Task;
+
+pub const TESTS: &[Test] = &[
+    ("the_hosts_root_is_read_only", the_hosts_root_is_read_only),
+    ("sandbox_and_tmp_are_writable", sandbox_and_tmp_are_writable),
+    ("secrets_and_other_tasks_are_hidden", secrets_and_other_tasks_are_hidden),
+    ("privileges_are_dropped", privileges_are_dropped),
+    ("the_whole_machine_is_out_of_reach", the_whole_machine_is_out_of_reach),
+    ("calls_that_are_not_allowed_fail", calls_that_are_not_allowed_fail),
+    ("processes_of_others_are_out_of_sight", processes_of_others_are_out_of_sight),
+    ("init_gives_nothing_away", init_gives_nothing_away),
+    ("init_reaps_orphans", init_reaps_orphans),
+    ("no_network_is_no_network", no_network_is_no_network),
+    ("mounts_are_as_ordered", mounts_are_as_ordered),
+    ("the_signal_state_is_clean", the_signal_state_is_clean),
+    ("no_descriptor_leaks_in", no_descriptor_leaks_in),
+];
+
+/// Runs a script that prints a line for every attempt that wrongly succeeded.
+fn nothing_succeeds(attempts: &[&str]) {
+    let script: String = attempts
+        .iter()
+        .map(|attempt| {
+            format!(
+                "( {attempt} ) >/dev/null 2>&1 && echo 'succeeded: {}'\n",
+                attempt.replace('\'', "")
+            )
+        })
+        .collect();
+    let task = Task::sh(&format!("{script}echo end"));
+    let exit = task.run();
+    assert_eq!(task.stdout(), "end\n", "{exit:?} {}", task.stderr());
+}
+
+fn the_hosts_root_is_read_only() {
+    nothing_succeeds(&[
+        "touch /x",
+        "touch /etc/x",
+        "touch /usr/x",
+        "touch /var/x",
+        "touch /run/x",
+        "touch /sys/x",
+        "mkdir /proc/x",
+        "rm /bin/sh",
+        "echo 1 > /proc/sys/kernel/panic",
+        "echo b > /proc/sysrq-trigger",
+        "chmod 777 /etc",
+    ]);
+}
+
+fn sandbox_and_tmp_are_writable() {
+    let task = Task::sh(
+        "echo a > /sandbox/f; echo b > /tmp/f; echo c > /dev/shm/f; cat /sandbox/f /tmp/f /dev/shm/f; ls -A /tmp",
+    );
+    assert!(task.run().success(), "{}", task.stderr());
+    assert_eq!(task.stdout(), "a\nb\nc\nf\n");
+    assert_eq!(std::fs::read_to_string(task.launch.sandbox.join("f")).unwrap(), "a\n");
+}
+
+fn secrets_and_other_tasks_are_hidden() {
+    let task = Task::sh("true");
+    let data = task.launch.hidden[0].display().to_string();
+    let task = task.with(|launch| {
+        launch.command[2] = format!(
+            "ls -A {data} /root /home /run | grep -v : ; cat /etc/shadow; ls -d {data}/state"
+        );
+    });
+    task.run();
+    let output = task.stdout();
+    let visible = output
+        .lines()
+        .filter(|line| !line.is_empty() && *line != "systemd" && *line != "resolvconf");
+    assert_eq!(visible.count(), 0, "{output}");
+}
+
+fn privileges_are_dropped() {
+    let task = Task::sh(
+        "grep -E '^(Seccomp|NoNewPrivs|CapEff|CapBnd|CapAmb|CapInh):' /proc/self/status; ulimit -c",
+    );
+    task.run();
+    // AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP
+    // SETUID SYS_CHROOT
+    let expected = "CapInh:\t0000000000000000\nCapEff:\t00000000a00405fb\nCapBnd:\t00000000a00405fb\n\
+                    CapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n0\n";
+    assert_eq!(task.stdout(), expected);
+}
+
+fn the_whole_machine_is_out_of_reach() {
+    nothing_succeeds(&[
+        "mount -t tmpfs none /tmp",
+        "mount -o remount,rw /",
+        "umount /proc",
+        "unshare -U true",
+        "unshare -m true",
+        "unshare -n true",
+        "nsenter -t 1 -m true",
+        "mknod /tmp/null c 1 3",
+        "mknod /dev/disk b 8 0",
+        "mknod /tmp/whole c 1 1",
+        "hostname x",
+        "date -s 2020-01-01",
+        "dmesg",
+        "chroot / mount -t proc none /tmp",
+    ]);
+}
+
+fn calls_that_are_not_allowed_fail() {
+    if !std::path::Path::new("/usr/bin/python3").exists() {
+        eprintln!("!!! no python3: system calls were not tried !!!");
+        return;
+    }
+    // Numbers of x86-64; elsewhere other calls are tried, which must fail as well.
+    let script = "\
+import ctypes, errno, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, number, *args):
+    r = libc.syscall(number, *args)
+    print(name, errno.errorcode[ctypes.get_errno()] if r < 0 else r)
+call('clone3', 435, 0, 0)
+call('unknown', 999, 0)
+call('keyctl', 250, 0, 0)
+call('bpf', 321, 0, 0, 0)
+call('io_uring_setup', 425, 1, 0)
+call('userfaultfd', 323, 0)
+call('clone NEWUSER', 56, 0x10000011, 0, 0, 0, 0)
+call('personality', 135, 0x40000)
+for family in (17, 38, 40):
+    try: socket.socket(family, socket.SOCK_RAW if family == 17 else socket.SOCK_STREAM); print(family, 'open')
+    except OSError as e: print(family, errno.errorcode[e.errno])
+for family in (1, 2, 10):
+    try: socket.socket(family).close(); print(family, 'open')
+    except OSError as e: print(family, errno.errorcode[e.errno])
+";
+    let task = Task::command(&["/usr/bin/python3", "-c", script]);
+    let exit = task.run();
+    assert!(exit.success(), "{exit:?} {}", task.stderr());
+    let output = task.stdout();
+    let lines: Vec<&str> = output.lines().filter(|line| !line.starts_with("10 ")).collect();
+    let expected = [
+        "clone3 ENOSYS",
+        "unknown ENOSYS",
+        "keyctl EPERM",
+        "bpf EPERM",
+        "io_uring_setup EPERM",
+        "userfaultfd EPERM",
+        "clone NEWUSER EPERM",
+        "personality EPERM",
+        "17 EPERM",
+        "38 EPERM",
+        "40 EPERM",
+        "1 open",
+        "2 open",
+    ];
+    assert_eq!(lines, expected);
+}
+
+fn processes_of_others_are_out_of_sight() {
+    let task = Task::sh("ls -d /proc/[0-9]* | wc -l; kill -0 100000 2>/dev/null && echo reached");
+    task.run();
+    let count: u32 = task.stdout().lines().next().unwrap().trim().parse().unwrap();
+    assert!(count <= 5, "{}", task.stdout());
+}
+
+fn init_gives_nothing_away() {
+    nothing_succeeds(&[
+        "readlink /proc/1/exe",
+        "head -c 1 /proc/1/exe",
+        "echo > /proc/1/exe",
+        "head -c 1 /proc/1/environ",
+        "ls /proc/1/fd/",
+        "ls /proc/1/root/",
+        "head -c 1 /proc/1/mem",
+        "cat /proc/1/maps | grep .",
+    ]);
+}
+
+fn init_reaps_orphans() {
+    let task = Task::sh(
+        "for i in 1 2 3 4 5; do (sleep 0.01 &) ; done; while grep -q '(sleep)' /proc/[0-9]*/stat 2>/dev/null; do :; done; echo clean",
+    );
+    assert!(task.run().success(), "{}", task.stderr());
+    assert_eq!(task.stdout(), "clean\n");
+}
+
+fn no_network_is_no_network() {
+    let task = Task::sh(
+        "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '; cat /proc/net/unix | tail -n +2",
+    )
+    .with(|launch| launch.network = Network::None);
+    task.run();
+    assert_eq!(task.stdout(), "lo\n");
+}
+
+fn mounts_are_as_ordered() {
+    let outside = tempfile::tempdir().unwrap();
+    let (one, two) = (outside.path().join("one"), outside.path().join("two"));
+    for directory in [&one, &two] {
+        std::fs::create_dir(directory).unwrap();
+        std::fs::write(directory.join("here"), "x").unwrap();
+    }
+    let task = Task::sh("cat /data/one/here /data/two/here; touch /data/one/new && echo one; touch /data/two/new 2>/dev/null && echo two; true")
+        .with(|launch| {
+            launch.mounts = vec![
+                Mount { source: one.clone(), target: "/data/one".into(), read_only: false },
+                Mount { source: two.clone(), target: "/data/two".into(), read_only: true },
+            ];
+        });
+    let exit = task.run();
+    assert_eq!(task.stdout(), "xxone\n", "{exit:?} {}", task.stderr());
+    assert!(one.join("new").exists());
+}
+
+fn the_signal_state_is_clean() {
+    let task = Task::command(&["grep", "-E", "^Sig(Blk|Ign|Cgt):", "/proc/self/status"]);
+    task.run();
+    let zero = "0000000000000000";
+    assert_eq!(task.stdout(), format!("SigBlk:\t{zero}\nSigIgn:\t{zero}\nSigCgt:\t{zero}\n"));
+}
+
+fn no_descriptor_leaks_in() {
+    let task = Task::command(&["ls", "/proc/self/fd"]);
+    task.run();
+    // The fourth is the listing's own.
+    assert_eq!(task.stdout(), "0\n1\n2\n3\n");
+}

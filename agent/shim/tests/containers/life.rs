@@ -1,0 +1,184 @@
+//! Starting, output, signals, ending.
+
+use commonage_shim::launch::{FailureReason, LogLimits, Stream, User};
+use commonage_shim::{Observed, Phase, client};
+
+use crate::Test;
+use crate::fixture::{Task, eventually, until_gone, zygote};
+
+pub const TESTS: &[Test] = &[
+    ("exit_code_and_output_are_reported", exit_code_and_output_are_reported),
+    ("a_task_knows_where_and_who_it_is", a_task_knows_where_and_who_it_is),
+    ("another_user_owns_the_sandbox", another_user_owns_the_sandbox),
+    ("a_missing_command_is_named", a_missing_command_is_named),
+    ("a_missing_working_directory_is_named", a_missing_working_directory_is_named),
+    ("an_impossible_order_is_refused", an_impossible_order_is_refused),
+    ("binary_output_and_endless_lines_are_kept", binary_output_and_endless_lines_are_kept),
+    ("the_log_is_rotated", the_log_is_rotated),
+    ("term_ends_a_task_that_does_nothing_about_it", term_ends_a_task_that_does_nothing_about_it),
+    ("a_task_that_ignores_term_is_killed", a_task_that_ignores_term_is_killed),
+    ("signals_reach_the_command", signals_reach_the_command),
+    ("subscribers_hear_of_the_end", subscribers_hear_of_the_end),
+    ("nothing_is_left_behind", nothing_is_left_behind),
+];
+
+fn exit_code_and_output_are_reported() {
+    let task = Task::sh("echo out; echo err >&2; exit 7");
+    let exit = task.run();
+    assert_eq!(
+        (exit.exit_code, exit.signal, exit.error.clone()),
+        (Some(7), None, None),
+        "{exit:?}"
+    );
+    assert!(exit.started_at.unwrap() <= exit.finished_at);
+    assert!(!exit.oom_killed);
+    assert_eq!((task.stdout(), task.stderr()), ("out\n".to_owned(), "err\n".to_owned()));
+}
+
+fn a_task_knows_where_and_who_it_is() {
+    let task = Task::sh(
+        "echo $COMMONAGE_SANDBOX $(pwd) $(cat /proc/sys/kernel/hostname) $A $HOME; env | wc -l",
+    )
+    .with(|launch| {
+        launch.hostname = Some("somewhere".to_owned());
+        launch.env.insert("A".to_owned(), "b c".to_owned());
+    });
+    assert!(task.run().success(), "{}", task.stderr());
+    // PATH, HOME, HOSTNAME, COMMONAGE_SANDBOX, A, and what the shell adds: PWD, perhaps SHLVL, _
+    // and OLDPWD. Nothing of ours.
+    let output = task.stdout();
+    assert!(output.starts_with("/sandbox /sandbox somewhere b c /sandbox\n"), "{output}");
+    let count: u32 = output.lines().last().unwrap().trim().parse().unwrap();
+    assert!(count <= 9, "{output}");
+}
+
+fn another_user_owns_the_sandbox() {
+    let task = Task::sh("id -u; id -g; id -G; grep CapEff /proc/self/status; touch /sandbox/x /tmp/y && echo fine > /dev/stdout")
+        .with(|launch| launch.user = User { uid: 12345, gid: 54321, additional_gids: vec![77] });
+    assert!(task.run().success(), "{}", task.stderr());
+    assert_eq!(task.stdout(), "12345\n54321\n54321 77\nCapEff:\t0000000000000000\nfine\n");
+}
+
+fn a_missing_command_is_named() {
+    let task = Task::command(&["no-such-program", "x"]);
+    let error = task.run().error.unwrap();
+    assert_eq!(error.reason, FailureReason::CommandNotFound);
+    assert!(error.message.contains("no-such-program"), "{}", error.message);
+    let task = Task::command(&["/etc/passwd"]);
+    let exit = task.run();
+    assert_eq!(exit.error.unwrap().reason, FailureReason::CommandNotFound);
+    assert_eq!((exit.started_at, exit.exit_code), (None, None));
+}
+
+fn a_missing_working_directory_is_named() {
+    let task = Task::command(&["true"]).with(|l| l.working_dir = Some("/no/such/place".into()));
+    let error = task.run().error.unwrap();
+    assert_eq!(error.reason, FailureReason::InvalidWorkingDir);
+    assert!(error.message.contains("/no/such/place"), "{}", error.message);
+}
+
+fn an_impossible_order_is_refused() {
+    let task = Task::command(&["true"]).with(|launch| launch.limits.memory_bytes = Some(1000));
+    assert_eq!(task.run().error.unwrap().reason, FailureReason::LimitsTooSmall);
+    let task = Task::command(&["true"]).with(|launch| launch.command.clear());
+    assert_eq!(task.run().error.unwrap().reason, FailureReason::InvalidLaunch);
+    // Not even looked at for cleaning up: this would be everybody's group.
+    let task = Task::command(&["true"]).with(|launch| launch.cgroup = "/".to_owned());
+    assert_eq!(task.run().error.unwrap().reason, FailureReason::InvalidLaunch);
+    assert!(client::kill_by_cgroup(&task.launch).is_err());
+}
+
+fn binary_output_and_endless_lines_are_kept() {
+    let task = Task::sh("head -c 3000000 /dev/zero; head -c 1000000 /dev/urandom >&2");
+    assert!(task.run().success());
+    let size = |stream| std::fs::metadata(task.state.log(stream)).unwrap().len();
+    assert_eq!((size(Stream::Stdout), size(Stream::Stderr)), (3_000_000, 1_000_000));
+}
+
+fn the_log_is_rotated() {
+    let task = Task::sh("i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done")
+        .with(|launch| launch.log = LogLimits { max_file_bytes: 4096, max_files: 3 });
+    let exit = task.run();
+    assert!(exit.success());
+    assert!(task.stdout().ends_with("line 2999\n"));
+    let files = std::fs::read_dir(task.path()).unwrap();
+    let logs = files.filter(|f| {
+        let name = f.as_ref().unwrap().file_name();
+        name.to_str().unwrap().starts_with("stdout.log")
+    });
+    assert!((1..=3).contains(&logs.count()));
+    assert_eq!(exit.log_bytes_dropped, 0);
+}
+
+fn term_ends_a_task_that_does_nothing_about_it() {
+    let task = Task::command(&["sleep", "1000"]);
+    let shim = task.start();
+    let mut connection = task.connect();
+    eventually("it runs", || (connection.status().unwrap().phase == Phase::Running).then_some(()));
+    connection.kill(15).unwrap();
+    assert_eq!(task.end().signal, Some(15));
+    until_gone(shim);
+}
+
+fn a_task_that_ignores_term_is_killed() {
+    let task = Task::sh("trap '' TERM; echo ready; while :; do sleep 0.05; done");
+    let shim = task.start();
+    task.until_output("ready");
+    let mut connection = task.connect();
+    connection.kill(15).unwrap();
+    assert_eq!(connection.status().unwrap().phase, Phase::Running);
+    connection.kill(9).unwrap();
+    let exit = task.end();
+    assert_eq!((exit.signal, exit.oom_killed), (Some(9), false));
+    assert!(connection.kill(99).is_err());
+    until_gone(shim);
+}
+
+fn signals_reach_the_command() {
+    let task =
+        Task::sh("trap 'echo caught; exit 3' USR1; echo ready; while :; do sleep 0.01; done");
+    task.start();
+    task.until_output("ready");
+    task.connect().kill(10).unwrap();
+    assert_eq!(task.end().exit_code, Some(3));
+    assert_eq!(task.stdout(), "ready\ncaught\n");
+}
+
+fn subscribers_hear_of_the_end() {
+    let task = Task::sh("echo ready; while [ ! -e go ]; do sleep 0.01; done; exit 5");
+    task.start();
+    task.until_output("ready");
+    let waiting = task.connect();
+    let other = task.connect().subscribe().unwrap();
+    std::fs::write(task.launch.sandbox.join("go"), "").unwrap();
+    assert_eq!(waiting.wait().unwrap().exit_code, Some(5));
+    other.set_nonblocking(false).unwrap();
+    let mut words = String::new();
+    std::io::Read::read_to_string(&mut &other, &mut words).unwrap();
+    assert!(words.contains("\"exitCode\":5"), "{words}");
+}
+
+fn nothing_is_left_behind() {
+    let mounts = || std::fs::read_to_string("/proc/self/mounts").unwrap().lines().count();
+    let before = mounts();
+    let task = Task::sh("(sleep 1000 &) ; echo left one behind");
+    assert!(task.run().success());
+    assert_eq!(task.groups(), Vec::<std::path::PathBuf>::new());
+    assert_eq!(mounts(), before);
+    let mut names: Vec<String> = std::fs::read_dir(task.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["exit.json", "lock", "pid.json", "shim.log", "stderr.log", "stdout.log", "task.json"]
+    );
+    assert_eq!(task.shim_log(), "");
+    assert!(matches!(client::scan(task.path()).unwrap(), Observed::Exited(_)));
+    let zygote = zygote().pid().unwrap();
+    eventually("the zygote has reaped every shim", || {
+        let children = std::fs::read_to_string(format!("/proc/{zygote}/task/{zygote}/children"));
+        children.unwrap_or_default().trim().is_empty().then_some(())
+    });
+}

@@ -1,0 +1,66 @@
+//! Limits are what the kernel enforces, so it is the kernel that is asked.
+
+use std::time::{Duration, Instant};
+
+use commonage_shim::client;
+
+use crate::Test;
+use crate::fixture::{Task, eventually};
+
+pub const TESTS: &[Test] = &[
+    ("a_cpu_quota_is_enforced", a_cpu_quota_is_enforced),
+    ("running_out_of_memory_is_told_apart", running_out_of_memory_is_told_apart),
+    ("a_child_running_out_of_memory_is_told", a_child_running_out_of_memory_is_told),
+    ("a_fork_bomb_ends_at_the_limit", a_fork_bomb_ends_at_the_limit),
+    ("a_task_cannot_reach_its_own_limits", a_task_cannot_reach_its_own_limits),
+];
+
+fn a_cpu_quota_is_enforced() {
+    let task = Task::sh("echo ready; while :; do :; done")
+        .with(|launch| launch.limits.cpu_quota_millis = Some(200));
+    task.start();
+    task.until_output("ready");
+    let (start, before) = (Instant::now(), client::usage(&task.launch).unwrap());
+    // By the clock, but not a sleep: until the kernel has throttled it for a second.
+    let after = eventually("it was throttled for a second", || {
+        let usage = client::usage(&task.launch).unwrap();
+        (usage.throttled_ns - before.throttled_ns > 1_000_000_000).then_some(usage)
+    });
+    let used = Duration::from_nanos(after.cpu_ns - before.cpu_ns).as_secs_f64();
+    let share = used / start.elapsed().as_secs_f64();
+    // A quota is per 100 ms, so at most one of them too many at either end.
+    assert!(share < 0.25, "used {share:.3} of a cpu, 0.2 allowed");
+}
+
+fn running_out_of_memory_is_told_apart() {
+    let task =
+        Task::command(&["tail", "/dev/zero"]).with(|l| l.limits.memory_bytes = Some(32 << 20));
+    let exit = task.run();
+    assert_eq!((exit.signal, exit.oom_killed), (Some(9), true), "{exit:?}");
+    assert!(exit.oom_kills >= 1 && exit.error.is_none());
+}
+
+fn a_child_running_out_of_memory_is_told() {
+    let task = Task::sh("tail /dev/zero; echo child: $?; exit 4")
+        .with(|launch| launch.limits.memory_bytes = Some(32 << 20));
+    let exit = task.run();
+    assert_eq!((exit.exit_code, exit.oom_killed), (Some(4), true), "{exit:?}");
+    assert_eq!(task.stdout(), "child: 137\n");
+}
+
+fn a_fork_bomb_ends_at_the_limit() {
+    let task = Task::sh("i=0; while [ $i -lt 100 ]; do sleep 1000 & i=$((i+1)); done; echo all")
+        .with(|launch| launch.limits.pids = 16);
+    let exit = task.run();
+    assert_ne!(exit.exit_code, Some(0), "{}", task.stdout());
+    assert!(task.stderr().to_lowercase().contains("fork"), "{}", task.stderr());
+    assert_eq!(task.processes(), Vec::<i32>::new());
+}
+
+fn a_task_cannot_reach_its_own_limits() {
+    let task = Task::sh(
+        "grep -c cgroup /proc/self/mounts; ls /sys/fs/cgroup | wc -l; cut -d: -f3 /proc/self/cgroup | sort -u",
+    );
+    task.run();
+    assert_eq!(task.stdout(), "0\n0\n/\n", "{}", task.stderr());
+}
