@@ -136,8 +136,7 @@ impl Watchers {
         for_groups(&mut index.by_namespace, chunk, |object| Some(object.namespace()), send);
         for_groups(&mut index.by_name, chunk, |object| Some(object.name()), send);
         if let Some(trigger) = &self.trigger {
-            let value = |object: &'_ Object| object.fields[trigger.position].as_deref().unwrap_or("");
-            for_trigger(&mut index.by_trigger, chunk, value, send);
+            for_trigger(&mut index.by_trigger, chunk, trigger.position, send);
         }
     }
 
@@ -230,10 +229,10 @@ fn for_groups<'c>(
 }
 
 /// As [`for_groups`], but an event concerns the group of its value and that of the value before.
-fn for_trigger<'c>(
+fn for_trigger(
     groups: &mut HashMap<Box<str>, Vec<Watcher>>,
-    chunk: &'c LogChunk,
-    value: impl Fn(&'c Object) -> &'c str,
+    chunk: &LogChunk,
+    position: usize,
     send: impl Fn(&mut Vec<Watcher>, &[usize]),
 ) {
     if groups.is_empty() {
@@ -241,8 +240,8 @@ fn for_trigger<'c>(
     }
     let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
     for (at, (event, past)) in chunk.all.events().iter().zip(&chunk.pasts).enumerate() {
-        let now = event.object.as_deref().map(&value);
-        let before = past.previous.as_deref().map(&value).filter(|before| now != Some(*before));
+        let now = event.object.as_deref().map(|object| value(object, position));
+        let before = past.previous.as_deref().map(|object| value(object, position)).filter(|before| now != Some(*before));
         for key in now.into_iter().chain(before).filter(|key| groups.contains_key(*key)) {
             places.entry(key).or_default().push(at);
         }
@@ -252,6 +251,10 @@ fn for_trigger<'c>(
             send(group, &at);
         }
     }
+}
+
+fn value(object: &Object, position: usize) -> &str {
+    object.fields[position].as_deref().unwrap_or("")
 }
 
 impl Index {

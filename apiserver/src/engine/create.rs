@@ -109,7 +109,7 @@ impl Engine {
     }
 
     /// The kind's own rules, and validation.
-    pub(crate) fn prepare_rules(
+    fn prepare_rules(
         &self,
         def: &Arc<ResourceDef>,
         namespace: &str,
@@ -117,13 +117,24 @@ impl Engine {
         warnings: Vec<String>,
         options: &WriteOptions,
     ) -> Result<Prepared, ApiError> {
-        let strategy = self.strategy(def);
-        strategy.prepare_create(self.context(def, namespace, &options.user), &mut object)?;
+        let context = self.context(def, namespace, &options.user);
+        self.strategy(def).prepare_create(context, &mut object)?;
+        self.validated(def, namespace, object, warnings)
+    }
+
+    /// Everything that is wrong with a new object, or the object.
+    pub(crate) fn validated(
+        &self,
+        def: &Arc<ResourceDef>,
+        namespace: &str,
+        object: Value,
+        warnings: Vec<String>,
+    ) -> Result<Prepared, ApiError> {
         let mut causes = meta::validate(def, &object);
         causes.extend(def.schema.validate(&object));
         // The kind's own checks read typed objects: they come once the shape is right.
         if causes.is_empty() {
-            causes.extend(strategy.validate(&object, None));
+            causes.extend(self.strategy(def).validate(&object, None));
         }
         if !causes.is_empty() {
             return Err(ApiError::invalid(def, name_of(&object), causes));

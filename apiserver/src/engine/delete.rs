@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use commonage_store::{Compare, GuardedWrite, Op};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 
 use super::commit::{CommitError, has_finalizers, is_deleting, take_version};
@@ -24,7 +24,8 @@ impl Engine {
         delete: DeleteOptions,
         options: WriteOptions,
     ) -> Result<Deleted, ApiError> {
-        self.retrying(&target, async |current| self.delete_once(&target, &delete, &options, current).await).await
+        let (engine, target, delete, options) = (&*self, &target, &delete, &options);
+        engine.retrying(target, move |current| engine.delete_once(target, delete, options, current).boxed()).await
     }
 
     async fn delete_once(
@@ -120,6 +121,5 @@ pub(crate) fn mark(object: &mut Value, now: &str) {
     let metadata = &mut object["metadata"];
     metadata["deletionTimestamp"] = json!(now);
     metadata["deletionGracePeriodSeconds"] = json!(0);
-    let generation = metadata["generation"].as_i64().unwrap_or(0);
-    metadata["generation"] = json!(generation + 1);
+    meta::bump_generation(object);
 }

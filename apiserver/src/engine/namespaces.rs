@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::FutureExt;
 use serde_json::{Value, json};
 
 use super::update::Target;
@@ -113,13 +113,13 @@ impl Engine {
 
     /// Takes our finalizer off an empty namespace.
     async fn release(&self, def: &Arc<ResourceDef>, name: &str) -> Result<(), ApiError> {
-        let target = Target::new(def, "", name, Some("finalize"));
-        self.retrying(&target, async |current: Arc<Object>| {
+        let target = &Target::new(def, "", name, Some("finalize"));
+        let release = |current: Arc<Object>| async move {
             let mut namespace = current.to_value();
             take_version(&mut namespace);
             namespace["spec"]["finalizers"] = Value::Array(Vec::new());
-            self.store_edit(&target, &current, &namespace, false).await.map(drop)
-        })
-        .await
+            self.store_edit(target, &current, &namespace, false).await.map(drop)
+        };
+        self.retrying(target, move |current| release(current).boxed()).await
     }
 }

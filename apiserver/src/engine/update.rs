@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use commonage_store::{Compare, GuardedWrite, Op};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use serde_json::Value;
 
 use super::commit::{CommitError, clean, encode, has_finalizers, is_deleting, take_version};
@@ -71,16 +73,17 @@ impl Engine {
             let accepted = ["application/json-patch+json", "application/merge-patch+json"];
             return Err(ApiError::unsupported_media_type(&accepted));
         }
-        self.retrying(&target, async |current| self.edit_once(&target, &edit, &options, current).await).await
+        let (engine, target, edit, options) = (&*self, &target, &edit, &options);
+        engine.retrying(target, move |current| engine.edit_once(target, edit, options, current).boxed()).await
     }
 
     /// Runs an attempt on the newest version of the object until it succeeds, fails for good or
     /// has been tried often enough. Whatever went wrong on a cached version may be the cache's
     /// fault: the first failure is checked against the store before it is believed.
-    pub(crate) async fn retrying<T>(
-        &self,
-        target: &Target,
-        attempt: impl AsyncFn(Arc<Object>) -> Result<T, Attempt>,
+    pub(crate) async fn retrying<'a, T>(
+        &'a self,
+        target: &'a Target,
+        attempt: impl Fn(Arc<Object>) -> BoxFuture<'a, Result<T, Attempt>> + Send + Sync,
     ) -> Result<T, ApiError> {
         let path = target.path();
         let mut confirmed = false;

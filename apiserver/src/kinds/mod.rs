@@ -1,14 +1,33 @@
 //! The kinds with rules of their own, one file each.
 
+mod acceptance;
+mod checked;
 pub mod namespace;
+mod offer;
+mod ports;
+mod state;
+mod task;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+
+use commonage_schemas::GROUP;
 
 use crate::strategy::Strategy;
 
 /// Strategies by group and plural name; kinds that are not here have none.
 pub(crate) fn strategies() -> HashMap<(String, String), Arc<dyn Strategy>> {
-    let all: [(&str, &str, Arc<dyn Strategy>); 1] = [("", "namespaces", Arc::new(namespace::Namespaces))];
+    let all: [(&str, &str, Arc<dyn Strategy>); 8] = [
+        ("", "namespaces", Arc::new(namespace::Namespaces)),
+        (GROUP, "agents", Arc::new(checked::Checked)),
+        (GROUP, "frameworks", Arc::new(checked::Checked)),
+        (GROUP, "offers", Arc::new(offer::Offers)),
+        (GROUP, "queues", Arc::new(checked::Checked)),
+        (GROUP, "reservations", Arc::new(checked::Checked)),
+        (GROUP, "tasks", Arc::new(task::Tasks)),
+        (GROUP, "volumes", Arc::new(checked::Checked)),
+    ];
     all.into_iter().map(|(group, plural, strategy)| ((group.to_owned(), plural.to_owned()), strategy)).collect()
 }

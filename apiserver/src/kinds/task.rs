@@ -1,0 +1,204 @@
+//! Task: defaults, the state machine, what may change, and the binding to an agent.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use commonage_schemas::{GROUP, TaskBinding, TaskState, names, reasons};
+use futures::FutureExt;
+use serde_json::{Value, json};
+
+use super::{acceptance, checked, ports, state};
+use crate::engine::{Attempt, Engine, Target, WriteOptions, Written, is_deleting, take_version};
+use crate::object::Object;
+use crate::resource::ResourceDef;
+use crate::status::{ApiError, Cause};
+use crate::strategy::{Context, Strategy, SubresourceRequest};
+
+/// The one part of a task's spec that its owner may change later.
+const MUTABLE: &str = "killPolicy";
+
+pub(super) struct Tasks;
+
+#[async_trait]
+impl Strategy for Tasks {
+    fn prepare_create(&self, cx: Context<'_>, object: &mut Value) -> Result<(), ApiError> {
+        if !object["spec"]["agent"].is_null() {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let cause = Cause::forbidden(
+                "spec.agent",
+                "only the allocator gives a task its agent; say where it may go with spec.constraints, or use an \
+                 offer of that agent with spec.offer",
+            );
+            return Err(ApiError::invalid(cx.def, name, vec![cause]));
+        }
+        belong(cx, object);
+        begin(object);
+        state::enter(object, TaskState::Pending, cx.now);
+        Ok(())
+    }
+
+    fn prepare_update(
+        &self,
+        cx: Context<'_>,
+        subresource: Option<&str>,
+        old: &Value,
+        new: &mut Value,
+    ) -> Result<(), ApiError> {
+        if subresource != Some("status") {
+            return Ok(());
+        }
+        if let Some(agent) = cx.user.agent_name()
+            && old["spec"]["agent"] != agent
+        {
+            let name = old["metadata"]["name"].as_str().unwrap_or_default();
+            let why = format!("agent {agent:?} may report only on tasks that are bound to it");
+            return Err(ApiError::forbidden(&cx.def.group, &cx.def.plural, name, &why));
+        }
+        state::report(cx.def, old, new, cx.now)
+    }
+
+    fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+        let mut causes = checked::causes(object);
+        causes.extend(old.into_iter().flat_map(|old| changed(old, object)));
+        causes
+    }
+
+    async fn create_otherwise(
+        &self,
+        engine: &Arc<Engine>,
+        def: &Arc<ResourceDef>,
+        namespace: &str,
+        object: &Value,
+        options: &WriteOptions,
+    ) -> Option<Result<Written, ApiError>> {
+        let offer = object["spec"]["offer"].as_str()?;
+        Some(acceptance::launch_one(engine, def, namespace, offer, object.clone(), options).await)
+    }
+
+    async fn post(&self, engine: &Arc<Engine>, request: &SubresourceRequest) -> Option<Result<(u16, Bytes), ApiError>> {
+        if request.subresource != "binding" {
+            return None;
+        }
+        Some(bind(engine, request).await)
+    }
+}
+
+/// Framework and queue, where the task does not name them.
+fn belong(cx: Context<'_>, task: &mut Value) {
+    let spec = &mut task["spec"];
+    if spec["framework"].is_null() {
+        spec["framework"] = json!(names::DEFAULT_FRAMEWORK);
+    }
+    if spec["queue"].is_null() {
+        let framework = spec["framework"].as_str().unwrap_or_default();
+        spec["queue"] = json!(first_queue(cx, framework).unwrap_or_else(|| names::DEFAULT_QUEUE.to_owned()));
+    }
+}
+
+fn first_queue(cx: Context<'_>, framework: &str) -> Option<String> {
+    let frameworks = cx.engine.scheme().by_kind(GROUP, "Framework")?;
+    let path = format!("{}/{framework}", cx.namespace);
+    let framework = cx.engine.resource(frameworks).ok()?.get(&path)?.to_value();
+    framework["spec"]["queues"][0].as_str().map(str::to_owned)
+}
+
+/// What every new task gets.
+pub(super) fn begin(task: &mut Value) {
+    add_finalizer(task, names::TASK_FINALIZER);
+}
+
+pub(super) fn add_finalizer(object: &mut Value, finalizer: &str) {
+    let finalizers = &mut object["metadata"]["finalizers"];
+    match finalizers.as_array_mut() {
+        Some(present) if present.iter().any(|one| one == finalizer) => {}
+        Some(present) => present.push(json!(finalizer)),
+        None => *finalizers = json!([finalizer]),
+    }
+}
+
+/// A task is run once and as it was asked for: its spec never changes. (Binding does not come
+/// this way.)
+fn changed(old: &Value, new: &Value) -> Vec<Cause> {
+    let of = |object: &'_ Value| object["spec"].as_object().cloned().unwrap_or_default();
+    let (old, new) = (of(old), of(new));
+    let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
+    names
+        .filter(|name| *name != MUTABLE && old.get(*name) != new.get(*name))
+        .map(|name| {
+            let value = new.get(name).cloned().unwrap_or(Value::Null);
+            Cause::invalid(format!("spec.{name}"), &value, "field is immutable")
+        })
+        .collect()
+}
+
+/// Gives a pending task its agent and its ports.
+async fn bind(engine: &Arc<Engine>, request: &SubresourceRequest) -> Result<(u16, Bytes), ApiError> {
+    let binding: TaskBinding = serde_json::from_value(request.body.clone())
+        .map_err(|error| ApiError::bad_request(format!("the body is not a TaskBinding: {error}")))?;
+    let target = &Target::new(&request.def, &request.namespace, &request.name, None);
+    let (engine, binding) = (&**engine, &binding);
+    let bound =
+        engine.retrying(target, move |current| bind_once(engine, request, binding, target, current).boxed()).await?;
+    Ok((201, bound.body.clone()))
+}
+
+async fn bind_once(
+    engine: &Engine,
+    request: &SubresourceRequest,
+    binding: &TaskBinding,
+    target: &Target,
+    current: Arc<Object>,
+) -> Result<Arc<Object>, Attempt> {
+    let (def, name) = (&request.def, request.name.as_str());
+    let version = current.version.0.to_string();
+    if binding.metadata.resource_version.as_ref().is_some_and(|wanted| *wanted != version) {
+        return Err(ApiError::conflict(def, name).into());
+    }
+    if let Some(uid) = binding.metadata.uid.as_deref().filter(|uid| **uid != *current.uid) {
+        return Err(ApiError::uid_conflict(def, name, uid, &current.uid).into());
+    }
+    let mut task = current.to_value();
+    take_version(&mut task);
+    if is_deleting(&task) {
+        return Err(ApiError::conflict_because(def, name, "the task is being deleted").into());
+    }
+    let before = state::state_of(&task);
+    if !task["spec"]["agent"].is_null() || before != TaskState::Pending {
+        let why = match task["spec"]["agent"].as_str() {
+            Some(agent) => format!("the task is already bound to agent {agent:?}"),
+            None => format!("the task is {before}"),
+        };
+        return Err(ApiError::refused(def, name, reasons::status::ALREADY_BOUND, &why).into());
+    }
+    if binding.agent.is_empty() {
+        return Err(invalid_binding(name, Cause::required("agent", "the agent that the task is to run on")).into());
+    }
+    ports::fill(&mut task, &binding.host_ports).map_err(|wanted| {
+        let detail = format!("the task has {wanted} ports with hostPort 0, and needs as many numbers");
+        invalid_binding(name, Cause::invalid("hostPorts", &json!(binding.host_ports), &detail))
+    })?;
+    place(&mut task, &binding.agent);
+    crate::meta::bump_generation(&mut task);
+    state::enter(&mut task, TaskState::Staging, jiff::Timestamp::now());
+    engine.store_edit(target, &current, &task, request.options.dry_run).await
+}
+
+/// Writes down where the task runs.
+pub(super) fn place(task: &mut Value, agent: &str) {
+    task["spec"]["agent"] = json!(agent);
+    task["status"]["agent"] = json!(agent);
+    let given = ports::host_ports(task);
+    if !given.is_empty() {
+        task["status"]["hostPorts"] = json!(given);
+    }
+    if let Some(status) = task["status"].as_object_mut() {
+        status.remove("whyPending");
+        status.remove("reason");
+        status.remove("message");
+    }
+}
+
+fn invalid_binding(name: &str, cause: Cause) -> ApiError {
+    ApiError::invalid_kind(GROUP, "TaskBinding", name, vec![cause])
+}
