@@ -72,17 +72,7 @@ impl AgentProxy {
         query: &Query,
     ) -> Result<Response<Body>, ApiError> {
         let place = find(app, target).await?;
-        let namespace = utf8_percent_encode(&target.namespace, NON_ALPHANUMERIC);
-        let name = utf8_percent_encode(&target.name, NON_ALPHANUMERIC);
-        let mut path = format!("/logs/{namespace}/{name}/{}", place.task_uid);
-        let mut parameters = form_urlencoded::Serializer::new(String::new());
-        for parameter in PARAMETERS {
-            if let Some(value) = query.get(parameter) {
-                parameters.append_pair(parameter, value);
-            }
-        }
-        path.push('?');
-        path.push_str(&parameters.finish());
+        let path = log_path(target, &place, query);
         let answer = self.call(&place, &path).await?;
         let status = answer.status();
         if status.is_success() {
@@ -145,6 +135,19 @@ impl AgentProxy {
             .map_err(|_| failed("no answer in time".to_owned()))?
             .map_err(|error| failed(error.to_string()))
     }
+}
+
+fn log_path(target: &LogTarget, place: &Place, query: &Query) -> String {
+    let namespace = utf8_percent_encode(&target.namespace, NON_ALPHANUMERIC);
+    let name = utf8_percent_encode(&target.name, NON_ALPHANUMERIC);
+    let mut parameters = form_urlencoded::Serializer::new(String::new());
+    for parameter in PARAMETERS {
+        if let Some(value) = query.get(parameter) {
+            parameters.append_pair(parameter, value);
+        }
+    }
+    let parameters = parameters.finish();
+    format!("/logs/{namespace}/{name}/{}?{parameters}", place.task_uid)
 }
 
 fn unreachable_agent(agent: &str, why: &str) -> ApiError {
