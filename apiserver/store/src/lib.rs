@@ -38,6 +38,9 @@ pub struct Version(pub u64);
 /// Changes in one transaction, at most: the index has eight bits.
 pub const CHANGES_PER_REVISION_MAX: u64 = 256;
 
+/// The index of "no change", behind all changes of its revision: those are fewer.
+pub const NO_CHANGE_INDEX: u64 = CHANGES_PER_REVISION_MAX - 1;
+
 impl Version {
     pub const fn new(revision: Revision, index: u64) -> Version {
         Version(revision.0 * CHANGES_PER_REVISION_MAX + index)
@@ -83,8 +86,8 @@ pub struct GuardedWrite {
 
 /// A guarded write that landed. `versions[i]` is the version of `ops[i]`.
 ///
-/// A delete that found nothing has no change of its own: its version only says up to where it
-/// looked. If nothing at all was written, `revision` is the one at which the compares held.
+/// A delete that found nothing made no change: its version has [`NO_CHANGE_INDEX`]. If nothing at
+/// all was written, `revision` is the one at which the compares held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
     pub revision: Revision,

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 
 use crate::check::{check_prefix, check_read, check_write, not_yet};
 use crate::{
-    Batch, Change, Committed, Entry, GuardedWrite, Op, Page, RangeQuery, Revision, Store,
-    StoreError, Version,
+    Batch, Change, Committed, Entry, GuardedWrite, NO_CHANGE_INDEX, Op, Page, RangeQuery, Revision,
+    Store, StoreError, Version,
 };
 
 /// A store that forgets everything when it is dropped.
@@ -74,8 +74,7 @@ impl Model {
                 Op::Put { key, value } => (key, Some(value)),
                 Op::Delete { key } if self.newest(&key).is_some() => (key, None),
                 Op::Delete { .. } => {
-                    let looked_up_to = changes.last().map(|change| change.version);
-                    versions.push(looked_up_to.unwrap_or(Version::new(revision, 0)));
+                    versions.push(Version::new(revision, NO_CHANGE_INDEX));
                     continue;
                 }
             };
@@ -83,7 +82,7 @@ impl Model {
             changes.push(Change { key, value, version });
         }
         if changes.is_empty() {
-            versions.fill(Version::new(self.revision, 0));
+            versions.fill(Version::new(self.revision, NO_CHANGE_INDEX));
             return Ok(Committed { revision: self.revision, versions });
         }
         self.revision = revision;

@@ -13,7 +13,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::log::Log;
 use crate::check::{not_yet, write_bytes};
-use crate::{Batch, Change, Committed, GuardedWrite, Op, Revision, StoreError, Version};
+use crate::{
+    Batch, Change, Committed, GuardedWrite, NO_CHANGE_INDEX, Op, Revision, StoreError, Version,
+};
 
 /// Guarded writes in one group, and in the queue for it: several times as many as clients are
 /// expected to wait at once, and few enough to answer within milliseconds.
@@ -191,8 +193,7 @@ impl Group {
                 Op::Put { key, value } => (key, Some(value)),
                 Op::Delete { key } if self.newest(&key).is_some() => (key, None),
                 Op::Delete { .. } => {
-                    let looked_up_to = changes.last().map(|change| change.version);
-                    versions.push(looked_up_to.unwrap_or(version));
+                    versions.push(Version::new(revision, NO_CHANGE_INDEX));
                     continue;
                 }
             };
@@ -201,7 +202,7 @@ impl Group {
             changes.push(Change { key, value, version });
         }
         if changes.is_empty() {
-            versions.fill(Version::new(self.revision, 0));
+            versions.fill(Version::new(self.revision, NO_CHANGE_INDEX));
             return Committed { revision: self.revision, versions };
         }
         self.revision = revision;

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use crate::{Revision, Version};
+use crate::{NO_CHANGE_INDEX, Revision, Version};
 
 /// The value as it lies in etcd.
 pub(super) fn join(value: &[u8], index: u8) -> Vec<u8> {
@@ -46,9 +46,9 @@ impl Numbering {
         self.put(self.last.map_or(0, |last| last + 1))
     }
 
-    /// For a delete that found nothing: up to where it looked.
+    /// For a delete that found nothing.
     pub(super) fn nothing(&self) -> Version {
-        Version::new(self.revision, self.last.unwrap_or(0))
+        Version::new(self.revision, NO_CHANGE_INDEX)
     }
 }
 

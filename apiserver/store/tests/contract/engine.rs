@@ -11,16 +11,16 @@ use crate::etcd_process::EtcdProcess;
 
 /// A fresh, empty store, and what must live as long as it does. Fields are dropped in order: first
 /// the store, then what it stands on.
-pub struct Engine {
-    pub store: Arc<dyn Store>,
+pub(crate) struct Engine {
+    pub(crate) store: Arc<dyn Store>,
     _ground: Option<Box<dyn Send>>,
 }
 
-pub async fn memory() -> Engine {
+pub(crate) async fn memory() -> Engine {
     Engine { store: Arc::new(MemoryStore::new()), _ground: None }
 }
 
-pub async fn embedded() -> Engine {
+pub(crate) async fn embedded() -> Engine {
     let dir = tempfile::tempdir().unwrap();
     // Hardly any memory for tails, so that they read the log too.
     let options = EmbeddedOptions { recent_bytes: 4_096, ..EmbeddedOptions::default() };
@@ -28,7 +28,7 @@ pub async fn embedded() -> Engine {
     Engine { store: Arc::new(store), _ground: Some(Box::new(dir)) }
 }
 
-pub async fn etcd() -> Engine {
+pub(crate) async fn etcd() -> Engine {
     let process = EtcdProcess::start();
     let options = EtcdOptions::new([process.endpoint()]);
     let store = EtcdStore::connect(options).await.unwrap();

@@ -1,5 +1,7 @@
 //! A real etcd of one member, in a temporary directory, on free ports, killed when it is dropped.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +12,7 @@ use std::time::Duration;
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub struct EtcdProcess {
+pub(crate) struct EtcdProcess {
     dir: tempfile::TempDir,
     client_port: u16,
     peer_port: u16,
@@ -18,7 +20,7 @@ pub struct EtcdProcess {
 }
 
 impl EtcdProcess {
-    pub fn start() -> EtcdProcess {
+    pub(crate) fn start() -> EtcdProcess {
         let dir = tempfile::tempdir().unwrap();
         // Somebody else may take a port between our looking and etcd's binding: look again.
         for _ in 0..5 {
@@ -30,18 +32,18 @@ impl EtcdProcess {
         panic!("etcd does not start; is it installed?");
     }
 
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.client_port)
     }
 
     /// Without a chance to finish anything.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// After `kill`, on the same directory and ports.
-    pub fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         self.child = spawn(self.dir.path(), self.client_port, self.peer_port).unwrap();
     }
 }

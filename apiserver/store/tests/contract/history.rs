@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use commonage_store::{Committed, Compare, GuardedWrite, Op, Store, StoreError, Version};
+use commonage_store::{
+    Committed, Compare, GuardedWrite, NO_CHANGE_INDEX, Op, Store, StoreError, Version,
+};
 use futures::future::join_all;
 
 use crate::engine::for_every_engine;
@@ -91,10 +93,9 @@ async fn the_log_explains_every_answer(store: Arc<dyn Store>) {
     // The keys as they are before each revision.
     let mut state: HashMap<Bytes, Version> = HashMap::new();
     let mut unseen = log.iter().peekable();
-    let by_version: HashMap<_, _> = log.iter().map(|c| (c.version, &c.key)).collect();
-    landed.sort_by_key(|write| place(write, &by_version));
+    landed.sort_by_key(place);
     for landed in &landed {
-        let (first, _) = place(landed, &by_version);
+        let (first, _) = place(landed);
         let Landed { write, .. } = landed;
         while let Some(change) = unseen.next_if(|change| change.version < first) {
             take(&mut state, change);
@@ -121,14 +122,11 @@ async fn the_log_explains_every_answer(store: Arc<dyn Store>) {
 
 /// Where a write stands in the log: at the first of its changes, or behind its whole revision if it
 /// changed nothing.
-fn place(landed: &Landed, by_version: &HashMap<Version, &Bytes>) -> (Version, bool) {
-    let Landed { write, committed, .. } = landed;
-    let changed = write.ops.iter().zip(&committed.versions);
-    let first = changed
-        .filter(|(op, version)| by_version.get(version) == Some(&op_key(op)))
-        .map(|(_, version)| *version)
-        .min();
-    (first.unwrap_or(Version::new(committed.revision, 255)), first.is_none())
+fn place(landed: &Landed) -> (Version, bool) {
+    let committed = &landed.committed;
+    let changes = committed.versions.iter().filter(|version| version.index() != NO_CHANGE_INDEX);
+    let first = changes.min().copied();
+    (first.unwrap_or(Version::new(committed.revision, NO_CHANGE_INDEX)), first.is_none())
 }
 
 fn take(state: &mut HashMap<Bytes, Version>, change: &commonage_store::Change) {
@@ -136,12 +134,6 @@ fn take(state: &mut HashMap<Bytes, Version>, change: &commonage_store::Change) {
         Some(_) => state.insert(change.key.clone(), change.version),
         None => state.remove(&change.key),
     };
-}
-
-fn op_key(op: &Op) -> &Bytes {
-    match op {
-        Op::Put { key, .. } | Op::Delete { key } => key,
-    }
 }
 
 fn compare_key(compare: &Compare) -> &Bytes {

@@ -1,10 +1,10 @@
 //! Tails: every change once, in order, from wherever one starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use commonage_store::{Op, Revision, Store, StoreError, Version};
+use commonage_store::{NO_CHANGE_INDEX, Op, Revision, Store, StoreError, Version};
 use futures::StreamExt;
 use futures::future::join_all;
 
@@ -48,74 +48,66 @@ async fn a_tail_shows_what_was_committed(store: Arc<dyn Store>) {
     assert_eq!(batch.revision, late.revision);
 }
 
-/// Many writers at once, over few keys, with deletes and conflicts; returns what landed.
-async fn commotion(store: &Arc<dyn Store>) -> BTreeMap<Version, (Bytes, bool)> {
-    let writers = (0..10_u64).map(|writer| {
-        let store = store.clone();
-        tokio::spawn(async move {
-            let mut landed = BTreeMap::new();
-            for round in 0..40_u64 {
-                let shared = format!("/shared/{}", (writer + round) % 7);
-                let own = format!("/own/{writer}/{}", round % 5);
-                let second = if round % 3 == 2 { delete(&own) } else { put(&own, "x") };
-                let compares = if round % 4 == 0 { vec![absent(&shared)] } else { vec![] };
-                let first = if round % 11 == 5 { delete(&shared) } else { put(&shared, "y") };
-                let ops = vec![first, second];
-                match store.commit(write(compares, ops.clone())).await {
-                    Ok(committed) => {
-                        for (op, version) in ops.into_iter().zip(committed.versions) {
-                            // A delete may have found nothing; the tail decides about those.
-                            let (key, certain) = match op {
-                                Op::Put { key, .. } => (key, true),
-                                Op::Delete { key } => (key, false),
-                            };
-                            if certain {
-                                assert_eq!(landed.insert(version, (key, certain)), None);
-                            } else {
-                                landed.entry(version).or_insert((key, certain));
-                            }
-                        }
-                    }
-                    Err(StoreError::Conflict { compare: 0 }) => {}
-                    Err(error) => panic!("{error}"),
+/// What writers were told about the versions of their changes.
+#[derive(Default)]
+struct Told {
+    puts: BTreeMap<Version, Bytes>,
+    deletes: BTreeSet<(Version, Bytes)>,
+}
+
+/// Many writers at once, over few keys, with deletes and conflicts.
+async fn commotion(store: &Arc<dyn Store>) -> Told {
+    let writers = (0..10_u64).map(|writer| tokio::spawn(one_of_many(store.clone(), writer)));
+    let mut told = Told::default();
+    for writer in soon("all writers", join_all(writers)).await {
+        for (op, version) in writer.unwrap() {
+            match op {
+                Op::Put { key, .. } => {
+                    assert_eq!(told.puts.insert(version, key), None, "one version given twice");
                 }
-            }
-            landed
-        })
-    });
-    let mut all = BTreeMap::new();
-    for landed in soon("all writers", join_all(writers)).await {
-        for (version, (key, certain)) in landed.unwrap() {
-            if certain {
-                let earlier = all.insert(version, (key, certain));
-                assert!(earlier.is_none_or(|(_, certain)| !certain), "one version given twice");
-            } else {
-                all.entry(version).or_insert((key, certain));
+                Op::Delete { .. } if version.index() == NO_CHANGE_INDEX => {}
+                Op::Delete { key } => {
+                    told.deletes.insert((version, key));
+                }
             }
         }
     }
-    all
+    told
+}
+
+async fn one_of_many(store: Arc<dyn Store>, writer: u64) -> Vec<(Op, Version)> {
+    let mut landed = Vec::new();
+    for round in 0..40_u64 {
+        let shared = format!("/shared/{}", (writer + round) % 7);
+        let own = format!("/own/{writer}/{}", round % 5);
+        let second = if round % 3 == 2 { delete(&own) } else { put(&own, "x") };
+        let first = if round % 11 == 5 { delete(&shared) } else { put(&shared, "y") };
+        let compares = if round % 4 == 0 { vec![absent(&shared)] } else { vec![] };
+        let ops = vec![first, second];
+        match store.commit(write(compares, ops.clone())).await {
+            Ok(committed) => landed.extend(ops.into_iter().zip(committed.versions)),
+            Err(StoreError::Conflict { compare: 0 }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    landed
 }
 
 async fn nothing_is_missed_or_repeated_while_writers_run(store: Arc<dyn Store>) {
     let start = store.revision().await.unwrap();
     let mut early = store.tail(start);
-    let landed = commotion(&store).await;
+    let told = commotion(&store).await;
     let newest = store.revision().await.unwrap();
     let early = changes(&batches_to(&mut early, newest).await);
     let late = changes(&batches_to(&mut store.tail(start), newest).await);
     assert_eq!(early, late, "what a tail shows does not depend on when it runs");
     assert!(early.is_sorted_by(|a, b| a.version < b.version));
-    let by_version: BTreeMap<_, _> = early.iter().map(|c| (c.version, c)).collect();
-    for (version, (key, certain)) in &landed {
-        if *certain {
-            assert_eq!(by_version[version].key, *key, "{version:?}");
-        }
-    }
-    for change in &early {
-        let (key, _) = &landed[&change.version];
-        assert_eq!(*key, change.key, "the tail and the answer number changes alike");
-    }
+    let puts = early.iter().filter(|change| change.value.is_some());
+    let puts: BTreeMap<_, _> = puts.map(|change| (change.version, change.key.clone())).collect();
+    assert_eq!(puts, told.puts, "the tail and the answers number changes alike");
+    let deletes = early.iter().filter(|change| change.value.is_none());
+    let deletes: BTreeSet<_> = deletes.map(|change| (change.version, change.key.clone())).collect();
+    assert_eq!(deletes, told.deletes);
     let mut replayed = BTreeMap::new();
     for change in early {
         match change.value {

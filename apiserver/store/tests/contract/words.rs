@@ -11,55 +11,55 @@ use commonage_store::{
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
-pub type Tail = BoxStream<'static, Result<Batch, StoreError>>;
+pub(crate) type Tail = BoxStream<'static, Result<Batch, StoreError>>;
 
-pub fn bytes(text: impl AsRef<str>) -> Bytes {
+pub(crate) fn bytes(text: impl AsRef<str>) -> Bytes {
     Bytes::copy_from_slice(text.as_ref().as_bytes())
 }
 
-pub fn put(key: impl AsRef<str>, value: impl AsRef<str>) -> Op {
+pub(crate) fn put(key: impl AsRef<str>, value: impl AsRef<str>) -> Op {
     Op::Put { key: bytes(key), value: bytes(value) }
 }
 
-pub fn delete(key: impl AsRef<str>) -> Op {
+pub(crate) fn delete(key: impl AsRef<str>) -> Op {
     Op::Delete { key: bytes(key) }
 }
 
-pub fn absent(key: impl AsRef<str>) -> Compare {
+pub(crate) fn absent(key: impl AsRef<str>) -> Compare {
     Compare::Absent { key: bytes(key) }
 }
 
-pub fn present(key: impl AsRef<str>) -> Compare {
+pub(crate) fn present(key: impl AsRef<str>) -> Compare {
     Compare::Present { key: bytes(key) }
 }
 
-pub fn at(key: impl AsRef<str>, version: Version) -> Compare {
+pub(crate) fn at(key: impl AsRef<str>, version: Version) -> Compare {
     Compare::At { key: bytes(key), version }
 }
 
-pub fn write(compares: impl Into<Vec<Compare>>, ops: impl Into<Vec<Op>>) -> GuardedWrite {
+pub(crate) fn write(compares: impl Into<Vec<Compare>>, ops: impl Into<Vec<Op>>) -> GuardedWrite {
     GuardedWrite { compares: compares.into(), ops: ops.into() }
 }
 
 /// Writes without a guard, which must succeed.
-pub async fn must(store: &dyn Store, ops: impl Into<Vec<Op>>) -> Committed {
+pub(crate) async fn must(store: &dyn Store, ops: impl Into<Vec<Op>>) -> Committed {
     store.commit(write([], ops)).await.unwrap()
 }
 
-pub async fn value(store: &dyn Store, key: &str) -> Option<Bytes> {
+pub(crate) async fn value(store: &dyn Store, key: &str) -> Option<Bytes> {
     store.get(key.as_bytes(), None).await.unwrap().map(|entry| entry.value)
 }
 
-pub fn all(prefix: &str) -> RangeQuery {
+pub(crate) fn all(prefix: &str) -> RangeQuery {
     RangeQuery { prefix: bytes(prefix), after: None, at: None, limit: 0 }
 }
 
-pub async fn entries(store: &dyn Store, query: RangeQuery) -> Vec<Entry> {
+pub(crate) async fn entries(store: &dyn Store, query: RangeQuery) -> Vec<Entry> {
     store.range(query).await.unwrap().entries
 }
 
 /// Reads page by page at one revision; checks that no page is over its limit.
-pub async fn in_pages(store: &dyn Store, prefix: &str, limit: usize) -> Vec<Page> {
+pub(crate) async fn in_pages(store: &dyn Store, prefix: &str, limit: usize) -> Vec<Page> {
     let mut query = RangeQuery { limit, ..all(prefix) };
     let mut pages = Vec::new();
     loop {
@@ -76,7 +76,7 @@ pub async fn in_pages(store: &dyn Store, prefix: &str, limit: usize) -> Vec<Page
 }
 
 /// The answer of something that must come about soon.
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     let deadline = Duration::from_secs(30);
     match tokio::time::timeout(deadline, future).await {
         Ok(answer) => answer,
@@ -85,7 +85,7 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// The next batch with something in it.
-pub async fn next(tail: &mut Tail) -> Batch {
+pub(crate) async fn next(tail: &mut Tail) -> Batch {
     loop {
         let batch = soon("the next batch", tail.next()).await.unwrap().unwrap();
         if !batch.changes.is_empty() {
@@ -95,7 +95,7 @@ pub async fn next(tail: &mut Tail) -> Batch {
 }
 
 /// The batches up to and with the one of `last`.
-pub async fn batches_to(tail: &mut Tail, last: Revision) -> Vec<Batch> {
+pub(crate) async fn batches_to(tail: &mut Tail, last: Revision) -> Vec<Batch> {
     let mut batches = Vec::new();
     loop {
         let batch = next(tail).await;
@@ -108,6 +108,6 @@ pub async fn batches_to(tail: &mut Tail, last: Revision) -> Vec<Batch> {
     }
 }
 
-pub fn changes(batches: &[Batch]) -> Vec<Change> {
+pub(crate) fn changes(batches: &[Batch]) -> Vec<Change> {
     batches.iter().flat_map(|batch| batch.changes.clone()).collect()
 }
