@@ -35,29 +35,22 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
-    Controller::new(
-        Api::<Agent>::all(client.clone()),
-        watcher::Config::default(),
-    )
-    .watches(
-        Api::<Lease>::namespaced(client.clone(), AGENT_LEASE_NAMESPACE),
-        watcher::Config::default(),
-        |lease| Some(ObjectRef::<Agent>::new(&lease.name_any())),
-    )
-    .graceful_shutdown_on(shutdown.cancelled_owned())
-    .run(
-        reconcile,
-        |_, _, _| Action::requeue(RETRY_AFTER),
-        Arc::new(client),
-    )
-    .for_each(|result| async {
-        match result {
-            // A lease may be there a moment before its agent is.
-            Ok(_) | Err(kube::runtime::controller::Error::ObjectNotFound(_)) => {}
-            Err(error) => warn!(%error, "agent not reconciled"),
-        }
-    })
-    .await;
+    Controller::new(Api::<Agent>::all(client.clone()), watcher::Config::default())
+        .watches(
+            Api::<Lease>::namespaced(client.clone(), AGENT_LEASE_NAMESPACE),
+            watcher::Config::default(),
+            |lease| Some(ObjectRef::<Agent>::new(&lease.name_any())),
+        )
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(reconcile, |_, _, _| Action::requeue(RETRY_AFTER), Arc::new(client))
+        .for_each(|result| async {
+            match result {
+                // A lease may be there a moment before its agent is.
+                Ok(_) | Err(kube::runtime::controller::Error::ObjectNotFound(_)) => {}
+                Err(error) => warn!(%error, "agent not reconciled"),
+            }
+        })
+        .await;
     Ok(())
 }
 
@@ -70,13 +63,9 @@ enum Liveness {
 }
 
 fn liveness(agent: &Agent, lease: Option<&Lease>, now: Timestamp) -> Liveness {
-    let renewed = lease
-        .and_then(|l| l.spec.as_ref())
-        .and_then(|s| s.renew_time.as_ref())
-        .map(|t| t.0);
-    let since = renewed
-        .or(agent.metadata.creation_timestamp.as_ref().map(|t| t.0))
-        .unwrap_or(now);
+    let renewed =
+        lease.and_then(|l| l.spec.as_ref()).and_then(|s| s.renew_time.as_ref()).map(|t| t.0);
+    let since = renewed.or(agent.metadata.creation_timestamp.as_ref().map(|t| t.0)).unwrap_or(now);
     let silent = now.duration_since(since);
     if silent <= UNREACHABLE_AFTER {
         Liveness::Alive
@@ -103,10 +92,8 @@ async fn reconcile(agent: Arc<Agent>, client: Arc<Client>) -> Result<Action, kub
         _ => {
             if !unreachable {
                 warn!(agent = %name, "agent is unreachable");
-                let message = format!(
-                    "its lease has not been renewed for {} s",
-                    UNREACHABLE_AFTER.as_secs()
-                );
+                let message =
+                    format!("its lease has not been renewed for {} s", UNREACHABLE_AFTER.as_secs());
                 events::warn(&client, &*agent, reasons::task::AGENT_UNREACHABLE, message).await;
                 set_conditions(&client, &agent, liveness, now).await?;
             }
@@ -118,9 +105,7 @@ async fn reconcile(agent: Arc<Agent>, client: Arc<Client>) -> Result<Action, kub
 
 fn holds(agent: &Agent, kind: &str) -> bool {
     let conditions = agent.status.iter().flat_map(|s| &s.conditions);
-    conditions
-        .into_iter()
-        .any(|c| c.type_ == kind && c.status == "True")
+    conditions.into_iter().any(|c| c.type_ == kind && c.status == "True")
 }
 
 /// Writes Ready and Unreachable, leaving the agent's other conditions as they are.
@@ -134,30 +119,16 @@ async fn set_conditions(
     let made = |type_: &str, status: &str| Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
-        reason: if alive {
-            "LeaseRenewed"
-        } else {
-            "LeaseExpired"
-        }
-        .to_owned(),
+        reason: if alive { "LeaseRenewed" } else { "LeaseExpired" }.to_owned(),
         message: String::new(),
         last_transition_time: Time(now),
         observed_generation: None,
     };
-    let mut conditions: Vec<Condition> = agent
-        .status
-        .iter()
-        .flat_map(|s| s.conditions.clone())
-        .collect();
+    let mut conditions: Vec<Condition> =
+        agent.status.iter().flat_map(|s| s.conditions.clone()).collect();
     conditions.retain(|c| c.type_ != condition::READY && c.type_ != condition::UNREACHABLE);
-    conditions.insert(
-        0,
-        made(condition::READY, if alive { "True" } else { "Unknown" }),
-    );
-    conditions.push(made(
-        condition::UNREACHABLE,
-        if alive { "False" } else { "True" },
-    ));
+    conditions.insert(0, made(condition::READY, if alive { "True" } else { "Unknown" }));
+    conditions.push(made(condition::UNREACHABLE, if alive { "False" } else { "True" }));
     let api = Api::<Agent>::all(client.clone());
     patch::status(
         &api,
@@ -211,13 +182,7 @@ mod tests {
             }),
             ..Lease::default()
         };
-        let at = |second| {
-            liveness(
-                &agent,
-                Some(&lease),
-                Timestamp::from_second(second).unwrap(),
-            )
-        };
+        let at = |second| liveness(&agent, Some(&lease), Timestamp::from_second(second).unwrap());
         assert_eq!(at(1040), Liveness::Alive);
         assert_eq!(at(1041), Liveness::Unreachable);
         assert_eq!(at(1600), Liveness::Unreachable);

@@ -23,12 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info as log};
 
-use self::{
-    accounting::Accounting,
-    apply::{Outcome, Write},
-    statuses::Statuses,
-    world::Input,
-};
+use self::{accounting::Accounting, apply::Outcome, statuses::Statuses, world::Input};
 
 /// At least one cycle in so long (Mesos' `allocation_interval`): offers and refusals end by time.
 const CYCLE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
@@ -112,16 +107,10 @@ impl Driver {
             }
         }
         if decided > 0 {
-            debug!(
-                decided,
-                took_ms = started.elapsed().as_millis(),
-                "allocated"
-            );
+            debug!(decided, took_ms = started.elapsed().as_millis(), "allocated");
         }
         if Instant::now() >= self.next_statuses {
-            self.statuses
-                .publish(&self.client, &self.accounting, &plan)
-                .await;
+            self.statuses.publish(&self.client, &self.accounting, &plan).await;
             self.next_statuses = Instant::now() + STATUSES_AT_MOST_EVERY;
         }
         self.next_cycle = self.next_cycle.max(Instant::now() + wait);
@@ -142,9 +131,6 @@ impl Driver {
 
 /// When to look again if nothing changes meanwhile.
 fn next_cycle_in(plan: &Plan, now_ms: u64) -> Duration {
-    let wake = plan
-        .next_wake_ms
-        .map(|at| Duration::from_millis(at.saturating_sub(now_ms)));
-    wake.unwrap_or(CYCLE_AT_LEAST_EVERY)
-        .clamp(CYCLE_AT_MOST_EVERY, CYCLE_AT_LEAST_EVERY)
+    let wake = plan.next_wake_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms)));
+    wake.unwrap_or(CYCLE_AT_LEAST_EVERY).clamp(CYCLE_AT_MOST_EVERY, CYCLE_AT_LEAST_EVERY)
 }

@@ -20,9 +20,7 @@ where
     K: Resource<DynamicType = ()>,
 {
     let reference = object.object_ref(&());
-    let namespace = object
-        .namespace()
-        .unwrap_or_else(|| CLUSTER_EVENTS_NAMESPACE.to_owned());
+    let namespace = object.namespace().unwrap_or_else(|| CLUSTER_EVENTS_NAMESPACE.to_owned());
     let now = Time(Timestamp::now());
     let event = Event {
         metadata: ObjectMeta {

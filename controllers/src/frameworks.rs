@@ -29,32 +29,22 @@ use crate::{events, patch};
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
-    Controller::new(
-        Api::<Framework>::all(client.clone()),
-        watcher::Config::default(),
-    )
-    .graceful_shutdown_on(shutdown.cancelled_owned())
-    .run(
-        reconcile,
-        |_, _, _| Action::requeue(RETRY_AFTER),
-        Arc::new(client),
-    )
-    .for_each(|result| async {
-        if let Err(error) = result {
-            warn!(%error, "framework not reconciled");
-        }
-    })
-    .await;
+    Controller::new(Api::<Framework>::all(client.clone()), watcher::Config::default())
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(reconcile, |_, _, _| Action::requeue(RETRY_AFTER), Arc::new(client))
+        .for_each(|result| async {
+            if let Err(error) = result {
+                warn!(%error, "framework not reconciled");
+            }
+        })
+        .await;
     Ok(())
 }
 
 async fn reconcile(framework: Arc<Framework>, client: Arc<Client>) -> Result<Action, kube::Error> {
     let namespace = framework.namespace().unwrap_or_default();
     let api = Api::<Framework>::namespaced((*client).clone(), &namespace);
-    let held = framework
-        .finalizers()
-        .iter()
-        .any(|f| f == FRAMEWORK_FINALIZER);
+    let held = framework.finalizers().iter().any(|f| f == FRAMEWORK_FINALIZER);
     if framework.metadata.deletion_timestamp.is_some() {
         return if held {
             let_go(&framework, &client, &api).await
@@ -82,26 +72,11 @@ async fn reconcile(framework: Arc<Framework>, client: Arc<Client>) -> Result<Act
     }
     if framework.status.as_ref().and_then(|s| s.phase) != Some(phase) {
         if phase != FrameworkPhase::Active {
-            let message = format!(
-                "its lease {namespace}/{} is not renewed",
-                framework.name_any()
-            );
-            events::warn(
-                &client,
-                &*framework,
-                &format!("Framework{phase:?}"),
-                message,
-            )
-            .await;
+            let message = format!("its lease {namespace}/{} is not renewed", framework.name_any());
+            events::warn(&client, &*framework, &format!("Framework{phase:?}"), message).await;
         }
         let status = json!({"phase": phase, "conditions": [connected(phase, now)]});
-        patch::status(
-            &api,
-            &framework.name_any(),
-            framework.resource_version(),
-            status,
-        )
-        .await?;
+        patch::status(&api, &framework.name_any(), framework.resource_version(), status).await?;
     }
     Ok(match framework.spec.lease_duration_seconds {
         // Looked at three times per lease duration: a scheduler that dies is noticed within 4/3.
@@ -115,22 +90,18 @@ fn phase(framework: &Framework, lease: Option<&Lease>, now: Timestamp) -> Framew
     let Some(duration) = framework.spec.lease_duration_seconds else {
         return FrameworkPhase::Active;
     };
-    let renewed = lease
-        .and_then(|l| l.spec.as_ref())
-        .and_then(|s| s.renew_time.as_ref())
-        .map(|t| t.0);
+    let renewed =
+        lease.and_then(|l| l.spec.as_ref()).and_then(|s| s.renew_time.as_ref()).map(|t| t.0);
     // A framework that has never connected counts from its creation.
-    let since = renewed
-        .or(framework.metadata.creation_timestamp.as_ref().map(|t| t.0))
-        .unwrap_or(now);
+    let since =
+        renewed.or(framework.metadata.creation_timestamp.as_ref().map(|t| t.0)).unwrap_or(now);
     let silent = now.duration_since(since);
     let allowed = SignedDuration::from_secs(i64::from(duration));
     if silent <= allowed {
         FrameworkPhase::Active
     } else if silent
-        <= allowed.saturating_add(SignedDuration::from_secs(
-            framework.spec.failover_timeout_seconds,
-        ))
+        <= allowed
+            .saturating_add(SignedDuration::from_secs(framework.spec.failover_timeout_seconds))
     {
         FrameworkPhase::Inactive
     } else {
@@ -143,12 +114,7 @@ fn connected(phase: FrameworkPhase, now: Timestamp) -> Condition {
     Condition {
         type_: reasons::framework::CONNECTED.to_owned(),
         status: if alive { "True" } else { "False" }.to_owned(),
-        reason: if alive {
-            "LeaseRenewed"
-        } else {
-            "LeaseExpired"
-        }
-        .to_owned(),
+        reason: if alive { "LeaseRenewed" } else { "LeaseExpired" }.to_owned(),
         message: String::new(),
         last_transition_time: Time(now),
         observed_generation: None,
@@ -173,16 +139,8 @@ async fn delete_tasks(framework: &Framework, client: &Client) -> Result<usize, k
     let tasks = Api::<Task>::namespaced(client.clone(), &framework.namespace().unwrap_or_default());
     let mine = ListParams::default().fields(&format!("spec.framework={}", framework.name_any()));
     let list = tasks.list_metadata(&mine).await?;
-    for task in list
-        .items
-        .iter()
-        .filter(|t| t.metadata.deletion_timestamp.is_none())
-    {
-        patch::overtaken(
-            tasks
-                .delete(&task.name_any(), &DeleteParams::background())
-                .await,
-        )?;
+    for task in list.items.iter().filter(|t| t.metadata.deletion_timestamp.is_none()) {
+        patch::overtaken(tasks.delete(&task.name_any(), &DeleteParams::background()).await)?;
     }
     Ok(list.items.len())
 }
@@ -211,13 +169,7 @@ mod tests {
             }),
             ..Lease::default()
         };
-        let at = |second| {
-            phase(
-                &framework,
-                Some(&lease),
-                Timestamp::from_second(second).unwrap(),
-            )
-        };
+        let at = |second| phase(&framework, Some(&lease), Timestamp::from_second(second).unwrap());
         assert_eq!(at(1030), FrameworkPhase::Active);
         assert_eq!(at(1031), FrameworkPhase::Inactive);
         assert_eq!(at(1130), FrameworkPhase::Inactive);
@@ -227,9 +179,6 @@ mod tests {
     #[test]
     fn without_a_lease_duration_nobody_checks() {
         let framework = Framework::new("f", FrameworkSpec::default());
-        assert_eq!(
-            phase(&framework, None, Timestamp::now()),
-            FrameworkPhase::Active
-        );
+        assert_eq!(phase(&framework, None, Timestamp::now()), FrameworkPhase::Active);
     }
 }

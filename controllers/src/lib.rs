@@ -26,10 +26,8 @@ pub async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<
     controllers.spawn(named("allocation", allocation::run(client.clone(), stop())));
     controllers.spawn(named("tasks", tasks::run(client.clone(), stop())));
     controllers.spawn(named("frameworks", frameworks::run(client.clone(), stop())));
-    controllers.spawn(named(
-        "default-frameworks",
-        frameworks::defaults::run(client.clone(), stop()),
-    ));
+    controllers
+        .spawn(named("default-frameworks", frameworks::defaults::run(client.clone(), stop())));
     controllers.spawn(named("agents", agents::run(client, stop())));
     while let Some(ended) = controllers.join_next().await {
         let (name, result) = ended.context("a controller panicked")?;

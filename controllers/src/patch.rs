@@ -37,11 +37,8 @@ pub(crate) async fn remove_finalizer<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let rest: Vec<&String> = object
-        .finalizers()
-        .iter()
-        .filter(|f| f.as_str() != finalizer)
-        .collect();
+    let rest: Vec<&String> =
+        object.finalizers().iter().filter(|f| f.as_str() != finalizer).collect();
     set_finalizers(api, object, json!(rest)).await
 }
 
@@ -64,14 +61,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": finalizers}});
-    overtaken(
-        api.patch(
-            &object.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
-        .await,
-    )
+    overtaken(api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await)
 }
 
 /// Merges `status` into the object's status. With `version`, only if the object still has that
@@ -89,8 +79,5 @@ where
     if let Some(version) = version {
         patch["metadata"] = json!({"resourceVersion": version});
     }
-    overtaken(
-        api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
-            .await,
-    )
+    overtaken(api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await)
 }

@@ -27,11 +27,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
     Controller::new(Api::<Task>::all(client.clone()), watcher::Config::default())
         .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(
-            reconcile,
-            |_, _, _| Action::requeue(RETRY_AFTER),
-            Arc::new(client),
-        )
+        .run(reconcile, |_, _, _| Action::requeue(RETRY_AFTER), Arc::new(client))
         .for_each(|result| async {
             if let Err(error) = result {
                 warn!(%error, "task not reconciled");
@@ -66,11 +62,7 @@ fn plan(task: &Task, now: Timestamp) -> Step {
             _ => Step::Nothing,
         };
     }
-    let Some(ttl) = task
-        .spec
-        .ttl_seconds_after_finished
-        .filter(|_| state.is_terminal())
-    else {
+    let Some(ttl) = task.spec.ttl_seconds_after_finished.filter(|_| state.is_terminal()) else {
         return Step::Nothing;
     };
     let ended = task
@@ -78,10 +70,7 @@ fn plan(task: &Task, now: Timestamp) -> Step {
         .as_ref()
         .and_then(|s| s.finished_at.as_ref().or(s.history.last().map(|h| &h.time)));
     let left = ended.map_or(ttl, |at| at.0.as_second() + ttl - now.as_second());
-    u64::try_from(left)
-        .ok()
-        .filter(|left| *left > 0)
-        .map_or(Step::Delete, Step::Later)
+    u64::try_from(left).ok().filter(|left| *left > 0).map_or(Step::Delete, Step::Later)
 }
 
 async fn reconcile(task: Arc<Task>, client: Arc<Client>) -> Result<Action, kube::Error> {
@@ -126,11 +115,8 @@ mod tests {
     fn task(state: TaskState, deleting: bool) -> Task {
         let mut task = Task::new("t", TaskSpec::default());
         task.metadata.finalizers = Some(vec![TASK_FINALIZER.to_owned()]);
-        task.metadata.deletion_timestamp = deleting.then(|| Time(Timestamp::UNIX_EPOCH));
-        task.status = Some(TaskStatus {
-            state,
-            ..TaskStatus::default()
-        });
+        task.metadata.deletion_timestamp = deleting.then_some(Time(Timestamp::UNIX_EPOCH));
+        task.status = Some(TaskStatus { state, ..TaskStatus::default() });
         task
     }
 
@@ -139,10 +125,7 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(plan(&task(TaskState::Pending, true), now), Step::Withdraw);
         assert_eq!(plan(&task(TaskState::Running, true), now), Step::Nothing);
-        assert_eq!(
-            plan(&task(TaskState::Unreachable, true), now),
-            Step::Nothing
-        );
+        assert_eq!(plan(&task(TaskState::Unreachable, true), now), Step::Nothing);
         assert_eq!(plan(&task(TaskState::Killed, true), now), Step::Release);
         assert_eq!(plan(&task(TaskState::Killed, false), now), Step::Nothing);
     }
@@ -154,13 +137,7 @@ mod tests {
         if let Some(status) = &mut done.status {
             status.finished_at = Some(Time(Timestamp::from_second(100).unwrap()));
         }
-        assert_eq!(
-            plan(&done, Timestamp::from_second(130).unwrap()),
-            Step::Later(30)
-        );
-        assert_eq!(
-            plan(&done, Timestamp::from_second(160).unwrap()),
-            Step::Delete
-        );
+        assert_eq!(plan(&done, Timestamp::from_second(130).unwrap()), Step::Later(30));
+        assert_eq!(plan(&done, Timestamp::from_second(160).unwrap()), Step::Delete);
     }
 }

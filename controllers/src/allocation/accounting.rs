@@ -128,11 +128,8 @@ impl Accounting {
             Outcome::Overtaken => false,
             Outcome::Unknown => {
                 // It may have been a closing that has to be done again.
-                let answered = self
-                    .world
-                    .offers
-                    .iter()
-                    .filter(|o| o.metadata.deletion_timestamp.is_some());
+                let answered =
+                    self.world.offers.iter().filter(|o| o.metadata.deletion_timestamp.is_some());
                 let again = answered.map(|offer| key(offer.as_ref())).collect();
                 self.sync_offers(again)
             }
@@ -143,14 +140,9 @@ impl Accounting {
     pub(crate) fn writes(&mut self, plan: &Plan) -> Vec<Write> {
         let mut writes = Vec::new();
         for offer in &plan.offers {
-            let agent = self
-                .world
-                .agents
-                .get(&(String::new(), offer.agent.to_string()));
-            let owner_key = (
-                offer.framework.namespace.to_string(),
-                offer.framework.name.to_string(),
-            );
+            let agent = self.world.agents.get(&(String::new(), offer.agent.to_string()));
+            let owner_key =
+                (offer.framework.namespace.to_string(), offer.framework.name.to_string());
             let framework = self.world.frameworks.get(&owner_key);
             let to = Addressee {
                 framework: framework.and_then(|f| f.controller_owner_ref(&())),
@@ -161,10 +153,7 @@ impl Accounting {
             writes.push(Write::Offer(offer.clone(), to));
         }
         writes.extend(plan.bindings.iter().cloned().map(Write::Bind));
-        let rescinded = plan
-            .rescind
-            .iter()
-            .map(|r| (&r.offer, OfferVerdict::Rescinded));
+        let rescinded = plan.rescind.iter().map(|r| (&r.offer, OfferVerdict::Rescinded));
         for (offer, verdict) in
             rescinded.chain(plan.expire.iter().map(|o| (o, OfferVerdict::Expired)))
         {
@@ -174,26 +163,16 @@ impl Accounting {
                 self.ending.insert(key, verdict);
             }
         }
-        writes.extend(
-            self.to_close
-                .drain()
-                .map(|(_, offer)| Write::Close((*offer).clone())),
-        );
+        writes.extend(self.to_close.drain().map(|(_, offer)| Write::Close((*offer).clone())));
         writes
     }
 
     /// Tasks of accepted offers that should have been seen by now.
     pub(crate) fn missing_tasks(&self) -> Vec<Key> {
-        let offers = self
-            .holding
-            .iter()
-            .filter_map(|key| self.world.offers.get(key));
+        let offers = self.holding.iter().filter_map(|key| self.world.offers.get(key));
         let late = offers.filter_map(|offer| {
             let answer = answer(offer)?;
-            let since = answer
-                .answered_at
-                .as_ref()
-                .map_or(Timestamp::UNIX_EPOCH, |t| t.0);
+            let since = answer.answered_at.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
             (self.now.duration_since(since) > TASKS_SHOW_WITHIN).then_some((offer, answer))
         });
         late.flat_map(|(offer, answer)| task_keys(offer, answer))
@@ -222,8 +201,7 @@ impl Accounting {
                 let offer = self.world.offers.get(key);
                 let tasks = offer.and_then(|o| answer(o).map(|a| task_keys(o, a)));
                 tasks.is_some_and(|all| {
-                    all.iter()
-                        .all(|t| gone.contains(t) || self.world.tasks.get(t).is_some())
+                    all.iter().all(|t| gone.contains(t) || self.world.tasks.get(t).is_some())
                 })
             })
             .cloned()
@@ -251,9 +229,9 @@ impl Accounting {
 
     fn sync_framework(&mut self, key: &Key) {
         match self.world.frameworks.get(key) {
-            Some(framework) => self
-                .allocator
-                .upsert_framework(&object_key(key), info::framework(framework)),
+            Some(framework) => {
+                self.allocator.upsert_framework(&object_key(key), info::framework(framework))
+            }
             None => self.allocator.remove_framework(&object_key(key)),
         }
     }
@@ -264,10 +242,7 @@ impl Accounting {
             let offer = task.as_ref().and_then(|t| offer_key(t));
             if let Some(offer) = offer.filter(|offer| self.holding.contains(offer)) {
                 // Its offer still holds what it uses.
-                self.launched
-                    .entry(offer.clone())
-                    .or_default()
-                    .insert(key.clone());
+                self.launched.entry(offer.clone()).or_default().insert(key.clone());
                 self.sync_offers(vec![offer]);
             } else {
                 self.sync_task(key);
@@ -292,8 +267,7 @@ impl Accounting {
             };
             if offer.metadata.deletion_timestamp.is_none() || !self.all_tasks_known(&offer) {
                 self.holding.insert(key.clone());
-                self.allocator
-                    .upsert_offer(&object_key(key), &info::offer(&offer));
+                self.allocator.upsert_offer(&object_key(key), &info::offer(&offer));
             } else {
                 self.account_for(key, offer);
             }
@@ -303,11 +277,7 @@ impl Accounting {
 
     /// An answered offer whose tasks are all known: it holds nothing any more and can go.
     fn account_for(&mut self, key: &Key, offer: Arc<Offer>) {
-        let refusal = self
-            .holding
-            .contains(key)
-            .then(|| self.refusal(key, &offer))
-            .flatten();
+        let refusal = self.holding.contains(key).then(|| self.refusal(key, &offer)).flatten();
         self.settle(key, refusal.as_ref());
         self.to_close.insert(key.clone(), offer);
     }
@@ -320,8 +290,7 @@ impl Accounting {
             self.sync_task(&task);
         }
         let now_ms = self.now_ms();
-        self.allocator
-            .close_offer(&object_key(key), refusal, now_ms);
+        self.allocator.close_offer(&object_key(key), refusal, now_ms);
     }
 
     fn all_tasks_known(&self, offer: &Offer) -> bool {
@@ -338,11 +307,7 @@ impl Accounting {
     /// What its framework does not want again for a while, by the answer to an offer.
     fn refusal(&self, key: &Key, offer: &Offer) -> Option<Refusal> {
         let answer = answer(offer);
-        let verdict = self
-            .ending
-            .get(key)
-            .copied()
-            .or(answer.map(|a| a.verdict))?;
+        let verdict = self.ending.get(key).copied().or(answer.map(|a| a.verdict))?;
         let seconds = match verdict {
             OfferVerdict::Rescinded => return None,
             OfferVerdict::Expired => DEFAULT_REFUSE_SECONDS,
@@ -350,13 +315,9 @@ impl Accounting {
                 refuse_seconds(answer.and_then(|a| a.refuse_seconds))
             }
         };
-        let tasks = answer
-            .map(|answer| task_keys(offer, answer))
-            .unwrap_or_default();
-        let tasks: Vec<Arc<Task>> = tasks
-            .iter()
-            .filter_map(|key| self.world.tasks.get(key).cloned())
-            .collect();
+        let tasks = answer.map(|answer| task_keys(offer, answer)).unwrap_or_default();
+        let tasks: Vec<Arc<Task>> =
+            tasks.iter().filter_map(|key| self.world.tasks.get(key).cloned()).collect();
         // As an unsigned number of milliseconds: at most a year, see `refuse_seconds`.
         Some(Refusal {
             resources: info::left_over(offer, &tasks),
@@ -366,19 +327,12 @@ impl Accounting {
 }
 
 fn answer(offer: &Offer) -> Option<&OfferAnswer> {
-    offer
-        .status
-        .as_ref()
-        .and_then(|status| status.answer.as_ref())
+    offer.status.as_ref().and_then(|status| status.answer.as_ref())
 }
 
 fn task_keys(offer: &Offer, answer: &OfferAnswer) -> Vec<Key> {
     let namespace = offer.namespace().unwrap_or_default();
-    answer
-        .tasks
-        .iter()
-        .map(|name| (namespace.clone(), name.clone()))
-        .collect()
+    answer.tasks.iter().map(|name| (namespace.clone(), name.clone())).collect()
 }
 
 /// The offer that a task was launched on.
@@ -386,3 +340,6 @@ fn offer_key(task: &Task) -> Option<Key> {
     let (namespace, _) = key(task);
     task.spec.offer.clone().map(|offer| (namespace, offer))
 }
+
+#[cfg(test)]
+mod tests;

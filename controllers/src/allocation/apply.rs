@@ -87,9 +87,8 @@ async fn carry_out(client: &Client, write: Write) -> Outcome {
 }
 
 async fn make_offer(client: &Client, new: NewOffer, to: Addressee) -> kube::Result<Outcome> {
-    let expires = i64::try_from(new.expires_at_ms)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let expires =
+        i64::try_from(new.expires_at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     let spec = OfferSpec {
         framework: new.framework.name.to_string(),
         queue: new.queue.to_string(),
@@ -123,9 +122,7 @@ async fn bind(client: &Client, binding: Binding) -> kube::Result<Outcome> {
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?)
         .map_err(kube::Error::HttpError)?;
-    Ok(Outcome::Bound(Box::new(
-        client.request::<Task>(request).await?,
-    )))
+    Ok(Outcome::Bound(Box::new(client.request::<Task>(request).await?)))
 }
 
 async fn end(client: &Client, offer: &Offer) -> kube::Result<Outcome> {
@@ -146,20 +143,16 @@ async fn end(client: &Client, offer: &Offer) -> kube::Result<Outcome> {
 
 async fn close(client: &Client, offer: Offer) -> kube::Result<Outcome> {
     let api = Api::<Offer>::namespaced(client.clone(), &offer.namespace().unwrap_or_default());
-    Ok(
-        match patch::remove_finalizer(&api, &offer, OFFER_FINALIZER).await? {
-            patch::Written::Yes => Outcome::Closed(Box::new(offer)),
-            patch::Written::Overtaken => Outcome::Overtaken,
-        },
-    )
+    Ok(match patch::remove_finalizer(&api, &offer, OFFER_FINALIZER).await? {
+        patch::Written::Yes => Outcome::Closed(Box::new(offer)),
+        patch::Written::Overtaken => Outcome::Overtaken,
+    })
 }
 
 /// Reads tasks that an acceptance says it launched and that no watch has shown.
 pub(crate) async fn read_tasks(client: &Client, keys: &[Key]) -> kube::Result<Vec<Option<Task>>> {
     let reads = keys.iter().map(|(namespace, name)| async move {
-        Api::<Task>::namespaced(client.clone(), namespace)
-            .get_opt(name)
-            .await
+        Api::<Task>::namespaced(client.clone(), namespace).get_opt(name).await
     });
     futures::future::try_join_all(reads).await
 }

@@ -26,12 +26,7 @@ pub(crate) fn key<K: Resource>(object: &K) -> Key {
 /// The object's resource version as a number; 0 when it has none. Commonage's are one number line
 /// for the whole cluster.
 pub(crate) fn version<K: Resource>(object: &K) -> u64 {
-    object
-        .meta()
-        .resource_version
-        .as_deref()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(0)
+    object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
 #[derive(Debug)]
@@ -76,11 +71,6 @@ impl<K: Resource> Cache<K> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<K>> {
         self.objects.values().map(|slot| &slot.object)
-    }
-
-    /// Whether an object of this uid was seen to go.
-    pub(crate) fn is_buried(&self, uid: &str) -> bool {
-        self.buried.contains(uid)
     }
 
     /// Takes in what the watch says. Returns the keys under which something changed.
@@ -130,11 +120,7 @@ impl<K: Resource> Cache<K> {
         }
         let key = key(object);
         // The name may have been taken by a new object already.
-        if self
-            .objects
-            .get(&key)
-            .is_some_and(|slot| slot.object.uid() == object.uid())
-        {
+        if self.objects.get(&key).is_some_and(|slot| slot.object.uid() == object.uid()) {
             self.objects.remove(&key);
             return vec![key];
         }
@@ -153,14 +139,8 @@ impl<K: Resource> Cache<K> {
                 Vec::new()
             }
             _ => {
-                self.objects.insert(
-                    key.clone(),
-                    Slot {
-                        object: Arc::new(object),
-                        version,
-                        assumed,
-                    },
-                );
+                self.objects
+                    .insert(key.clone(), Slot { object: Arc::new(object), version, assumed });
                 vec![key]
             }
         }

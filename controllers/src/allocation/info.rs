@@ -42,9 +42,7 @@ pub(crate) fn agent(agent: &Agent) -> alloc::AgentInfo {
             alloc::Availability::Open
         };
     alloc::AgentInfo {
-        allocatable: status
-            .and_then(|s| s.allocatable.clone())
-            .unwrap_or_default(),
+        allocatable: status.and_then(|s| s.allocatable.clone()).unwrap_or_default(),
         labels: labels(&agent.metadata),
         availability,
     }
@@ -71,11 +69,7 @@ pub(crate) fn framework(framework: &Framework) -> alloc::FrameworkInfo {
     let policy = spec.offers.clone().unwrap_or_default();
     let queues = queues_of(framework);
     let first = queues.first().cloned().unwrap_or_default();
-    let alive = framework
-        .status
-        .as_ref()
-        .and_then(|s| s.phase)
-        .unwrap_or(FrameworkPhase::Active);
+    let alive = framework.status.as_ref().and_then(|s| s.phase).unwrap_or(FrameworkPhase::Active);
     let demand = spec.demand.as_ref().map(|all| {
         all.iter()
             .map(|d| alloc::Demand {
@@ -114,14 +108,8 @@ pub(crate) fn task(task: &Task) -> Option<alloc::TaskInfo> {
     let constraints = spec.constraints.as_ref();
     Some(alloc::TaskInfo {
         uid: task.uid().unwrap_or_default().into(),
-        framework: spec
-            .framework
-            .clone()
-            .unwrap_or_else(|| DEFAULT_FRAMEWORK.to_owned()),
-        queue: spec
-            .queue
-            .clone()
-            .unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
+        framework: spec.framework.clone().unwrap_or_else(|| DEFAULT_FRAMEWORK.to_owned()),
+        queue: spec.queue.clone().unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
         agent: spec.agent.clone(),
         resources: spec.resources.clone(),
         host_ports: spec
@@ -139,14 +127,9 @@ pub(crate) fn task(task: &Task) -> Option<alloc::TaskInfo> {
             size: usize::try_from(g.size).unwrap_or(1),
         }),
         required: spec.required_labels().map(selector).unwrap_or_default(),
-        preferred: constraints
-            .and_then(|c| c.preferred.as_ref())
-            .map(selector)
-            .unwrap_or_default(),
+        preferred: constraints.and_then(|c| c.preferred.as_ref()).map(selector).unwrap_or_default(),
         spread: constraints.and_then(|c| c.spread.clone()),
-        anti_affinity: constraints
-            .and_then(|c| c.anti_affinity.as_ref())
-            .map(selector),
+        anti_affinity: constraints.and_then(|c| c.anti_affinity.as_ref()).map(selector),
     })
 }
 
@@ -165,36 +148,26 @@ pub(crate) fn offer(offer: &Offer) -> alloc::OfferInfo {
 
 /// What a refusal of `offer` is about: all of it, or what its tasks left over.
 pub(crate) fn left_over(offer: &Offer, tasks: &[Arc<Task>]) -> Resources {
-    tasks
-        .iter()
-        .fold(offer.spec.resources.clone(), |left, task| {
-            left.checked_sub(&task.spec.held()).unwrap_or_default()
-        })
+    tasks.iter().fold(offer.spec.resources.clone(), |left, task| {
+        left.checked_sub(&task.spec.held()).unwrap_or_default()
+    })
 }
 
 fn selector(labels: &LabelSelector) -> alloc::Selector {
-    let equal = labels
-        .match_labels
-        .iter()
-        .flatten()
-        .map(|(key, value)| alloc::Requirement {
-            key: key.clone(),
-            operator: alloc::Operator::In,
-            values: vec![value.clone()],
-        });
-    let expressions = labels
-        .match_expressions
-        .iter()
-        .flatten()
-        .map(|e| alloc::Requirement {
-            key: e.key.clone(),
-            operator: match e.operator.as_str() {
-                "NotIn" => alloc::Operator::NotIn,
-                "Exists" => alloc::Operator::Exists,
-                "DoesNotExist" => alloc::Operator::DoesNotExist,
-                _ => alloc::Operator::In,
-            },
-            values: e.values.clone().unwrap_or_default(),
-        });
+    let equal = labels.match_labels.iter().flatten().map(|(key, value)| alloc::Requirement {
+        key: key.clone(),
+        operator: alloc::Operator::In,
+        values: vec![value.clone()],
+    });
+    let expressions = labels.match_expressions.iter().flatten().map(|e| alloc::Requirement {
+        key: e.key.clone(),
+        operator: match e.operator.as_str() {
+            "NotIn" => alloc::Operator::NotIn,
+            "Exists" => alloc::Operator::Exists,
+            "DoesNotExist" => alloc::Operator::DoesNotExist,
+            _ => alloc::Operator::In,
+        },
+        values: e.values.clone().unwrap_or_default(),
+    });
     alloc::Selector(equal.chain(expressions).collect())
 }

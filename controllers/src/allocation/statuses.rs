@@ -97,16 +97,14 @@ impl Statuses {
         let mut states: HashMap<Key, BTreeMap<&str, u64>> = HashMap::new();
         for task in world.tasks.iter() {
             let framework = task.spec.framework.clone().unwrap_or_default();
-            let counts = states
-                .entry((task.namespace().unwrap_or_default(), framework))
-                .or_default();
+            let counts =
+                states.entry((task.namespace().unwrap_or_default(), framework)).or_default();
             *counts.entry(task.state().name()).or_default() += 1;
         }
         for framework in world.frameworks.iter() {
             let key = key(framework.as_ref());
-            let Some(usage) = accounting
-                .allocator()
-                .framework_usage(&ObjectKey::new(&key.0, &key.1))
+            let Some(usage) =
+                accounting.allocator().framework_usage(&ObjectKey::new(&key.0, &key.1))
             else {
                 continue;
             };
@@ -126,8 +124,7 @@ impl Statuses {
             });
             changed(&mut self.frameworks, Kind::Framework, key, status, writes);
         }
-        self.frameworks
-            .retain(|key, _| world.frameworks.get(key).is_some());
+        self.frameworks.retain(|key, _| world.frameworks.get(key).is_some());
     }
 
     fn agents(&mut self, accounting: &Accounting, writes: &mut Vec<StatusWrite>) {
@@ -183,12 +180,7 @@ fn changed(
 ) {
     if written.get(&key) != Some(&status) {
         written.insert(key.clone(), status.clone());
-        writes.push(StatusWrite {
-            kind,
-            key,
-            version: None,
-            status,
-        });
+        writes.push(StatusWrite { kind, key, version: None, status });
     }
 }
 
@@ -210,14 +202,7 @@ async fn merge<K>(api: Api<K>, write: &StatusWrite) -> kube::Result<()>
 where
     K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    patch::status(
-        &api,
-        &write.key.1,
-        write.version.clone(),
-        write.status.clone(),
-    )
-    .await
-    .map(|_| ())
+    patch::status(&api, &write.key.1, write.version.clone(), write.status.clone()).await.map(|_| ())
 }
 
 /// The whole amount, with zeros for what is gone: a merge patch keeps what it does not name.
@@ -245,14 +230,9 @@ fn explanation(why: &Why) -> Value {
         WaitingFor::Gang => (reasons::task::WAITING_FOR_RESOURCES, "its gang is not complete".to_owned()),
         WaitingFor::Resources => (reasons::task::WAITING_FOR_RESOURCES, in_words(why)),
     };
-    let excluded = why.excluded.iter().map(|e| Excluded {
-        by: e.by.clone(),
-        agents: e.agents as i64,
-    });
-    let pending = WhyPending {
-        agents: why.agents as i64,
-        excluded: excluded.collect(),
-    };
+    let excluded =
+        why.excluded.iter().map(|e| Excluded { by: e.by.clone(), agents: e.agents as i64 });
+    let pending = WhyPending { agents: why.agents as i64, excluded: excluded.collect() };
     json!({"reason": reason, "message": message, "whyPending": pending})
 }
 
@@ -280,10 +260,7 @@ fn in_words(why: &Why) -> String {
             }
         })
         .collect();
-    let agents = if why.agents == 1 {
-        "1 agent".to_owned()
-    } else {
-        format!("{} agents", why.agents)
-    };
+    let agents =
+        if why.agents == 1 { "1 agent".to_owned() } else { format!("{} agents", why.agents) };
     format!("{agents}: {}", each.join(", "))
 }

@@ -18,6 +18,9 @@ use super::cache::Cache;
 /// that must wait meanwhile loses nothing.
 const INPUTS_WAITING_MAX: usize = 4096;
 
+/// One event of one watch.
+// An event lives for microseconds in a buffer of fixed size: a box for each would only cost.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub(crate) enum Input {
     Agent(Event<Agent>),
@@ -44,16 +47,6 @@ impl World {
             && self.offers.synced()
             && self.tasks.synced()
     }
-
-    pub(crate) fn apply(&mut self, input: Input) {
-        match input {
-            Input::Agent(event) => self.agents.apply(event),
-            Input::Framework(event) => self.frameworks.apply(event),
-            Input::Queue(event) => self.queues.apply(event),
-            Input::Offer(event) => self.offers.apply(event),
-            Input::Task(event) => self.tasks.apply(event),
-        }
-    }
 }
 
 /// Starts the watches. They end when the receiver is dropped.
@@ -77,9 +70,7 @@ where
         + 'static,
 {
     tokio::spawn(async move {
-        let mut events = watcher(api, watcher::Config::default())
-            .default_backoff()
-            .boxed();
+        let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {

@@ -25,22 +25,15 @@ const CHECK_EVERY: Duration = Duration::from_secs(60);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
-    Controller::new(
-        Api::<Namespace>::all(client.clone()),
-        watcher::Config::default(),
-    )
-    .graceful_shutdown_on(shutdown.cancelled_owned())
-    .run(
-        reconcile,
-        |_, _, _| Action::requeue(RETRY_AFTER),
-        Arc::new(client),
-    )
-    .for_each(|result| async {
-        if let Err(error) = result {
-            warn!(%error, "default framework not made");
-        }
-    })
-    .await;
+    Controller::new(Api::<Namespace>::all(client.clone()), watcher::Config::default())
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(reconcile, |_, _, _| Action::requeue(RETRY_AFTER), Arc::new(client))
+        .for_each(|result| async {
+            if let Err(error) = result {
+                warn!(%error, "default framework not made");
+            }
+        })
+        .await;
     Ok(())
 }
 
