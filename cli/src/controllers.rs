@@ -1,4 +1,4 @@
-//! Being composed.
+//! `cmn controllers`: the controllers alone, as a client of an API server.
 
 use std::process::ExitCode;
 
@@ -6,12 +6,32 @@ use clap::Args as ClapArgs;
 
 use crate::{
     args::Global,
-    errors::{Failure, Result},
+    errors::Result,
+    kubeconfig::Cluster,
+    output,
+    role::{self, Log, Part},
 };
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Args {}
+#[command(after_help = "Example:
+  cmn controllers --kubeconfig DIR/controllers.kubeconfig    DIR: the API server's data directory")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    log: Log,
+}
 
-pub(crate) fn run(_args: Args, _global: &Global) -> Result<ExitCode> {
-    Err(Failure::new("not yet"))
+pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
+    args.log.start();
+    role::block_on(async {
+        let cluster = Cluster::connect(global).await?;
+        let client = cluster.client.clone();
+        let mut controllers =
+            Part::start("controllers", |stop| commonage_controllers::run(client, stop));
+        output::step(&format!("controllers of {}", cluster.url));
+        tokio::select! {
+            asked = role::asked_to_stop() => asked?,
+            failure = controllers.dies() => return Err(failure),
+        }
+        controllers.stop().await
+    })
 }

@@ -67,12 +67,6 @@ impl Failure {
         self
     }
 
-    /// One line of its own under the first, for instance one refused field.
-    pub(crate) fn detail(mut self, line: impl Into<String>) -> Self {
-        self.details.push(line.into());
-        self
-    }
-
     /// Writing to stdout failed. A reader that went away is not worth a word.
     pub(crate) fn stdout(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {

@@ -103,21 +103,33 @@ pub(crate) struct Beacon {
 impl Beacon {
     /// Claims a data directory, which must exist, for as long as the value lives.
     pub(crate) fn light(data_dir: &Path) -> Result<Self> {
-        let lock = lock(data_dir).map_err(|error| match error {
-            nix::Error::EWOULDBLOCK => Failure::new(format!("another cmn works in {}", data_dir.display()))
-                .hint("stop that one, or give this one its own: `cmn up --data-dir DIR --listen 127.0.0.1:0`"),
-            other => Failure::new(format!("cannot lock {}: {}", data_dir.join("lock").display(), other.desc()))
-                .hint("choose a directory that you may write to: --data-dir DIR"),
-        })?;
+        let lock = Self::lock_only(data_dir)?;
         let signs = signs_dir();
         let sign = signs.join(std::process::id().to_string());
         // Only a convenience of the client verbs: without it, they ask for --kubeconfig.
-        let written = fs::create_dir_all(&signs)
-            .and_then(|()| fs::write(&sign, data_dir.as_os_str().as_encoded_bytes()));
+        let path = data_dir.as_os_str().as_encoded_bytes();
+        let written = fs::create_dir_all(&signs).and_then(|()| fs::write(&sign, path));
         if let Err(error) = written {
-            tracing::warn!(%error, path = %sign.display(), "other cmn commands will not find this cluster by themselves");
+            let path = sign.display();
+            tracing::warn!(%error, %path, "other cmn commands will not find this cluster");
         }
         Ok(Self { sign, _lock: lock })
+    }
+
+    /// Claims a data directory of a role that is no cluster.
+    pub(crate) fn lock_only(data_dir: &Path) -> Result<Flock<File>> {
+        lock(data_dir).map_err(|error| match error {
+            nix::Error::EWOULDBLOCK => {
+                Failure::new(format!("another cmn works in {}", data_dir.display())).hint(
+                    "stop that one, or give this one its own: --data-dir DIR --listen 127.0.0.1:0",
+                )
+            }
+            other => {
+                let path = data_dir.join("lock");
+                Failure::new(format!("cannot lock {}: {}", path.display(), other.desc()))
+                    .hint("choose a directory that you may write to: --data-dir DIR")
+            }
+        })
     }
 
     /// The data directory of the cluster that was started last and still runs.

@@ -19,6 +19,7 @@ mod kinds;
 mod kubeconfig;
 mod logs;
 mod output;
+mod role;
 mod run;
 mod table;
 mod up;

@@ -1,24 +1,59 @@
-//! `cmn up`: being composed.
+//! `cmn up`: a whole cluster on this machine, in this process.
+//!
+//! The same parts as `cmn apiserver`, `cmn controllers` and `cmn agent`, with one difference: the
+//! controllers and the agent reach the API server through its router and not through a socket.
+//! Stopping takes the parts down in the order in which they need each other: the agent kills its
+//! tasks and reports it, the controllers stop, the API server finishes what it has begun.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, str::FromStr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 use clap::Args as ClapArgs;
+use commonage_agent::Identity;
+use commonage_apiserver::{ApiServer, Config as ServerConfig, auth::UserInfo};
+use commonage_schemas::Agent;
+use commonage_shim::ZygoteHandle;
+use kube::{Api, Client, runtime::wait::await_condition};
 
-use crate::errors::{Failure, Result};
+use crate::{
+    doctor,
+    errors::{Failure, Result, exit},
+    kubeconfig::{Beacon, default_data_dir},
+    output::{self, Tone},
+    role::{self, Log, Machine, Part, Seat},
+};
 
 pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:7443";
+/// An agent that is not ready by then has a problem that its log tells.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  cmn up                                                 stays in front; Ctrl-C stops everything
+  cmn up --data-dir /tmp/a --listen 127.0.0.1:0          another one beside it
+  cmn up --store etcd://127.0.0.1:2379                   objects in etcd")]
 pub(crate) struct Args {
-    /// Where everything is kept
+    /// Where everything is kept; /var/lib/commonage, or ~/.local/share/commonage, if not given
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where the API server listens
+    /// Where the API server listens; port 0 picks a free one
     #[arg(long, value_name = "IP:PORT", default_value = LISTEN_DEFAULT)]
     listen: SocketAddr,
     /// `embedded`, or `etcd://HOST:PORT`
     #[arg(long, value_name = "STORE", default_value = "embedded")]
     store: Store,
+    /// Bearer tokens, in the format of kube-apiserver: token,user,uid,"group1,group2"
+    #[arg(long, value_name = "CSV")]
+    token_auth_file: Option<PathBuf>,
+    #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
+    log: Log,
 }
 
 /// Where the API server keeps its objects.
@@ -43,6 +78,197 @@ impl FromStr for Store {
     }
 }
 
-pub(crate) fn run(_args: Args) -> Result<ExitCode> {
-    Err(Failure::new("not yet"))
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let began = Instant::now();
+    // Before this process has its second thread: see the shim crate.
+    let zygote = start_zygote()?;
+    args.log.start();
+    let data_dir = args.data_dir.clone().unwrap_or_else(default_data_dir);
+    doctor::insist(&doctor::Needs {
+        data_dir: &data_dir,
+        listen: args.listen,
+        store: &args.store,
+    })?;
+    let data_dir = role::make_data_dir(&data_dir)?;
+    let beacon = Beacon::light(&data_dir)?;
+    let result = role::block_on(async {
+        let mut cluster = Cluster::start(args, &data_dir, zygote).await?;
+        cluster.introduce(&data_dir, began).await;
+        let died = tokio::select! {
+            asked = role::asked_to_stop() => asked.err(),
+            failure = cluster.dies() => Some(failure),
+        };
+        cluster.stop(died).await
+    });
+    drop(beacon);
+    result
+}
+
+pub(crate) fn start_zygote() -> Result<ZygoteHandle> {
+    commonage_shim::zygote::start().map_err(|error| {
+        Failure::new(format!("cannot start the process that starts containers: {error}"))
+    })
+}
+
+/// The running parts.
+struct Cluster {
+    server: ApiServer,
+    controllers: Part,
+    agent: Part,
+    agent_name: String,
+}
+
+impl Cluster {
+    async fn start(args: Args, data_dir: &Path, zygote: ZygoteHandle) -> Result<Self> {
+        let Args { data_dir: _, listen, store, token_auth_file, machine, log: _ } = args;
+        let config = ServerConfig {
+            data_dir: data_dir.to_owned(),
+            listen,
+            store: role::store_kind(&store),
+            token_auth_file,
+            extra_names: Vec::new(),
+        };
+        let server = ApiServer::start(config).await.map_err(|error| {
+            Failure::new(format!("the API server did not start: {error:#}")).hint("cmn doctor")
+        })?;
+        let kept = match &store {
+            Store::Embedded => format!("objects in {}", data_dir.join("store").display()),
+            Store::Etcd(address) => format!("objects in etcd at {address}"),
+        };
+        output::step(&format!("API server at {}, {kept}", server.server_url()));
+
+        let client = server.client_for(UserInfo::controllers());
+        let controllers =
+            Part::start("controllers", |stop| commonage_controllers::run(client, stop));
+        output::step("controllers");
+
+        let agent_name = machine.name.clone().unwrap_or_else(role::host_name);
+        let issued = server.issue_agent_identity(&agent_name).map_err(|error| {
+            Failure::new(format!("no certificate for agent {agent_name}: {error}"))
+        })?;
+        let seat = Seat {
+            name: agent_name.clone(),
+            client: server.client_for(UserInfo::agent(&agent_name)),
+            identity: Identity {
+                certificate_pem: issued.certificate_pem,
+                key_pem: issued.key_pem,
+                ca_pem: server.ca_pem().to_owned(),
+            },
+            data_dir: data_dir.to_owned(),
+            listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
+            zygote,
+            // Who stops the machine's whole cluster has nobody left who could look after tasks.
+            kill_tasks_on_shutdown: true,
+        };
+        let config = machine.config(seat)?;
+        let agent = Part::start("agent", |stop| commonage_agent::run(config, stop));
+        Ok(Self { server, controllers, agent, agent_name })
+    }
+
+    /// Says what there is now and what to type next, as soon as a task could run.
+    async fn introduce(&mut self, data_dir: &Path, began: Instant) {
+        let client = self.server.client_for(UserInfo::admin());
+        let ready = tokio::time::timeout(READY_TIMEOUT, ready(client, &self.agent_name));
+        let agent = tokio::select! {
+            ready = ready => ready,
+            // Whoever waits for the end hears of it.
+            _ = until_dead(&self.agent) => return,
+        };
+        match agent {
+            Ok(Some(resources)) => {
+                output::step(&format!("agent {} with {resources}", self.agent_name))
+            }
+            _ => output::message(
+                Tone::Busy,
+                " !",
+                &format!(
+                    "agent {} is not ready yet: cmn describe agent {}",
+                    self.agent_name, self.agent_name
+                ),
+            ),
+        }
+        let kubeconfig = data_dir.join("kubeconfig");
+        output::note(&format!(
+            "\nReady after {:.1} s. Ctrl-C stops the cluster and its tasks. Next, in another terminal:\n",
+            began.elapsed().as_secs_f64()
+        ));
+        for command in [
+            format!("export KUBECONFIG={}", kubeconfig.display()),
+            "cmn run --name hello --cpu 0.1 --memory 32Mi -- sh -c 'echo hello; sleep 5'"
+                .to_owned(),
+            "kubectl get tasks -w".to_owned(),
+        ] {
+            output::message(Tone::Hint, "  $", &command);
+        }
+        output::note("");
+    }
+
+    async fn dies(&mut self) -> Failure {
+        tokio::select! {
+            failure = self.controllers.dies() => failure,
+            failure = self.agent.dies() => failure,
+        }
+    }
+
+    /// Takes everything down, after a failure as well as without one; a second request to stop
+    /// does not wait.
+    async fn stop(self, died: Option<Failure>) -> Result<()> {
+        let Self { server, controllers, agent, agent_name: _ } = self;
+        output::note("stopping: tasks first, then the control plane (again to stop at once)");
+        let parts = async {
+            let mut first = died;
+            for part in [agent, controllers] {
+                // One that has died has said so.
+                if !part.is_dead()
+                    && let Err(failure) = part.stop().await
+                {
+                    first.get_or_insert(failure);
+                }
+            }
+            server.shutdown().await;
+            first.map_or(Ok(()), Err)
+        };
+        let result = tokio::select! {
+            result = parts => result,
+            _ = role::asked_to_stop() => Err(Failure::new("stopped at once: tasks may still be running")
+                .hint("`cmn up` with the same data directory finds them again")
+                .exit(exit::INTERRUPTED)),
+        };
+        if result.is_ok() {
+            output::step("stopped");
+        }
+        result
+    }
+}
+
+async fn until_dead(part: &Part) {
+    const LOOK_EVERY: Duration = Duration::from_millis(50);
+    while !part.is_dead() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What the agent has to give, as soon as it is ready.
+async fn ready(client: Client, name: &str) -> Option<String> {
+    let is_ready = |agent: Option<&Agent>| {
+        let conditions =
+            agent.and_then(|agent| agent.status.as_ref()).map(|status| &status.conditions);
+        conditions.is_some_and(|list| list.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+    };
+    let agent = await_condition(Api::<Agent>::all(client), name, is_ready).await.ok()??;
+    Some(agent.status?.allocatable?.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn stores_are_named() {
+        assert_eq!("embedded".parse::<Store>().unwrap(), Store::Embedded);
+        assert_eq!("etcd://h:1/".parse::<Store>().unwrap(), Store::Etcd("h:1".to_owned()));
+        assert!("etcd://".parse::<Store>().is_err());
+        assert!("sqlite".parse::<Store>().is_err());
+    }
 }

@@ -1,0 +1,254 @@
+//! What every long-running role needs around it: a runtime, a log, an end.
+
+use std::{
+    fs,
+    future::Future,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Args as ClapArgs;
+use commonage_agent::{Config as AgentConfig, Identity, Overrides};
+use commonage_apiserver::server::StoreKind;
+use commonage_schemas::resources::Amount;
+use commonage_shim::ZygoteHandle;
+use kube::Client;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    errors::{Failure, Result, exit},
+    output,
+    up::Store,
+};
+
+/// How long the threads of a role that has ended may take to notice.
+const RUNTIME_END: Duration = Duration::from_secs(1);
+
+/// How much a role says.
+#[derive(Debug, Clone, Copy, ClapArgs)]
+pub(crate) struct Log {
+    /// Log more; twice, log everything of ours. $RUST_LOG goes into detail
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+impl Log {
+    /// To stderr, so that whoever supervises the process decides where it goes.
+    pub(crate) fn start(self) {
+        let usual = match self.verbose {
+            0 => "warn",
+            1 => "info",
+            _ => {
+                "info,commonage=debug,commonage_agent=debug,commonage_apiserver=debug,commonage_controllers=debug"
+            }
+        };
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+        let colour = output::paint(output::Stream::Stderr, output::Tone::Good, "").contains('\x1b');
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(colour)
+            .with_writer(std::io::stderr)
+            .init();
+    }
+}
+
+/// Runs a role to its end, on as many threads as there are processors.
+pub(crate) fn block_on(role: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
+    let result = runtime.block_on(role);
+    runtime.shutdown_timeout(RUNTIME_END);
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Returns when the process is asked to end: Ctrl-C, or SIGTERM.
+pub(crate) async fn asked_to_stop() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())
+        .map_err(|error| Failure::new(format!("cannot wait for signals: {error}")))?;
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// Some part that runs until it is told to stop.
+pub(crate) struct Part {
+    name: &'static str,
+    stop: CancellationToken,
+    ended: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Part {
+    pub(crate) fn start<F>(name: &'static str, part: impl FnOnce(CancellationToken) -> F) -> Self
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        Self { name, ended: tokio::spawn(part(stop.clone())), stop }
+    }
+
+    /// Tells it to stop, and waits until it has.
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        let name = self.name;
+        end_of(name, self.ended.await)
+    }
+
+    /// Waits for an end that nobody asked for. Cancel safe.
+    pub(crate) async fn dies(&mut self) -> Failure {
+        match end_of(self.name, (&mut self.ended).await) {
+            Ok(()) => Failure::new(format!("the {} stopped by itself", self.name)),
+            Err(failure) => failure,
+        }
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.ended.is_finished()
+    }
+}
+
+fn end_of(name: &str, ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> Result<()> {
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure::new(format!("the {name} failed: {error:#}"))),
+        Err(error) => Err(Failure::new(format!("the {name} crashed: {error}"))),
+    }
+}
+
+/// A data directory, made if it is not there, readable by its owner only.
+pub(crate) fn make_data_dir(path: &Path) -> Result<PathBuf> {
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .and_then(|()| path.canonicalize());
+    made.map_err(|error| {
+        Failure::new(format!("cannot use the data directory {}: {error}", path.display()))
+            .hint("another one: --data-dir DIR")
+            .exit(exit::HOST)
+    })
+}
+
+pub(crate) fn store_kind(store: &Store) -> StoreKind {
+    match store {
+        Store::Embedded => StoreKind::Embedded,
+        Store::Etcd(address) => StoreKind::Etcd(vec![format!("http://{address}")]),
+    }
+}
+
+/// What an agent is told by its command line, alone or as part of `cmn up`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Machine {
+    /// The agent's name; the host's if not given
+    #[arg(long = "node-name", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Labels of the agent, e.g. `rack=r7`
+    #[arg(long = "node-label", value_name = "NAME=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// What the agent offers instead of what it finds, e.g. `cpu=4,memory=8Gi,ports=31000-31999`.
+    /// Agents that share a machine should divide its ports
+    #[arg(long, value_name = "NAME=AMOUNT,...", value_delimiter = ',', value_parser = label)]
+    resources: Vec<(String, String)>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Whom an agent speaks as, and where it lives.
+pub(crate) struct Seat {
+    pub(crate) name: String,
+    pub(crate) client: Client,
+    pub(crate) identity: Identity,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) listen: std::net::SocketAddr,
+    pub(crate) zygote: ZygoteHandle,
+    pub(crate) kill_tasks_on_shutdown: bool,
+}
+
+impl Machine {
+    pub(crate) fn config(self, seat: Seat) -> Result<AgentConfig> {
+        let Self { name: _, labels, resources } = self;
+        let Seat { name, client, identity, data_dir, listen, zygote, kill_tasks_on_shutdown } =
+            seat;
+        Ok(AgentConfig {
+            name,
+            data_dir,
+            client,
+            identity,
+            listen,
+            advertise: None,
+            labels: labels.into_iter().collect(),
+            overrides: overrides(&resources)?,
+            zygote: zygote.into(),
+            cgroup_parent: commonage_agent::config::CGROUP_PARENT.to_owned(),
+            lease_interval: commonage_agent::config::LEASE_INTERVAL,
+            kill_tasks_on_shutdown,
+        })
+    }
+}
+
+fn overrides(resources: &[(String, String)]) -> Result<Overrides> {
+    let mut overrides = Overrides::default();
+    for (name, text) in resources {
+        let amount = Amount::parse(name, text)
+            .map_err(|error| Failure::new(format!("--resources {name}={text}: {error}")).exit(2))?;
+        match (name.as_str(), amount) {
+            ("cpu", Amount::Scalar(millis)) => overrides.cpu_millis = Some(millis),
+            ("memory", Amount::Scalar(bytes)) => overrides.memory_bytes = Some(bytes),
+            ("disk", Amount::Scalar(bytes)) => overrides.disk_bytes = Some(bytes),
+            ("ports", Amount::Ranges(ports)) => overrides.ports = Some(ports),
+            (_, amount) => {
+                overrides.other.insert(name.clone(), amount);
+            }
+        }
+    }
+    Ok(overrides)
+}
+
+/// The host's name in the form that object names have.
+pub(crate) fn host_name() -> String {
+    let raw = nix::unistd::gethostname().unwrap_or_default();
+    let name: String = raw
+        .to_string_lossy()
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
+        .collect();
+    let name = name.trim_matches(['-', '.']);
+    if name.is_empty() { "agent".to_owned() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn amounts_of_the_command_line_replace_detected_ones() {
+        let given = [
+            ("cpu", "1500m"),
+            ("memory", "1Gi"),
+            ("ports", "33000-33009"),
+            ("example.com/fpga", "2"),
+        ];
+        let given: Vec<_> = given.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+        let overrides = overrides(&given).unwrap();
+        assert_eq!(overrides.cpu_millis, Some(1_500));
+        assert_eq!(overrides.memory_bytes, Some(1 << 30));
+        assert_eq!(overrides.ports.unwrap().len(), 10);
+        assert!(overrides.other.contains_key("example.com/fpga"));
+        assert!(super::overrides(&[("cpu".to_owned(), "-1".to_owned())]).is_err());
+    }
+}
