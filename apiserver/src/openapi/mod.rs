@@ -2,12 +2,23 @@
 //!
 //! Built once per scheme and kept as bytes with their hashes.
 
+mod components;
+mod operations;
+#[cfg(test)]
+mod tests;
+mod v3;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
 use crate::resource::Scheme;
+use components::Components;
 
 /// One served document.
 #[derive(Clone, Debug)]
 pub struct Document {
-    pub bytes: bytes::Bytes,
+    pub bytes: Bytes,
     /// Upper-case hex SHA-256; the `hash` of the URL, and the ETag (without quotes).
     pub hash: String,
 }
@@ -25,24 +36,39 @@ pub struct Documents {
 }
 
 impl Documents {
-    pub fn build(_scheme: &Scheme) -> Documents {
-        let empty = Document {
-            bytes: bytes::Bytes::new(),
-            hash: String::new(),
-        };
-        Documents {
-            v3_index: empty,
-            v3: Vec::new(),
-            v2_json: None,
-            v2_protobuf: None,
+    pub fn build(scheme: &Scheme) -> Documents {
+        let components = Components::of(scheme);
+        let mut v3 = Vec::new();
+        let mut index = Map::new();
+        for (group, version) in scheme.group_versions() {
+            let path = if group.is_empty() {
+                format!("api/{version}")
+            } else {
+                format!("apis/{group}/{version}")
+            };
+            let document =
+                Document::of(json_bytes(&v3::document(scheme, group, version, &components)));
+            let url = format!("/openapi/v3/{path}?hash={}", document.hash);
+            index.insert(path.clone(), json!({ "serverRelativeURL": url }));
+            v3.push((path, document));
         }
+        let v3_index = Document::of(json_bytes(&json!({ "paths": index })));
+        Documents { v3_index, v3, v2_json: None, v2_protobuf: None }
     }
 
     /// `path` is `apis/GROUP/VERSION` or `api/v1`.
     pub fn v3(&self, path: &str) -> Option<&Document> {
-        self.v3
-            .iter()
-            .find(|(served, _)| served == path)
-            .map(|(_, document)| document)
+        self.v3.iter().find(|(served, _)| served == path).map(|(_, document)| document)
     }
+}
+
+impl Document {
+    fn of(bytes: Vec<u8>) -> Document {
+        let hash = format!("{:X}", Sha256::digest(&bytes));
+        Document { bytes: bytes.into(), hash }
+    }
+}
+
+fn json_bytes(value: &Value) -> Vec<u8> {
+    serde_json::to_vec(value).expect("a Value always serializes")
 }

@@ -1,0 +1,188 @@
+//! The schemas that documents refer to: every kind, its list, and Kubernetes' shared types.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, ObjectMeta, Status};
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use crate::resource::{Origin, ResourceDef, Scheme};
+
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+
+const REFERENCE: &str = "#/components/schemas/";
+
+/// Schemas by name, in the dialect of OpenAPI 3.0.
+pub(super) struct Components {
+    schemas: BTreeMap<String, Value>,
+}
+
+impl Components {
+    pub(super) fn of(scheme: &Scheme) -> Components {
+        let mut schemas = shared();
+        for def in scheme.iter() {
+            let kind = match def.origin {
+                // Among the shared ones already, with references instead of everything inline.
+                Origin::BuiltIn => {
+                    schemas.remove(&name(def)).unwrap_or_else(|| def.openapi.clone())
+                }
+                Origin::Custom => with_object_meta(def.openapi.clone(), &schemas),
+            };
+            let fields: Vec<Value> = def
+                .selectable_fields
+                .iter()
+                .map(|(field, _)| json!({ "fieldPath": field }))
+                .collect();
+            let finish = |mut schema: Value, kind: &str| {
+                schema["x-kubernetes-group-version-kind"] =
+                    json!([{"group": def.group, "version": def.version, "kind": kind}]);
+                if def.origin == Origin::Custom && !fields.is_empty() {
+                    schema["x-kubernetes-selectable-fields"] = fields.clone().into();
+                }
+                schema
+            };
+            let list = list_of(def, &schemas);
+            schemas.insert(name(def), finish(kind, &def.kind));
+            schemas.insert(list_name(def), finish(list, &def.list_kind));
+        }
+        Components { schemas }
+    }
+
+    /// The named schemas and all they refer to.
+    pub(super) fn closure<'n>(
+        &self,
+        names: impl IntoIterator<Item = &'n str>,
+    ) -> Map<String, Value> {
+        let mut found = Map::new();
+        let mut open: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        while let Some(name) = open.pop() {
+            if found.contains_key(&name) {
+                continue;
+            }
+            let Some(schema) = self.schemas.get(&name) else { continue };
+            references(schema, &mut open);
+            found.insert(name, schema.clone());
+        }
+        found
+    }
+}
+
+/// `dev.commonage.v1.Task`, `io.k8s.api.core.v1.Namespace`.
+pub(super) fn name(def: &ResourceDef) -> String {
+    match def.origin {
+        Origin::BuiltIn => {
+            let group =
+                def.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
+            format!("io.k8s.api.{group}.{}.{}", def.version, def.kind)
+        }
+        Origin::Custom => {
+            let reversed: Vec<&str> = def.group.rsplit('.').collect();
+            format!("{}.{}.{}", reversed.join("."), def.version, def.kind)
+        }
+    }
+}
+
+pub(super) fn list_name(def: &ResourceDef) -> String {
+    let name = name(def);
+    let prefix = name.strip_suffix(&def.kind).expect("a name ends in its kind");
+    format!("{prefix}{}", def.list_kind)
+}
+
+pub(super) fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("{REFERENCE}{name}") })
+}
+
+/// Kubernetes' types, generated from k8s-openapi with their documentation.
+fn shared() -> BTreeMap<String, Value> {
+    let mut generator = SchemaSettings::openapi3().into_generator();
+    generator.subschema_for::<ObjectMeta>();
+    generator.subschema_for::<ListMeta>();
+    generator.subschema_for::<DeleteOptions>();
+    generator.subschema_for::<Status>();
+    generator.subschema_for::<Namespace>();
+    generator.subschema_for::<Event>();
+    generator.subschema_for::<ConfigMap>();
+    generator.subschema_for::<Secret>();
+    generator.subschema_for::<ServiceAccount>();
+    generator.subschema_for::<Lease>();
+    let mut schemas: BTreeMap<String, Value> =
+        generator.take_definitions(true).into_iter().collect();
+    for kind in ["DeleteOptions", "Status"] {
+        if let Some(schema) = schemas.get_mut(&format!("{META}.{kind}")) {
+            schema["x-kubernetes-group-version-kind"] =
+                json!([{"group": "", "version": "v1", "kind": kind}]);
+        }
+    }
+    let patch = json!({
+        "type": "object",
+        "description": "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body.",
+    });
+    schemas.insert(format!("{META}.Patch"), patch);
+    schemas
+}
+
+/// A custom kind's own schema says nothing about apiVersion, kind and metadata.
+fn with_object_meta(mut schema: Value, schemas: &BTreeMap<String, Value>) -> Value {
+    let metadata = json!({
+        "description": "Standard object's metadata. More info: \
+            https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+        "allOf": [reference(&format!("{META}.ObjectMeta"))],
+    });
+    add_type_fields(&mut schema, schemas);
+    schema["properties"]["metadata"] = metadata;
+    schema
+}
+
+fn list_of(def: &ResourceDef, schemas: &BTreeMap<String, Value>) -> Value {
+    let mut list = json!({
+        "type": "object",
+        "description": format!("{} is a list of {}", def.list_kind, def.kind),
+        "required": ["items"],
+        "properties": {
+            "items": {
+                "type": "array",
+                "items": reference(&name(def)),
+                "description": format!(
+                    "List of {}. More info: \
+                     https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md",
+                    def.plural
+                ),
+            },
+            "metadata": {
+                "description": "Standard list metadata. More info: \
+                    https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+                "allOf": [reference(&format!("{META}.ListMeta"))],
+            },
+        },
+    });
+    add_type_fields(&mut list, schemas);
+    list
+}
+
+/// apiVersion and kind, in the words Kubernetes has for them everywhere.
+fn add_type_fields(schema: &mut Value, schemas: &BTreeMap<String, Value>) {
+    let described =
+        schemas.get(&format!("{META}.DeleteOptions")).map(|options| &options["properties"]);
+    for field in ["apiVersion", "kind"] {
+        let described = described.map_or(Value::Null, |properties| properties[field].clone());
+        schema["properties"][field] =
+            if described.is_null() { json!({"type": "string"}) } else { described };
+    }
+}
+
+fn references(schema: &Value, found: &mut Vec<String>) {
+    match schema {
+        Value::Object(map) => {
+            let name = map
+                .get("$ref")
+                .and_then(Value::as_str)
+                .and_then(|name| name.strip_prefix(REFERENCE));
+            found.extend(name.map(str::to_owned));
+            map.values().for_each(|value| references(value, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}

@@ -1,0 +1,226 @@
+//! What can be done with a kind, independent of the dialect that says so.
+//!
+//! kubectl decides from the patch operation's parameters whether the server validates fields and
+//! knows dry runs: the paths are not decoration.
+
+use super::components::{META, list_name, name};
+use crate::resource::{Origin, ResourceDef};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ParameterType {
+    String,
+    Integer,
+    Boolean,
+}
+
+impl ParameterType {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            ParameterType::String => "string",
+            ParameterType::Integer => "integer",
+            ParameterType::Boolean => "boolean",
+        }
+    }
+}
+
+pub(super) type Parameter = (&'static str, ParameterType);
+
+/// One path with everything that can be done there.
+pub(super) struct PathItem {
+    pub(super) path: String,
+    /// In the path: `name`, `namespace`.
+    pub(super) path_parameters: Vec<&'static str>,
+    pub(super) operations: Vec<Operation>,
+}
+
+pub(super) struct Operation {
+    /// `get`, `post`, …
+    pub(super) method: &'static str,
+    /// `x-kubernetes-action`.
+    pub(super) action: &'static str,
+    pub(super) id: String,
+    pub(super) query: Vec<Parameter>,
+    /// Media types and schema name of the request's body.
+    pub(super) body: Option<(&'static [&'static str], String)>,
+    /// Media types of the answer's body.
+    pub(super) produces: &'static [&'static str],
+    /// Status codes and the schema name of the answer.
+    pub(super) responses: Vec<(&'static str, String)>,
+}
+
+const OBJECT: &[&str] = &["application/json", "application/yaml"];
+const STREAM: &[&str] = &["application/json", "application/yaml", "application/json;stream=watch"];
+const PATCH: &[&str] = &["application/json-patch+json", "application/merge-patch+json"];
+const PATCH_BUILT_IN: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
+
+const WRITE: [Parameter; 3] = [
+    ("dryRun", ParameterType::String),
+    ("fieldManager", ParameterType::String),
+    ("fieldValidation", ParameterType::String),
+];
+const LIST: [Parameter; 10] = [
+    ("allowWatchBookmarks", ParameterType::Boolean),
+    ("continue", ParameterType::String),
+    ("fieldSelector", ParameterType::String),
+    ("labelSelector", ParameterType::String),
+    ("limit", ParameterType::Integer),
+    ("resourceVersion", ParameterType::String),
+    ("resourceVersionMatch", ParameterType::String),
+    ("sendInitialEvents", ParameterType::Boolean),
+    ("timeoutSeconds", ParameterType::Integer),
+    ("watch", ParameterType::Boolean),
+];
+const DELETE: [Parameter; 4] = [
+    ("dryRun", ParameterType::String),
+    ("gracePeriodSeconds", ParameterType::Integer),
+    ("orphanDependents", ParameterType::Boolean),
+    ("propagationPolicy", ParameterType::String),
+];
+
+/// Every path of a kind, in the order of their length.
+pub(super) fn of(def: &ResourceDef) -> Vec<PathItem> {
+    let root = match def.group.as_str() {
+        "" => format!("/api/{}", def.version),
+        group => format!("/apis/{group}/{}", def.version),
+    };
+    let mut items = Vec::new();
+    let (collection, mut parameters) = if def.is_namespaced() {
+        items.push(PathItem {
+            path: format!("{root}/{}", def.plural),
+            path_parameters: Vec::new(),
+            operations: vec![list(def, "ForAllNamespaces")],
+        });
+        (format!("{root}/namespaces/{{namespace}}/{}", def.plural), vec!["namespace"])
+    } else {
+        (format!("{root}/{}", def.plural), Vec::new())
+    };
+    items.push(PathItem {
+        path: collection.clone(),
+        path_parameters: parameters.clone(),
+        operations: vec![list(def, ""), create(def), delete_collection(def)],
+    });
+    parameters.insert(0, "name");
+    items.push(PathItem {
+        path: format!("{collection}/{{name}}"),
+        path_parameters: parameters.clone(),
+        operations: vec![read(def, ""), replace(def, ""), delete(def), patch(def, "")],
+    });
+    if def.has_status {
+        items.push(PathItem {
+            path: format!("{collection}/{{name}}/status"),
+            path_parameters: parameters,
+            operations: vec![read(def, "Status"), replace(def, "Status"), patch(def, "Status")],
+        });
+    }
+    items
+}
+
+/// `CommonageDevV1`; `CoreV1`.
+pub(super) fn group_words(def: &ResourceDef) -> String {
+    let group = if def.group.is_empty() { "core" } else { &def.group };
+    let group = group.strip_suffix(".k8s.io").unwrap_or(group);
+    group.split(['.', '-']).chain([def.version.as_str()]).map(capitalized).collect()
+}
+
+fn capitalized(word: &str) -> String {
+    let mut chars = word.chars();
+    chars
+        .next()
+        .map(|first| first.to_ascii_uppercase().to_string() + chars.as_str())
+        .unwrap_or_default()
+}
+
+/// `readCommonageDevV1NamespacedTaskStatus`.
+fn id(def: &ResourceDef, verb: &str, suffix: &str) -> String {
+    let scope = if def.is_namespaced() && suffix != "ForAllNamespaces" { "Namespaced" } else { "" };
+    format!("{verb}{}{scope}{}{suffix}", group_words(def), def.kind)
+}
+
+fn list(def: &ResourceDef, suffix: &str) -> Operation {
+    Operation {
+        method: "get",
+        action: "list",
+        id: id(def, "list", suffix),
+        query: LIST.to_vec(),
+        body: None,
+        produces: STREAM,
+        responses: vec![("200", list_name(def))],
+    }
+}
+
+fn create(def: &ResourceDef) -> Operation {
+    Operation {
+        method: "post",
+        action: "post",
+        id: id(def, "create", ""),
+        query: WRITE.to_vec(),
+        body: Some((OBJECT, name(def))),
+        produces: OBJECT,
+        responses: ["200", "201", "202"].map(|code| (code, name(def))).into(),
+    }
+}
+
+fn delete_collection(def: &ResourceDef) -> Operation {
+    Operation {
+        method: "delete",
+        action: "deletecollection",
+        id: id(def, "deleteCollection", ""),
+        query: LIST.iter().chain(&DELETE).filter(|(name, _)| *name != "watch").copied().collect(),
+        body: Some((OBJECT, format!("{META}.DeleteOptions"))),
+        produces: OBJECT,
+        responses: vec![("200", format!("{META}.Status"))],
+    }
+}
+
+fn read(def: &ResourceDef, suffix: &str) -> Operation {
+    Operation {
+        method: "get",
+        action: "get",
+        id: id(def, "read", suffix),
+        query: vec![("resourceVersion", ParameterType::String)],
+        body: None,
+        produces: OBJECT,
+        responses: vec![("200", name(def))],
+    }
+}
+
+fn replace(def: &ResourceDef, suffix: &str) -> Operation {
+    Operation {
+        method: "put",
+        action: "put",
+        id: id(def, "replace", suffix),
+        query: WRITE.to_vec(),
+        body: Some((OBJECT, name(def))),
+        produces: OBJECT,
+        responses: ["200", "201"].map(|code| (code, name(def))).into(),
+    }
+}
+
+fn delete(def: &ResourceDef) -> Operation {
+    Operation {
+        method: "delete",
+        action: "delete",
+        id: id(def, "delete", ""),
+        query: DELETE.to_vec(),
+        body: Some((OBJECT, format!("{META}.DeleteOptions"))),
+        produces: OBJECT,
+        responses: ["200", "202"].map(|code| (code, format!("{META}.Status"))).into(),
+    }
+}
+
+fn patch(def: &ResourceDef, suffix: &str) -> Operation {
+    let kinds = if def.origin == Origin::BuiltIn { PATCH_BUILT_IN } else { PATCH };
+    Operation {
+        method: "patch",
+        action: "patch",
+        id: id(def, "patch", suffix),
+        query: WRITE.iter().copied().chain([("force", ParameterType::Boolean)]).collect(),
+        body: Some((kinds, format!("{META}.Patch"))),
+        produces: OBJECT,
+        responses: vec![("200", name(def))],
+    }
+}
