@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::Resources;
 
 /// One scheduler that receives resources for one or more queues.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "commonage.dev",
     version = "v1",
@@ -62,6 +62,21 @@ pub struct FrameworkSpec {
     /// Where people find its own pages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub web_url: Option<String>,
+}
+
+impl Default for FrameworkSpec {
+    fn default() -> Self {
+        FrameworkSpec {
+            queues: Vec::new(),
+            placement: Placement::default(),
+            capabilities: Vec::new(),
+            offers: None,
+            demand: None,
+            lease_duration_seconds: None,
+            failover_timeout_seconds: default_failover_timeout_seconds(),
+            web_url: None,
+        }
+    }
 }
 
 /// One week, in seconds.

@@ -10,7 +10,7 @@ use crate::Resources;
 /// A named claim on the cluster: how much of it the frameworks of this queue may have, compared
 /// with other queues. Dotted names form the tree: `eng.web` is a child of `eng`. A queue that
 /// nobody declared exists with weight 1 as soon as a framework names it.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "commonage.dev",
     version = "v1",
@@ -50,6 +50,17 @@ pub struct QueueSpec {
 
 fn default_weight() -> IntOrString {
     IntOrString::Int(1)
+}
+
+impl Default for QueueSpec {
+    fn default() -> Self {
+        QueueSpec {
+            weight: default_weight(),
+            guarantee: None,
+            limit: None,
+            priority: 0,
+        }
+    }
 }
 
 impl QueueSpec {
