@@ -64,9 +64,8 @@ pub(crate) enum OnShutdown {
     KillTasks,
 }
 
-/// Something that happened.
+/// Something that happened, other than on the watch of tasks.
 enum Wake {
-    Watch(watcher::Result<watcher::Event<Task>>),
     Launched {
         uid: Uid,
         seen: Seen,
@@ -111,7 +110,7 @@ pub(crate) struct Driver {
     launches: Launches,
     reports: Arc<Semaphore>,
     jobs: JoinSet<Wake>,
-    verdicts: (mpsc::Sender<(Uid, Verdict)>, mpsc::Receiver<(Uid, Verdict)>),
+    verdicts: Verdicts,
     /// Whether the first list has been read; before that, absence means nothing.
     synced: bool,
     /// Uids of the list that is being read.
@@ -119,6 +118,12 @@ pub(crate) struct Driver {
     /// Deleted tasks whose logs are still there, oldest first.
     deleted: VecDeque<Uid>,
     kill_all_by: Option<Timestamp>,
+}
+
+/// From the checks to the driver; the driver keeps a sender to give to new checks.
+struct Verdicts {
+    sender: mpsc::Sender<(Uid, Verdict)>,
+    receiver: mpsc::Receiver<(Uid, Verdict)>,
 }
 
 /// Bounds the launches under way.
@@ -138,6 +143,7 @@ struct Timers {
 
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Driver {
+        let (sender, receiver) = mpsc::channel(VERDICTS_MAX);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Driver {
             parts,
@@ -147,7 +153,7 @@ impl Driver {
             launches: Launches { max: cores * LAUNCHES_PER_CORE, ..Launches::default() },
             reports: Arc::new(Semaphore::new(REPORTS_MAX)),
             jobs: JoinSet::new(),
-            verdicts: mpsc::channel(VERDICTS_MAX),
+            verdicts: Verdicts { sender, receiver },
             synced: false,
             listed: None,
             deleted: VecDeque::new(),
@@ -171,7 +177,7 @@ impl Driver {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 event = tasks.next() => match event {
-                    Some(event) => self.hear(Wake::Watch(event)),
+                    Some(event) => self.hear_of_tasks(event),
                     None => anyhow::bail!("the watch of tasks ended"),
                 },
                 _ = sweep.tick() => self.look_at_all(),
@@ -195,7 +201,7 @@ impl Driver {
                     Err(error) if error.is_cancelled() => {}
                     Err(error) => return Err(anyhow::Error::new(error).context("a job panicked")),
                 },
-                Some((uid, verdict)) = self.verdicts.1.recv() => {
+                Some((uid, verdict)) = self.verdicts.receiver.recv() => {
                     return Ok(Wake::Verdict { uid, verdict });
                 }
                 () = until(timer) => self.ring(),
@@ -306,7 +312,7 @@ fn scan(ledger: &Ledger, shims: &Shims) -> anyhow::Result<Vec<(Entry, Seen)>> {
     for entry in ledger.entries()? {
         match shims.look(&entry.uid) {
             // Written down and never begun: as if it had never been.
-            Seen::NotStarted => remove(ledger, &entry.uid),
+            Seen::NotStarted => remove(shims, &entry.uid),
             seen => found.push((entry, seen)),
         }
     }
@@ -315,14 +321,14 @@ fn scan(ledger: &Ledger, shims: &Shims) -> anyhow::Result<Vec<(Entry, Seen)>> {
             Seen::Starting | Seen::Running { .. } => {
                 tracing::error!(uid, "a container without a ledger entry; left alone");
             }
-            Seen::NotStarted | Seen::Ended(_) => remove(ledger, &uid),
+            Seen::NotStarted | Seen::Ended(_) => remove(shims, &uid),
         }
     }
     Ok(found)
 }
 
-fn remove(ledger: &Ledger, uid: &str) {
-    if let Err(error) = ledger.remove(uid) {
+fn remove(shims: &Shims, uid: &str) {
+    if let Err(error) = shims.remove(uid) {
         tracing::warn!(uid, error = describe(&error), "state directory can't be removed");
     }
 }

@@ -25,7 +25,7 @@ pub mod plan;
 mod register;
 mod report;
 mod run;
-mod runtime;
+pub mod runtime;
 mod serve;
 pub mod task;
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use commonage_shim::client::{self, Observed, Shim};
 use commonage_shim::{Launch, ZygoteHandle, client::Phase};
 use jiff::Timestamp;
+use nix::sys::signal::Signal;
 use tokio::io::AsyncReadExt;
 
 use crate::ledger::{Entry, Ledger, LedgerError};
@@ -26,7 +27,7 @@ const RECONNECT: Duration = Duration::from_millis(200);
 
 /// How far a container is found to be.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Seen {
+pub enum Seen {
     /// No shim has ever had it.
     NotStarted,
     Starting,
@@ -38,20 +39,20 @@ pub(crate) enum Seen {
 
 /// The containers of this agent.
 #[derive(Clone)]
-pub(crate) struct Shims {
+pub struct Shims {
     zygote: Arc<ZygoteHandle>,
     ledger: Ledger,
     boot_id: Arc<str>,
 }
 
 impl Shims {
-    pub(crate) fn new(zygote: Arc<ZygoteHandle>, ledger: Ledger, boot_id: &str) -> Shims {
+    pub fn new(zygote: Arc<ZygoteHandle>, ledger: Ledger, boot_id: &str) -> Shims {
         Shims { zygote, ledger, boot_id: boot_id.into() }
     }
 
     /// Writes the entry, has a shim make the container and waits until its command runs or its
     /// end is known. Never [`Seen::NotStarted`] or [`Seen::Starting`].
-    pub(crate) fn start(&self, entry: &Entry, launch: &Launch) -> Seen {
+    pub fn start(&self, entry: &Entry, launch: &Launch) -> Seen {
         match self.ask_for_shim(entry, launch) {
             Ok(()) => self.settle(&entry.uid),
             Err(error) => Seen::Ended(self.never_started(&entry.uid, describe(&error))),
@@ -68,12 +69,14 @@ impl Shims {
     }
 
     /// Waits until a container that was asked for runs or has ended.
-    pub(crate) fn settle(&self, uid: &str) -> Seen {
+    pub fn settle(&self, uid: &str) -> Seen {
         let deadline = Instant::now() + START_TIMEOUT;
         let mut pause = LOOK_FIRST;
         loop {
             match self.look(uid) {
                 Seen::NotStarted | Seen::Starting if Instant::now() < deadline => {
+                    // A look waits for the shim's answer; only one too young to listen is polled.
+                    #[allow(clippy::disallowed_methods)]
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(LOOK_LONGEST);
                 }
@@ -89,7 +92,7 @@ impl Shims {
     }
 
     /// How far a container is. What is left of one whose shim is lost is killed first.
-    pub(crate) fn look(&self, uid: &str) -> Seen {
+    pub fn look(&self, uid: &str) -> Seen {
         let dir = self.ledger.state_dir(uid);
         match client::scan(dir.path()) {
             Ok(Observed::NotStarted) => Seen::NotStarted,
@@ -156,17 +159,31 @@ impl Shims {
 
     /// Has the shim send a signal. A shim that is gone is no error: then the container has ended,
     /// and whoever waits in [`Shims::ended`] says how.
-    pub(crate) fn signal(&self, uid: &str, signal: i32) -> std::io::Result<()> {
+    pub fn signal(&self, uid: &str, signal: i32) -> std::io::Result<()> {
         let dir = self.ledger.state_dir(uid);
         let sent = Shim::connect(dir.path()).and_then(|mut shim| shim.kill(signal));
         match sent {
             Err(error) if is_gone(&error) => Ok(()),
+            // A shim that does not answer must not keep its task alive.
+            Err(error) if signal == Signal::SIGKILL as i32 => {
+                tracing::warn!(uid, %error, "a shim does not answer, killing its control group");
+                client::kill_by_cgroup(&dir.launch()?)
+            }
             sent => sent,
         }
     }
 
+    /// Removes all that is left of a task that has ended: its directory, and what its shim may not
+    /// have come to remove. Safe to repeat.
+    pub fn remove(&self, uid: &str) -> Result<(), LedgerError> {
+        if let Ok(launch) = self.ledger.state_dir(uid).launch() {
+            self.clean_up(uid, &launch);
+        }
+        self.ledger.remove(uid)
+    }
+
     /// Waits for the end of a container, however long that takes.
-    pub(crate) async fn ended(self, uid: String) -> End {
+    pub async fn ended(self, uid: String) -> End {
         loop {
             match self.subscribe(&uid).await {
                 Ok(mut stream) => {

@@ -103,7 +103,7 @@ impl Driver {
             return;
         };
         actual.health.watched = true;
-        let watching = crate::health::watch(task.clone(), self.verdicts.0.clone());
+        let watching = crate::health::watch(task.clone(), self.verdicts.sender.clone());
         let handle = self.jobs.spawn(async move {
             watching.await;
             Wake::Watched
@@ -139,10 +139,10 @@ impl Driver {
             return;
         }
         self.busy(uid, true);
-        let ledger = self.parts.ledger.clone();
+        let shims = self.parts.shims.clone();
         let uid = uid.clone();
         self.jobs.spawn_blocking(move || Wake::Forgotten {
-            removed: ledger.remove(&uid).map_err(|error| describe(&error)),
+            removed: shims.remove(&uid).map_err(|error| describe(&error)),
             uid,
         });
     }

@@ -13,10 +13,6 @@ const TRY_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 impl Driver {
     pub(super) fn hear(&mut self, wake: Wake) {
         match wake {
-            Wake::Watch(Ok(event)) => self.observe(event),
-            Wake::Watch(Err(error)) => {
-                tracing::warn!(error = describe(&error), "the watch of tasks was interrupted");
-            }
             Wake::Launched { uid, seen } => {
                 self.launches.under_way -= 1;
                 self.busy(&uid, false);
@@ -34,6 +30,16 @@ impl Driver {
             Wake::Verdict { uid, verdict } => self.judged(&uid, verdict),
             Wake::Forgotten { uid, removed } => self.forgotten(&uid, removed),
             Wake::Watched => {}
+        }
+    }
+
+    /// The watch repairs itself; an error is only worth a line.
+    pub(super) fn hear_of_tasks(&mut self, event: watcher::Result<watcher::Event<Task>>) {
+        match event {
+            Ok(event) => self.observe(event),
+            Err(error) => {
+                tracing::warn!(error = describe(&error), "the watch of tasks was interrupted");
+            }
         }
     }
 
