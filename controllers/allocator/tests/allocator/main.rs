@@ -1,0 +1,8 @@
+//! The allocator as its caller sees it, one file per promise.
+#![allow(clippy::unwrap_used)]
+
+mod fairness;
+mod offers;
+mod placement;
+mod properties;
+mod world;
