@@ -125,9 +125,9 @@ impl Shim {
     /// # Errors
     /// `UnexpectedEof`: the shim died without leaving `exit.json`; the task is lost.
     pub fn wait(mut self) -> io::Result<Exit> {
+        self.stream.get_ref().set_read_timeout(None)?;
         // Whether it answers or has just gone, `exit.json` tells.
         if self.ask(Request::Subscribe).is_ok() {
-            self.stream.get_ref().set_read_timeout(None)?;
             let mut rest = Vec::new();
             let _ = self.stream.read_to_end(&mut rest);
         }

@@ -3,7 +3,7 @@
 //! It is built as JSON because JSON is what it is: libcontainer reads it back from
 //! `bundle/config.json`, and a person can.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -139,7 +139,7 @@ pub(crate) fn build(launch: &Launch, state: &StateDir, root: &Path, host: Host) 
             "resources": resources(&launch.limits, host),
             // Nothing mounted on the host later may appear inside.
             "rootfsPropagation": "private",
-            "maskedPaths": masked(launch),
+            "maskedPaths": masked(launch, state),
             "readonlyPaths": READ_ONLY,
         },
     })
@@ -234,11 +234,12 @@ fn namespaces(network: Network) -> Vec<Value> {
     kinds.into_iter().map(|kind| json!({ "type": kind })).collect()
 }
 
-fn masked(launch: &Launch) -> Vec<String> {
+fn masked(launch: &Launch, state: &StateDir) -> Vec<String> {
     let mut paths: Vec<String> = MASKED.iter().map(|p| (*p).to_owned()).collect();
     if launch.root == Root::HostReadOnly {
         paths.extend(rootfs::HIDDEN.iter().map(|p| (*p).to_owned()));
-        paths.extend(launch.hidden.iter().map(|p| p.display().to_string()));
+        let ours = launch.hidden.iter().map(PathBuf::as_path).chain([state.path()]);
+        paths.extend(ours.map(|p| p.display().to_string()));
     }
     paths
 }

@@ -7,8 +7,6 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use nix::sys::signal::{SigHandler, Signal, signal};
-
 fn check(result: i64) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -87,15 +85,25 @@ pub(crate) fn wait_signal() -> io::Result<i32> {
     Ok(signal)
 }
 
-/// Default disposition for every signal.
+/// Default disposition for every signal, also for the two below `SIGRTMIN` that the C library
+/// keeps to itself: a parent may have left them ignored.
 pub(crate) fn default_signals() {
-    for number in Signal::iterator() {
-        // SAFETY: SIG_DFL runs no code of ours. KILL and STOP refuse, which is as it must be.
-        let _ = unsafe { signal(number, SigHandler::SigDfl) };
-    }
-    for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
-        // SAFETY: as above; nix does not know the real-time signals.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+    const MASK_BYTES: usize = 8;
+    const HIGHEST: i32 = 64;
+    // The kernel's sigaction: handler, flags, restorer, mask. All zero means the default.
+    let action = [0_u64; 4];
+    for number in 1..=HIGHEST {
+        // SAFETY: the array is as large as the kernel's structure and outlives the call; the
+        // default action runs no code of ours. KILL and STOP refuse, which is as it must be.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                action.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                MASK_BYTES,
+            )
+        };
     }
 }
 

@@ -72,7 +72,9 @@ fn namespaces_follow_the_network() {
 fn the_data_directory_is_masked() {
     let spec = built(&launch());
     let masked = spec["linux"]["maskedPaths"].as_array().unwrap();
-    assert!(masked.contains(&json!("/data")) && masked.contains(&json!("/etc/shadow")));
+    for path in ["/data", "/state", "/etc/shadow", "/proc/kcore"] {
+        assert!(masked.contains(&json!(path)), "{path}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::fixture::{Task, eventually, is_alive, until_gone};
 
 pub const TESTS: &[Test] = &[
     ("a_task_outlives_its_zygote_and_agent", a_task_outlives_its_zygote_and_agent),
+    ("the_executable_is_seen_read_only", the_executable_is_seen_read_only),
     ("a_dead_zygote_is_replaced", a_dead_zygote_is_replaced),
     ("a_lost_shim_is_noticed_and_cleaned_up_after", a_lost_shim_is_noticed_and_cleaned_up_after),
     ("a_group_is_emptied_whatever_is_in_it", a_group_is_emptied_whatever_is_in_it),
@@ -35,6 +36,15 @@ fn a_task_outlives_its_zygote_and_agent() {
     assert_eq!(task.end().exit_code, Some(6));
     assert_eq!(task.stdout(), "ready\nafter\n");
     until_gone(shim);
+}
+
+/// Who gets hold of `/proc/PID/exe` of a zygote, a shim or a container's init, as in CVE-2019-5736,
+/// gets it through a mount on which nothing can be opened for writing.
+fn the_executable_is_seen_read_only() {
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    let handle = zygote::start().unwrap();
+    let view = format!("/proc/{}/exe", handle.pid().unwrap());
+    assert!(statvfs(view.as_str()).unwrap().flags().contains(FsFlags::ST_RDONLY));
 }
 
 fn a_dead_zygote_is_replaced() {
