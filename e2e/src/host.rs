@@ -36,11 +36,7 @@ pub fn cgroups(name: &str) -> Vec<PathBuf> {
 /// Mounts of this machine that mention `text`.
 pub fn mounts(text: &str) -> Vec<String> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    mounts
-        .lines()
-        .filter(|line| line.contains(text))
-        .map(str::to_owned)
-        .collect()
+    mounts.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
 }
 
 /// Processes whose command line mentions `text`, by pid, this one left out.

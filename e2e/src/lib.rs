@@ -4,6 +4,7 @@
 //! A [`Cluster`] has a data directory and a port of its own and leaves nothing behind: dropping it
 //! stops the process and waits for its end.
 
+pub mod etcd;
 pub mod host;
 
 use std::{
@@ -34,22 +35,14 @@ impl Output {
     /// Standard output, of a command that must have succeeded.
     #[track_caller]
     pub fn ok(self) -> String {
-        assert_eq!(
-            self.code, 0,
-            "the command failed:\n{}\n{}",
-            self.stdout, self.stderr
-        );
+        assert_eq!(self.code, 0, "the command failed:\n{}\n{}", self.stdout, self.stderr);
         self.stdout
     }
 
     /// Both outputs, of a command that must have failed.
     #[track_caller]
     pub fn refused(self) -> String {
-        assert_ne!(
-            self.code, 0,
-            "the command should have failed:\n{}",
-            self.stdout
-        );
+        assert_ne!(self.code, 0, "the command should have failed:\n{}", self.stdout);
         self.stdout + &self.stderr
     }
 }
@@ -62,10 +55,7 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Result<T, String
         match condition() {
             Ok(found) => return found,
             Err(seen) if started.elapsed() > PATIENCE => {
-                panic!(
-                    "waited {} s for {what}; last seen: {seen}",
-                    PATIENCE.as_secs()
-                )
+                panic!("waited {} s for {what}; last seen: {seen}", PATIENCE.as_secs())
             }
             Err(_) => std::thread::park_timeout(GLANCE),
         }
@@ -76,6 +66,8 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Result<T, String
 #[derive(Debug)]
 pub struct Cluster {
     process: Option<Child>,
+    /// It was killed, and what it ran may be running still.
+    killed: bool,
     dir: TempDir,
     arguments: Vec<String>,
 }
@@ -88,12 +80,11 @@ impl Cluster {
 
     /// The same with more arguments for `cmn up`.
     pub fn start_with(arguments: &[&str]) -> Cluster {
-        let dir = tempfile::Builder::new()
-            .prefix("cmn-e2e-")
-            .tempdir()
-            .expect("make a data directory");
+        let dir =
+            tempfile::Builder::new().prefix("cmn-e2e-").tempdir().expect("make a data directory");
         let mut cluster = Cluster {
             process: None,
+            killed: false,
             dir,
             arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
         };
@@ -103,10 +94,7 @@ impl Cluster {
 
     /// Starts `cmn up` on the data directory, again if it ran before, and waits until it is ready.
     pub fn up(&mut self) -> anyhow::Result<()> {
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())?;
+        let log = fs::File::options().create(true).append(true).open(self.log_path())?;
         let child = Command::new(cmn_path())
             .arg("up")
             .args(["--data-dir".as_ref(), self.data_dir().as_os_str()])
@@ -119,13 +107,10 @@ impl Cluster {
             .spawn()
             .context("start cmn")?;
         self.process = Some(child);
+        self.killed = false;
         let started = Instant::now();
         loop {
-            if let Some(status) = self
-                .process
-                .as_mut()
-                .and_then(|p| p.try_wait().ok().flatten())
-            {
+            if let Some(status) = self.process.as_mut().and_then(|p| p.try_wait().ok().flatten()) {
                 bail!("cmn up ended with {status}:\n{}", self.log());
             }
             let agents = self.kubectl(&["get", "agents", "--no-headers", "--request-timeout=2s"]);
@@ -197,11 +182,7 @@ impl Cluster {
     /// One field of an object, by kubectl's JSON path without braces.
     pub fn field(&self, object: &str, path: &str) -> String {
         let found = self.kubectl(&["get", object, "-o", &format!("jsonpath={{{path}}}")]);
-        if found.code == 0 {
-            found.stdout
-        } else {
-            found.stderr
-        }
+        if found.code == 0 { found.stdout } else { found.stderr }
     }
 
     /// Waits until the task is in one of these states; returns the one it is in.
@@ -209,11 +190,7 @@ impl Cluster {
     pub fn wait_for_state(&self, task: &str, states: &[&str]) -> String {
         eventually(&format!("task {task} to be {states:?}"), || {
             let state = self.field(&format!("task/{task}"), ".status.state");
-            if states.contains(&state.as_str()) {
-                Ok(state)
-            } else {
-                Err(state)
-            }
+            if states.contains(&state.as_str()) { Ok(state) } else { Err(state) }
         })
     }
 
@@ -228,6 +205,7 @@ impl Cluster {
         if let Some(mut process) = self.process.take() {
             process.kill().expect("kill cmn up");
             process.wait().expect("reap cmn up");
+            self.killed = true;
         }
     }
 
@@ -250,11 +228,9 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             eprintln!("cmn up printed:\n{}", self.log());
         }
-        if self.process.is_none() {
-            // Killed before: what it left running belongs to the test and goes with it.
-            if self.data_dir().exists() && self.up().is_err() {
-                return;
-            }
+        // What a killed cluster left running belongs to the test and goes with it.
+        if self.killed && self.up().is_err() {
+            return;
         }
         self.stop();
     }
@@ -284,19 +260,13 @@ pub fn cmn_path() -> PathBuf {
         directory.pop();
     }
     let path = directory.join("cmn");
-    assert!(
-        path.exists(),
-        "{} is not there: run `cargo build -p commonage` first",
-        path.display()
-    );
+    assert!(path.exists(), "{} is not there: run `cargo build -p commonage` first", path.display());
     path
 }
 
 /// The repository's root.
 pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the crate lies in the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository")
 }
 
 /// A number that differs from call to call.

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod by_hand;
+mod etcd;
 mod isolation;
 mod offers;
 mod recovery;

@@ -1,0 +1,60 @@
+//! A real etcd of its own, for as long as the value lives.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::eventually;
+
+#[derive(Debug)]
+pub struct Etcd {
+    process: Child,
+    _data: TempDir,
+    address: String,
+}
+
+impl Etcd {
+    /// Starts one member on free ports of the loopback address and waits until it answers.
+    pub fn start() -> anyhow::Result<Etcd> {
+        let data = tempfile::Builder::new().prefix("cmn-etcd-").tempdir()?;
+        let (address, peer) = (free_address()?, free_address()?);
+        let client_url = format!("http://{address}");
+        let peer_url = format!("http://{peer}");
+        let process = Command::new("etcd")
+            .arg("--data-dir")
+            .arg(data.path())
+            .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
+            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+            .args(["--initial-cluster", &format!("default={peer_url}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start etcd; Debian's package is etcd-server")?;
+        eventually("etcd to listen", || {
+            std::net::TcpStream::connect(&address).map(|_| ()).map_err(|error| error.to_string())
+        });
+        Ok(Etcd { process, _data: data, address })
+    }
+
+    /// `host:port` for clients.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        if let Err(error) = self.process.kill().and_then(|()| self.process.wait().map(|_| ())) {
+            eprintln!("etcd was not stopped: {error}");
+        }
+    }
+}
+
+/// An address that nobody listens on at this moment.
+fn free_address() -> anyhow::Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
