@@ -73,13 +73,21 @@ impl Engine {
         value: &Bytes,
         version: Version,
     ) -> Result<Arc<Object>, ApiError> {
-        let resource = self.resource(def)?;
-        if version.0 != 0
-            && let Some(object) = resource.get(path).filter(|object| object.version == version)
-        {
-            return Ok(object);
+        match self.resource(def)?.get(path).filter(|object| object.version == version) {
+            Some(object) => Ok(object),
+            None => self.pretended(def, path, value, version),
         }
-        match Object::decode(resource.fields(), path, value, version, EventKind::Added) {
+    }
+
+    /// The object that a dry run would have written.
+    pub(crate) fn pretended(
+        &self,
+        def: &ResourceDef,
+        path: &str,
+        value: &Bytes,
+        version: Version,
+    ) -> Result<Arc<Object>, ApiError> {
+        match Object::decode(self.resource(def)?.fields(), path, value, version, EventKind::Added) {
             Ok((object, _)) => Ok(Arc::new(object)),
             Err(error) => {
                 tracing::error!(path, %error, "an object that was accepted can't be read");

@@ -204,7 +204,7 @@ impl Engine {
     ) -> Result<Arc<Object>, Attempt> {
         let (key, value) = (target.key(), encode(new));
         if dry_run {
-            return Ok(self.written(&target.def, &target.path(), &value, current.version)?);
+            return Ok(self.pretended(&target.def, &target.path(), &value, current.version)?);
         }
         let ends = is_deleting(new) && !has_finalizers(new) && !self.strategy(&target.def).is_held(new);
         let op = match ends {

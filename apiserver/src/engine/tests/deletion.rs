@@ -1,0 +1,123 @@
+//! Delete, finalizers, namespaces.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+#[tokio::test]
+async fn a_delete_removes_and_says_what_it_removed() {
+    let world = World::new().await;
+    let created = world.create(queue("q")).await.unwrap().object;
+    let Deleted::Gone(gone) = world.delete("Queue", "q").await.unwrap() else { panic!("it had no finalizer") };
+    assert_eq!(gone.uid, created.uid);
+    assert_eq!(world.get("Queue", "q").await.unwrap_err().code, 404);
+    assert_eq!(world.delete("Queue", "q").await.unwrap_err().code, 404);
+}
+
+#[tokio::test]
+async fn preconditions_are_compared() {
+    let world = World::new().await;
+    let created = world.create(queue("q")).await.unwrap().object;
+    let uid = DeleteOptions { uid: Some("other".to_owned()), ..DeleteOptions::default() };
+    let error = world.delete_with("Queue", "q", uid).await.unwrap_err();
+    assert_eq!(error.code, 409);
+    let expected = format!("Precondition failed: UID in precondition: other, UID in object meta: {}", created.uid);
+    assert!(error.message.ends_with(&expected), "{}", error.message);
+    let version = DeleteOptions { resource_version: Some("1".to_owned()), ..DeleteOptions::default() };
+    assert_eq!(world.delete_with("Queue", "q", version).await.unwrap_err().code, 409);
+    let right = DeleteOptions {
+        uid: Some(created.uid.to_string()),
+        resource_version: Some(created.version.0.to_string()),
+        propagation: None,
+    };
+    assert!(matches!(world.delete_with("Queue", "q", right).await.unwrap(), Deleted::Gone(_)));
+}
+
+#[tokio::test]
+async fn finalizers_hold_an_object_until_the_last_is_gone() {
+    let world = World::new().await;
+    let mut body = queue("q");
+    body["metadata"]["finalizers"] = json!(["example.com/a", "example.com/b"]);
+    world.create(body).await.unwrap();
+    let Deleted::Marked(marked) = world.delete("Queue", "q").await.unwrap() else { panic!("finalizers hold it") };
+    let marked = marked.to_value();
+    assert_eq!(marked["metadata"]["generation"], 2);
+    assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 0);
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+    let Deleted::Marked(again) = world.delete("Queue", "q").await.unwrap() else { panic!("finalizers hold it") };
+    assert_eq!(again.to_value(), marked);
+    let finalizers = |list: Value| json!({"metadata": {"finalizers": list}});
+    let more = finalizers(json!(["example.com/a", "example.com/b", "example.com/c"]));
+    assert_eq!(world.merge("Queue", "q", None, more).await.unwrap_err().code, 422);
+    world.merge("Queue", "q", None, finalizers(json!(["example.com/b"]))).await.unwrap();
+    assert!(world.get("Queue", "q").await.is_ok());
+    world.merge("Queue", "q", None, finalizers(json!([]))).await.unwrap();
+    assert_eq!(world.get("Queue", "q").await.unwrap_err().code, 404);
+}
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_selector() {
+    let world = World::new().await;
+    for (name, label) in [("a", "x"), ("b", "y"), ("c", "x")] {
+        world.create(config_map(name, json!({"l": label}))).await.unwrap();
+    }
+    let def = world.def("ConfigMap");
+    let list = ListOptions { label_selector: labelled("l=x"), ..ListOptions::default() };
+    let deleted = world
+        .engine
+        .delete_collection(&def, Some("default"), list, DeleteOptions::default(), options())
+        .await
+        .unwrap();
+    let names: Vec<&str> = deleted.items.iter().map(|object| object.name()).collect();
+    assert_eq!(names, ["a", "c"]);
+    let left = world.list("ConfigMap", ListOptions::default()).await.unwrap();
+    assert_eq!(left.items.len(), 1);
+}
+
+#[tokio::test]
+async fn the_namespaces_that_always_exist_stay() {
+    let world = World::new().await;
+    for name in ["default", "kube-system", "commonage-system", "commonage-agents"] {
+        let namespace = world.get("Namespace", name).await.unwrap();
+        assert_eq!(namespace["status"]["phase"], "Active");
+        assert_eq!(namespace["metadata"]["labels"]["kubernetes.io/metadata.name"], name);
+        assert_eq!(world.delete("Namespace", name).await.unwrap_err().code, 403);
+    }
+    let framework = world.get("Framework", "default").await.unwrap();
+    assert_eq!((&framework["spec"]["placement"], &framework["spec"]["queues"]), (&json!("Tasks"), &json!(["default"])));
+}
+
+#[tokio::test]
+async fn a_deleted_namespace_takes_its_contents_along() {
+    let world = World::new().await;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
+    world.create(namespace).await.unwrap();
+    let mut held = config_map("held", json!({}));
+    held["metadata"]["namespace"] = json!("shop");
+    let mut free = held.clone();
+    free["metadata"]["name"] = json!("free");
+    held["metadata"]["finalizers"] = json!(["example.com/a"]);
+    world.create(held).await.unwrap();
+    world.create(free.clone()).await.unwrap();
+
+    let mut namespaces = world.watch("Namespace", WatchOptions { field_selector: fielded("metadata.name=shop"), ..watch_options() }).await;
+    let mut maps = world.watch("ConfigMap", watch_options()).await;
+    assert_eq!(namespaces.short().await, "ADDED shop");
+    assert_eq!([maps.short().await, maps.short().await], ["ADDED free", "ADDED held"]);
+
+    let Deleted::Marked(marked) = world.delete("Namespace", "shop").await.unwrap() else { panic!("it is not empty") };
+    assert_eq!(marked.to_value()["status"]["phase"], "Terminating");
+    free["metadata"]["name"] = json!("late");
+    let error = world.create(free).await.unwrap_err();
+    assert_eq!((error.code, &*error.details.unwrap().causes[0].reason), (403, "NamespaceTerminating"));
+    let mut seen = [maps.short().await, maps.short().await];
+    seen.sort();
+    assert_eq!(seen, ["DELETED free", "MODIFIED held"]);
+    assert_eq!(namespaces.short().await, "MODIFIED shop");
+
+    let (def, patch) = (world.def("ConfigMap"), json!({"metadata": {"finalizers": null}}));
+    let body = patch.to_string().into();
+    world.engine.patch(&def, "shop", "held", None, PatchKind::Merge, body, options()).await.unwrap();
+    assert_eq!(maps.short().await, "DELETED held");
+    assert_eq!(namespaces.short().await, "DELETED shop");
+    assert_eq!(world.engine.list(&world.def("Framework"), Some("shop"), ListOptions::default()).await.unwrap().items.len(), 0);
+}
