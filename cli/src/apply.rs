@@ -15,7 +15,7 @@ use clap::Args as ClapArgs;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    errors::{Failure, Result, count},
+    errors::{Failure, Result, count, first_line},
     kinds::{Kind, Kinds, get_opt, request},
     kubeconfig::Cluster,
     output,
@@ -115,7 +115,7 @@ fn parse_file(path: &Path, documents: &mut Vec<Document>) -> Result<()> {
 /// JSON is YAML, so one parser does both.
 fn parse(place: &str, text: &str, documents: &mut Vec<Document>) -> Result<()> {
     let parsed: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
-        Failure::new(format!("{place}: this is neither YAML nor JSON: {error}"))
+        Failure::new(format!("{place}: this is neither YAML nor JSON: {}", first_line(&error)))
     })?;
     for (index, mut object) in parsed.into_iter().enumerate() {
         let place = format!("{place}, object {}", index + 1);

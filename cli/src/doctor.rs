@@ -280,9 +280,9 @@ fn data_dir(path: &Path) -> Check {
     }
     match access(existing, AccessFlags::W_OK | AccessFlags::X_OK) {
         Ok(()) => Check::good(NAME, path.display().to_string()),
-        Err(error) => Check::missing(
+        Err(_) => Check::missing(
             NAME,
-            format!("{}: {}", existing.display(), error.desc()),
+            format!("{}: {} may not be written to", path.display(), existing.display()),
             "--data-dir DIR that you may write to",
         ),
     }

@@ -143,13 +143,21 @@ fn hint_for(status: &Status) -> Option<String> {
             format!("a state follows its table only: `cmn describe {kind} {name}`")
         }
         "Invalid" => {
-            format!("what fields there are: `kubectl explain {}.spec`", kind.trim_end_matches('s'))
+            format!(
+                "what fields there are: `kubectl explain {}.spec`",
+                kind.to_lowercase().trim_end_matches('s')
+            )
         }
         "RequestEntityTooLarge" => {
             "objects are small: put data where tasks can fetch it".to_owned()
         }
         _ => return None,
     })
+}
+
+/// Parsers draw a picture of the place below; their first line says it.
+pub(crate) fn first_line(error: &impl fmt::Display) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// `1 field`, `2 fields`.

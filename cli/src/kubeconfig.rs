@@ -18,7 +18,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::{
     args::Global,
-    errors::{Failure, Result, chain, exit},
+    errors::{Failure, Result, chain, exit, first_line},
 };
 
 /// A cluster that can be talked to.
@@ -35,8 +35,7 @@ impl Cluster {
     pub(crate) async fn connect(global: &Global) -> Result<Self> {
         let source = find(global)?;
         let broken = |why: String| {
-            // Parsers add a picture of the place; the first line says it.
-            let why = why.lines().next().unwrap_or_default().to_owned();
+            let why = first_line(&why);
             Failure::new(format!("the kubeconfig {} cannot be used: {why}", source.display()))
                 .hint("`cmn up` writes a good one and prints where; name it with --kubeconfig FILE")
                 .exit(exit::UNREACHABLE)

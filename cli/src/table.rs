@@ -112,14 +112,14 @@ fn line(cells: &[String], widths: &[usize], colour: impl Fn(usize, &str) -> Stri
             text.extend(std::iter::repeat_n(' ', width.saturating_sub(used) + GAP));
         }
     }
+    text.truncate(text.trim_end().len());
     text.push('\n');
     text
 }
 
 fn word(cell: &Value) -> String {
     match cell {
-        Value::Null => "<none>".to_owned(),
-        Value::String(text) if text.is_empty() => "<none>".to_owned(),
+        Value::Null => String::new(),
         // One object is one line, whatever it contains.
         Value::String(text) => text.split('\n').next().unwrap_or_default().to_owned(),
         other => other.to_string(),
@@ -160,7 +160,7 @@ mod tests {
         let mut wide = Layout::new(&table, Columns::Wide, false);
         let rows = wide.rows(&table);
         assert!(wide.header(&rows).ends_with("REASON\n"));
-        assert!(wide.lines(&rows).contains("<none>"));
+        assert!(wide.lines(&rows).starts_with("web-0                Running\n"));
     }
 
     #[test]
