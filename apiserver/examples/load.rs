@@ -68,7 +68,12 @@ impl Server {
         Ok(sender)
     }
 
-    fn request(&self, method: &str, uri: &str, body: Bytes) -> anyhow::Result<Request<Full<Bytes>>> {
+    fn request(
+        &self,
+        method: &str,
+        uri: &str,
+        body: Bytes,
+    ) -> anyhow::Result<Request<Full<Bytes>>> {
         Ok(Request::builder()
             .method(method)
             .uri(uri)

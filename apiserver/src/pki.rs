@@ -109,10 +109,7 @@ impl Pki {
         files::make_dir(dir)?;
         let certificate = dir.join("ca.crt");
         let key = dir.join("ca.key");
-        let damaged = |problem: String| PkiError::Authority {
-            path: dir.to_owned(),
-            problem,
-        };
+        let damaged = |problem: String| PkiError::Authority { path: dir.to_owned(), problem };
         let (ca_pem, key_pem) = match (files::read(&certificate)?, files::read(&key)?) {
             (Some(certificate), Some(key)) => (certificate, key),
             (Some(_), None) => return Err(damaged("ca.key is missing".to_owned())),
@@ -131,14 +128,9 @@ impl Pki {
         if !key_matches(&ca_der, &key) {
             return Err(damaged("ca.key does not belong to ca.crt".to_owned()));
         }
-        let issuer = Issuer::from_ca_cert_der(&ca_der, key)
-            .map_err(|error| damaged(error.to_string()))?;
-        Ok(Pki {
-            dir: dir.to_owned(),
-            ca_pem,
-            ca_der,
-            issuer,
-        })
+        let issuer =
+            Issuer::from_ca_cert_der(&ca_der, key).map_err(|error| damaged(error.to_string()))?;
+        Ok(Pki { dir: dir.to_owned(), ca_pem, ca_der, issuer })
     }
 
     pub fn ca_pem(&self) -> &str {
@@ -187,9 +179,9 @@ impl Pki {
             && name
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
-            && name.split('.').all(|label| {
-                !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
-            });
+            && name
+                .split('.')
+                .all(|label| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-'));
         if !valid {
             return Err(PkiError::AgentName(name.to_owned()));
         }
@@ -233,10 +225,7 @@ impl Pki {
         if let (Some(certificate_pem), Some(key_pem)) =
             (files::read(&certificate)?, files::read(&key)?)
         {
-            let found = Identity {
-                certificate_pem,
-                key_pem,
-            };
+            let found = Identity { certificate_pem, key_pem };
             if self.still_serves(&found, &leaf) {
                 return Ok(found);
             }
@@ -255,13 +244,9 @@ impl Pki {
         validity(&mut params, LEAF_VALID);
         params.distinguished_name = rcgen::DistinguishedName::new();
         if let Some(organization) = leaf.organization {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, organization);
+            params.distinguished_name.push(DnType::OrganizationName, organization);
         }
-        params
-            .distinguished_name
-            .push(DnType::CommonName, leaf.common_name);
+        params.distinguished_name.push(DnType::CommonName, leaf.common_name);
         params.subject_alt_names = leaf.names;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = leaf.usages;
@@ -272,10 +257,7 @@ impl Pki {
             Ok((certificate.pem(), key.serialize_pem()))
         };
         let (certificate_pem, key_pem) = sign().map_err(failed)?;
-        Ok(Identity {
-            certificate_pem,
-            key_pem,
-        })
+        Ok(Identity { certificate_pem, key_pem })
     }
 
     fn still_serves(&self, identity: &Identity, leaf: &Leaf) -> bool {
@@ -295,14 +277,8 @@ impl Pki {
         let renew_at = unix_seconds(SystemTime::now() + RENEW_BEFORE);
         key_matches(&chain[0], &key)
             && end > renew_at
-            && certificate
-                .verify_signature(Some(authority.public_key()))
-                .is_ok()
-            && certificate
-                .subject()
-                .iter_common_name()
-                .next()
-                .and_then(|name| name.as_str().ok())
+            && certificate.verify_signature(Some(authority.public_key())).is_ok()
+            && certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok())
                 == Some(leaf.common_name.as_str())
             && names_of(&certificate) == leaf.names
     }
@@ -314,10 +290,9 @@ fn new_authority() -> Result<Identity, PkiError> {
     params.distinguished_name = rcgen::DistinguishedName::new();
     // The time makes authorities of different clusters tell apart by name: with equal names
     // OpenSSL reports a bad signature where "unknown authority" is what happened.
-    params.distinguished_name.push(
-        DnType::CommonName,
-        format!("commonage-ca@{}", unix_seconds(SystemTime::now())),
-    );
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("commonage-ca@{}", unix_seconds(SystemTime::now())));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![
         KeyUsagePurpose::KeyCertSign,
@@ -329,14 +304,9 @@ fn new_authority() -> Result<Identity, PkiError> {
         let certificate = params.self_signed(&key)?;
         Ok((certificate.pem(), key.serialize_pem()))
     };
-    let (certificate_pem, key_pem) = sign().map_err(|source| PkiError::Issue {
-        subject: "the authority itself".to_owned(),
-        source,
-    })?;
-    Ok(Identity {
-        certificate_pem,
-        key_pem,
-    })
+    let (certificate_pem, key_pem) = sign()
+        .map_err(|source| PkiError::Issue { subject: "the authority itself".to_owned(), source })?;
+    Ok(Identity { certificate_pem, key_pem })
 }
 
 fn validity(params: &mut CertificateParams, valid: Duration) {
@@ -346,8 +316,7 @@ fn validity(params: &mut CertificateParams, valid: Duration) {
 }
 
 fn unix_seconds(time: SystemTime) -> i64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() as i64)
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
 fn key_matches(certificate: &CertificateDer<'_>, key: &KeyPair) -> bool {

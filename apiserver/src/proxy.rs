@@ -30,14 +30,8 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// An agent's refusal is a line of text or a Status.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 /// Passed on; everything else is dropped.
-const PARAMETERS: [&str; 6] = [
-    "follow",
-    "tailLines",
-    "stream",
-    "sinceSeconds",
-    "timestamps",
-    "limitBytes",
-];
+const PARAMETERS: [&str; 6] =
+    ["follow", "tailLines", "stream", "sinceSeconds", "timestamps", "limitBytes"];
 
 /// Calls agents. Cheap to share.
 pub struct AgentProxy {
@@ -52,16 +46,13 @@ impl AgentProxy {
     ) -> anyhow::Result<AgentProxy> {
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone())?;
-        let (chain, key) = identity
-            .der()
-            .ok_or_else(|| anyhow::anyhow!("the client identity is not PEM"))?;
+        let (chain, key) =
+            identity.der().ok_or_else(|| anyhow::anyhow!("the client identity is not PEM"))?;
         let config = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
-        Ok(AgentProxy {
-            tls: TlsConnector::from(Arc::new(config)),
-        })
+        Ok(AgentProxy { tls: TlsConnector::from(Arc::new(config)) })
     }
 
     /// The log of a Task, as the agent streams it.
@@ -163,9 +154,7 @@ struct Place {
 
 async fn find(app: &App, target: &LogTarget) -> Result<Place, ApiError> {
     let engine = &app.engine;
-    let task = engine
-        .get(&target.def, &target.namespace, &target.name, None)
-        .await?;
+    let task = engine.get(&target.def, &target.namespace, &target.name, None).await?;
     let text = |object: &bytes::Bytes, pointer: &str| -> Option<String> {
         let value: Value = serde_json::from_slice(object).ok()?;
         let text = value.pointer(pointer)?.as_str()?;
@@ -184,9 +173,5 @@ async fn find(app: &App, target: &LogTarget) -> Result<Place, ApiError> {
     let found = engine.get(agents, "", &agent, None).await?;
     let endpoint = text(&found.body, "/status/endpoint")
         .ok_or_else(|| unreachable_agent(&agent, "it has not said where it can be reached"))?;
-    Ok(Place {
-        task_uid: task.uid.to_string(),
-        agent,
-        endpoint,
-    })
+    Ok(Place { task_uid: task.uid.to_string(), agent, endpoint })
 }

@@ -85,14 +85,9 @@ pub struct ApiServer {
 impl ApiServer {
     /// Returns when the server answers requests.
     pub async fn start(config: Config) -> anyhow::Result<ApiServer> {
-        let Config {
-            data_dir,
-            listen,
-            store,
-            token_auth_file,
-            extra_names,
-        } = config;
-        let pki = Pki::open(&data_dir.join("pki")).context("cannot open the cluster's authority")?;
+        let Config { data_dir, listen, store, token_auth_file, extra_names } = config;
+        let pki =
+            Pki::open(&data_dir.join("pki")).context("cannot open the cluster's authority")?;
         let tokens = match &token_auth_file {
             Some(file) => Tokens::load(file)?,
             None => Tokens::default(),
@@ -110,12 +105,7 @@ impl ApiServer {
         let scheme = Arc::new(scheme()?);
         let engine_stop = CancellationToken::new();
         let engine = Engine::start(store.clone(), scheme, engine_stop.clone()).await?;
-        let app = Arc::new(App::new(Parts {
-            engine,
-            store,
-            tokens,
-            agents,
-        }));
+        let app = Arc::new(App::new(Parts { engine, store, tokens, agents }));
 
         let server_url = format!("https://{}", reachable(listen_addr));
         let admin_kubeconfig = data_dir.join("kubeconfig");
@@ -212,26 +202,15 @@ impl ApiServer {
         user: &str,
         identity: &Identity,
     ) -> Result<(), PkiError> {
-        let config = Kubeconfig {
-            server: &self.server_url,
-            ca_pem: self.pki.ca_pem(),
-            user,
-            identity,
-        };
+        let config =
+            Kubeconfig { server: &self.server_url, ca_pem: self.pki.ca_pem(), user, identity };
         write_kubeconfig(path, &config)
     }
 
     /// Fails `/readyz`, stops accepting, lets requests finish (10 s at most), ends the watches, and
     /// then stops what stands behind them.
     pub async fn shutdown(self) {
-        let ApiServer {
-            app,
-            stop,
-            engine_stop,
-            connections,
-            accepting,
-            ..
-        } = self;
+        let ApiServer { app, stop, engine_stop, connections, accepting, .. } = self;
         app.draining.store(true, Relaxed);
         stop.cancel();
         if let Err(error) = accepting.await {
@@ -270,7 +249,11 @@ async fn open_store(kind: &StoreKind, data_dir: &Path) -> anyhow::Result<Arc<dyn
             Arc::new(store)
         }
         StoreKind::Etcd(endpoints) => {
-            anyhow::bail!("cannot reach etcd at {}: not built in yet", endpoints.join(", "))
+            let options = commonage_store::etcd::EtcdOptions::new(endpoints);
+            let store = commonage_store::etcd::EtcdStore::connect(options)
+                .await
+                .with_context(|| format!("cannot use etcd at {}", endpoints.join(", ")))?;
+            Arc::new(store)
         }
         StoreKind::Memory => Arc::new(commonage_store::memory::MemoryStore::new()),
     })

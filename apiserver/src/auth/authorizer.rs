@@ -60,10 +60,7 @@ fn may_read_path(user: &UserInfo, request: &Attributes<'_>) -> bool {
         return false;
     }
     let under = |root: &str| {
-        request
-            .path
-            .strip_prefix(root)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        request.path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     let health = ["/livez", "/readyz", "/healthz", "/version"];
     if health.iter().any(|root| under(root)) {
@@ -97,10 +94,8 @@ fn agent_verdict(agent: &str, request: &Attributes<'_>) -> Verdict {
 /// The refusal, in Kubernetes' words.
 pub fn forbidden(user: &UserInfo, request: &Attributes<'_>) -> ApiError {
     if !request.is_resource {
-        let why = format!(
-            "User \"{}\" cannot {} path \"{}\"",
-            user.name, request.verb, request.path
-        );
+        let why =
+            format!("User \"{}\" cannot {} path \"{}\"", user.name, request.verb, request.path);
         return ApiError::forbidden("", "", "", &why);
     }
     let resource = match request.subresource {
@@ -137,20 +132,13 @@ mod tests {
     }
 
     fn path<'a>(verb: &'a str, path: &'a str) -> Attributes<'a> {
-        Attributes {
-            verb,
-            path,
-            ..Attributes::default()
-        }
+        Attributes { verb, path, ..Attributes::default() }
     }
 
     #[test]
     fn the_control_plane_may_do_everything() {
         for user in [UserInfo::admin(), UserInfo::controllers()] {
-            assert_eq!(
-                decide(&user, &on("delete", "", "secrets", "x")),
-                Verdict::Allowed
-            );
+            assert_eq!(decide(&user, &on("delete", "", "secrets", "x")), Verdict::Allowed);
             assert_eq!(decide(&user, &path("get", "/metrics")), Verdict::Allowed);
         }
     }
@@ -180,10 +168,7 @@ mod tests {
             (lease("create", ""), Verdict::IfNamedAsAgent),
             (lease("update", "n1"), Verdict::Allowed),
             (lease("update", "n2"), Verdict::Denied),
-            (
-                on("update", "coordination.k8s.io", "leases", "n1"),
-                Verdict::Denied,
-            ),
+            (on("update", "coordination.k8s.io", "leases", "n1"), Verdict::Denied),
         ] {
             assert_eq!(decide(&n1, &request), verdict, "{request:?}");
         }
@@ -192,10 +177,7 @@ mod tests {
     #[test]
     fn a_name_that_only_looks_like_an_agent_is_none() {
         let liar = UserInfo::authenticated("system:agent:n1", &[]);
-        assert_eq!(
-            decide(&liar, &on("list", OUR_GROUP, "tasks", "")),
-            Verdict::Denied
-        );
+        assert_eq!(decide(&liar, &on("list", OUR_GROUP, "tasks", "")), Verdict::Denied);
     }
 
     #[test]
@@ -227,10 +209,8 @@ mod tests {
             "tasks.commonage.dev is forbidden: User \"alice\" cannot list resource \"tasks\" in \
              API group \"commonage.dev\" in the namespace \"default\""
         );
-        let everywhere = Attributes {
-            namespace: "",
-            ..on("get", OUR_GROUP, "agents/status", "n1")
-        };
+        let everywhere =
+            Attributes { namespace: "", ..on("get", OUR_GROUP, "agents/status", "n1") };
         assert_eq!(
             forbidden(&alice, &everywhere).message,
             "agents.commonage.dev \"n1\" is forbidden: User \"alice\" cannot get resource \

@@ -13,10 +13,8 @@ pub fn user_of(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
     if name.is_empty() {
         return None;
     }
-    let groups: Vec<&str> = subject
-        .iter_organization()
-        .filter_map(|group| group.as_str().ok())
-        .collect();
+    let groups: Vec<&str> =
+        subject.iter_organization().filter_map(|group| group.as_str().ok()).collect();
     Some(UserInfo::authenticated(name, &groups))
 }
 

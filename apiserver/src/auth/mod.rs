@@ -37,11 +37,7 @@ impl UserInfo {
         if !groups.iter().any(|group| group == AUTHENTICATED) {
             groups.push(AUTHENTICATED.to_owned());
         }
-        UserInfo {
-            name: name.into(),
-            groups,
-            ..UserInfo::default()
-        }
+        UserInfo { name: name.into(), groups, ..UserInfo::default() }
     }
 
     pub fn anonymous() -> UserInfo {

@@ -20,11 +20,7 @@ pub enum TokenFileError {
         "{}:{line}: {problem} (each line is: token,user,uid,\"group1,group2\")",
         path.display()
     )]
-    Line {
-        path: PathBuf,
-        line: usize,
-        problem: &'static str,
-    },
+    Line { path: PathBuf, line: usize, problem: &'static str },
 }
 
 /// Tokens are kept and looked up by their digest, so that the time a lookup takes says nothing
@@ -36,10 +32,8 @@ pub struct Tokens {
 
 impl Tokens {
     pub fn load(path: &Path) -> Result<Tokens, TokenFileError> {
-        let text = std::fs::read_to_string(path).map_err(|source| TokenFileError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| TokenFileError::Read { path: path.to_owned(), source })?;
         Tokens::parse(&text, path)
     }
 
@@ -49,11 +43,8 @@ impl Tokens {
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
             }
-            let wrong = |problem| TokenFileError::Line {
-                path: path.to_owned(),
-                line: index + 1,
-                problem,
-            };
+            let wrong =
+                |problem| TokenFileError::Line { path: path.to_owned(), line: index + 1, problem };
             let fields = fields(line).map_err(wrong)?;
             let [token, name, uid, rest @ ..] = fields.as_slice() else {
                 return Err(wrong("fewer than three columns"));
@@ -72,12 +63,8 @@ impl Tokens {
                 .filter(|group| !group.is_empty())
                 .collect();
             groups.push(AUTHENTICATED.to_owned());
-            let user = UserInfo {
-                name: name.clone(),
-                uid: uid.clone(),
-                groups,
-                ..UserInfo::default()
-            };
+            let user =
+                UserInfo { name: name.clone(), uid: uid.clone(), groups, ..UserInfo::default() };
             if tokens.users.insert(digest(token), Arc::new(user)).is_some() {
                 return Err(wrong("the same token stands on an earlier line"));
             }

@@ -65,11 +65,7 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body) -> Result<Bytes, A
         joined.put_slice(&std::mem::take(&mut only));
         joined.put_slice(&data);
     }
-    Ok(if joined.is_empty() {
-        only
-    } else {
-        joined.freeze()
-    })
+    Ok(if joined.is_empty() { only } else { joined.freeze() })
 }
 
 async fn drain(mut body: Body) {

@@ -69,11 +69,7 @@ fn attributes(info: &RequestInfo) -> Attributes<'_> {
 }
 
 /// Answers one request, whatever happens.
-pub(crate) async fn serve(
-    app: Arc<App>,
-    caller: Caller,
-    request: Request<Body>,
-) -> Response<Body> {
+pub(crate) async fn serve(app: Arc<App>, caller: Caller, request: Request<Body>) -> Response<Body> {
     let started = Instant::now();
     let _running = app.requests.token();
     let (head, body) = request.into_parts();
@@ -88,9 +84,7 @@ pub(crate) async fn serve(
     };
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
-    headers
-        .entry(CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-cache, private"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     observe(&app, &info, &query, &response, started);
     response
 }
@@ -128,21 +122,10 @@ async fn answer(
     let exempt = long_running || user.is_in(MASTERS) || user.is_in(CONTROLLERS);
     let _place = match long_running {
         true => None,
-        false => Some(
-            app.limits
-                .enter(&app.metrics, info.is_read_only(), exempt)
-                .await?,
-        ),
+        false => Some(app.limits.enter(&app.metrics, info.is_read_only(), exempt).await?),
     };
     let verdict = authorizer::decide(&user, &attributes(info));
-    let call = Call {
-        app,
-        user,
-        info,
-        query,
-        headers,
-        verdict,
-    };
+    let call = Call { app, user, info, query, headers, verdict };
     authorize(&call).await?;
     let handled = async {
         match info.is_resource {
@@ -153,13 +136,9 @@ async fn answer(
     if long_running {
         return handled.await;
     }
-    tokio::time::timeout(deadline, handled)
-        .await
-        .unwrap_or_else(|_| {
-            Err(ApiError::timeout(
-                "request did not complete within requested timeout",
-            ))
-        })
+    tokio::time::timeout(deadline, handled).await.unwrap_or_else(|_| {
+        Err(ApiError::timeout("request did not complete within requested timeout"))
+    })
 }
 
 fn authenticate(

@@ -1,5 +1,7 @@
 //! Everything that is not an object: discovery, OpenAPI, the version, health and metrics.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{
@@ -9,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::chain::Call;
 use super::health;
+use super::metrics::EngineCounts;
 use super::negotiate::{Format, accept, clauses};
 use super::respond;
 use crate::discovery::{self, Root};
@@ -51,9 +54,7 @@ pub(super) async fn handle(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
             None => Ok(respond::page_not_found()),
         },
         ["openapi", "v2"] => openapi_v2(call),
-        ["openapi", "v3"] => {
-            openapi_json(call, &call.app.openapi.v3_index, Freshness::Revalidate)
-        }
+        ["openapi", "v3"] => openapi_json(call, &call.app.openapi.v3_index, Freshness::Revalidate),
         ["openapi", "v3", ..] => openapi_v3(call, &path[2..].join("/")),
         _ => Ok(respond::page_not_found()),
     }
@@ -76,7 +77,12 @@ fn paths(call: &Call<'_>) -> Vec<u8> {
 }
 
 fn metrics(call: &Call<'_>) -> Response<Body> {
-    let mut response = Response::new(Body::from(call.app.metrics.render()));
+    let engine = &call.app.engine;
+    let counts = EngineCounts {
+        objects: engine.object_counts(),
+        watches_closed_slow: engine.watch_counters().closed_slow.load(Relaxed),
+    };
+    let mut response = Response::new(Body::from(call.app.metrics.render(&counts)));
     let kind = HeaderValue::from_static(METRICS_TYPE);
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
@@ -140,16 +146,11 @@ fn openapi_json(
     let accepted = accept(call.headers);
     let mut wanted = clauses(&accepted);
     let json = wanted.is_empty()
-        || wanted
-            .find_map_sorted(|clause| clause.is_json().then_some(()))
-            .is_some();
+        || wanted.find_map_sorted(|clause| clause.is_json().then_some(())).is_some();
     if !json {
         return Err(ApiError::not_acceptable(&["application/json"]));
     }
-    let format = Format {
-        gzip: super::negotiate::accepts_gzip(call.headers),
-        ..Format::plain()
-    };
+    let format = Format { gzip: super::negotiate::accepts_gzip(call.headers), ..Format::plain() };
     Ok(openapi_answer(call, document, freshness, |bytes| {
         respond::document(StatusCode::OK, bytes, format)
     }))

@@ -60,9 +60,8 @@ pub(super) async fn answer(call: &Call<'_>, probe: &str, only: Option<&str>) -> 
     match (all_hold, verbose && only.is_none()) {
         (true, false) => text(StatusCode::OK, "ok"),
         (true, true) => text(StatusCode::OK, format!("{report}{probe} check passed\n")),
-        (false, _) => text(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("{report}{probe} check failed\n"),
-        ),
+        (false, _) => {
+            text(StatusCode::INTERNAL_SERVER_ERROR, format!("{report}{probe} check failed\n"))
+        }
     }
 }

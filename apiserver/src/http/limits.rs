@@ -44,10 +44,7 @@ struct Counted {
 
 impl Counted {
     fn new(metrics: &Arc<Metrics>, read_only: bool) -> Counted {
-        let counted = Counted {
-            metrics: metrics.clone(),
-            read_only,
-        };
+        let counted = Counted { metrics: metrics.clone(), read_only };
         counted.gauge().fetch_add(1, Relaxed);
         counted
     }
@@ -78,10 +75,7 @@ impl Limits {
             places: Semaphore::new(places),
             admitted: Semaphore::new(places * (1 + WAITING_PER_PLACE)),
         };
-        Limits {
-            reading: limit(reading),
-            mutating: limit(mutating),
-        }
+        Limits { reading: limit(reading), mutating: limit(mutating) }
     }
 
     /// `exempt`: of the control plane itself, which must get through when all others queue.
@@ -102,10 +96,7 @@ impl Limits {
                 ApiError::too_many("Too many requests, please try again later.", RETRY_AFTER_S)
             })?),
         };
-        Ok(Place {
-            _permits: permits,
-            _counted: Counted::new(metrics, read_only),
-        })
+        Ok(Place { _permits: permits, _counted: Counted::new(metrics, read_only) })
     }
 }
 

@@ -68,9 +68,7 @@ impl Listener {
         // Connections inherit it: a watcher that vanished without a word is found in the end.
         socket.set_keepalive(true)?;
         socket.bind(address)?;
-        Ok(Listener {
-            socket: socket.listen(BACKLOG)?,
-        })
+        Ok(Listener { socket: socket.listen(BACKLOG)? })
     }
 
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
@@ -100,11 +98,7 @@ impl Listener {
                 app.metrics.connections_refused.fetch_add(1, Relaxed);
                 continue;
             };
-            let connection = Connection {
-                app: app.clone(),
-                stop: stop.clone(),
-                _place: place,
-            };
+            let connection = Connection { app: app.clone(), stop: stop.clone(), _place: place };
             connections.spawn(connection.run(acceptor.clone(), stream));
         }
     }
@@ -231,9 +225,8 @@ pub(crate) fn tls_config(
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()?;
-    let (chain, key) = serving
-        .der()
-        .ok_or_else(|| anyhow::anyhow!("the serving certificate is not PEM"))?;
+    let (chain, key) =
+        serving.der().ok_or_else(|| anyhow::anyhow!("the serving certificate is not PEM"))?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(clients)

@@ -16,9 +16,8 @@ use crate::resource::ResourceDef;
 mod process;
 
 /// Upper bounds of the duration histogram, in milliseconds: kube-apiserver's, a little coarser.
-const BUCKETS_MS: [u64; 16] = [
-    5, 10, 25, 50, 100, 200, 400, 600, 800, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000,
-];
+const BUCKETS_MS: [u64; 16] =
+    [5, 10, 25, 50, 100, 200, 400, 600, 800, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000];
 
 /// What a request is counted under. The definition is told apart by address: the series keeps it
 /// alive, so that no other can come to lie there.
@@ -48,6 +47,8 @@ pub(super) struct WatchCounters {
     pub(super) bytes: AtomicU64,
 }
 
+type KindWatches = (Arc<ResourceDef>, Arc<WatchCounters>);
+
 /// A finished request, for [`Metrics::observe`].
 pub(super) struct Observation<'a> {
     pub(super) verb: &'static str,
@@ -59,10 +60,31 @@ pub(super) struct Observation<'a> {
     pub(super) took: Duration,
 }
 
+/// What the engine counts itself.
+#[derive(Default)]
+pub(super) struct EngineCounts {
+    /// Group resource and number of objects.
+    pub(super) objects: Vec<(String, usize)>,
+    pub(super) watches_closed_slow: u64,
+}
+
+impl EngineCounts {
+    fn render(&self, text: &mut String) {
+        family(text, "apiserver_storage_objects", "gauge", "Stored objects by resource.");
+        for (resource, count) in &self.objects {
+            line(text, "apiserver_storage_objects", &[("resource", resource)], count);
+        }
+        const SLOW: &str = "apiserver_terminated_watchers_total";
+        family(text, SLOW, "counter", "Watches closed because their client did not keep up.");
+        line(text, SLOW, &[], self.watches_closed_slow);
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Metrics {
     series: RwLock<HashMap<Key, Arc<Series>>>,
-    watches: RwLock<HashMap<usize, (Arc<ResourceDef>, Arc<WatchCounters>)>>,
+    /// By the definition's address, as in [`Key`].
+    watches: RwLock<HashMap<usize, KindWatches>>,
     pub(super) reading: AtomicI64,
     pub(super) mutating: AtomicI64,
     pub(super) connections: AtomicI64,
@@ -77,14 +99,9 @@ fn address(def: Option<&Arc<ResourceDef>>) -> usize {
 
 /// The known name, so that no client can make up labels.
 fn known_subresource(def: Option<&Arc<ResourceDef>>, name: &str) -> &'static str {
-    const NAMES: [&str; 7] = [
-        "status", "scale", "finalize", "binding", "log", "accept", "decline",
-    ];
+    const NAMES: [&str; 7] = ["status", "scale", "finalize", "binding", "log", "accept", "decline"];
     let known = NAMES.iter().find(|known| **known == name);
-    known
-        .filter(|_| def.is_some())
-        .copied()
-        .unwrap_or_default()
+    known.filter(|_| def.is_some()).copied().unwrap_or_default()
 }
 
 impl Metrics {
@@ -123,17 +140,16 @@ impl Metrics {
             return found.clone();
         }
         let mut all = self.watches.write();
-        let entry = all
-            .entry(key)
-            .or_insert_with(|| (def.clone(), Arc::default()));
+        let entry = all.entry(key).or_insert_with(|| (def.clone(), Arc::default()));
         entry.1.clone()
     }
 
     /// The whole text.
-    pub(super) fn render(&self) -> String {
+    pub(super) fn render(&self, engine: &EngineCounts) -> String {
         let mut text = String::with_capacity(64 * 1024);
         self.render_requests(&mut text);
         self.render_watches(&mut text);
+        engine.render(&mut text);
         family(
             &mut text,
             "apiserver_current_inflight_requests",
@@ -142,7 +158,12 @@ impl Metrics {
         );
         for (kind, count) in [("readOnly", &self.reading), ("mutating", &self.mutating)] {
             let count = count.load(Relaxed);
-            line(&mut text, "apiserver_current_inflight_requests", &[("request_kind", kind)], count);
+            line(
+                &mut text,
+                "apiserver_current_inflight_requests",
+                &[("request_kind", kind)],
+                count,
+            );
         }
         for (name, help, value) in [
             (
@@ -200,11 +221,7 @@ impl Metrics {
         // Kubernetes' histogram has no status: the series that differ in it are added up.
         let mut merged: HashMap<Key, Vec<&Arc<Series>>> = HashMap::new();
         for (key, one) in series.iter().filter(|(key, _)| key.verb != "WATCH") {
-            let key = Key {
-                code: 0,
-                dry_run: false,
-                ..*key
-            };
+            let key = Key { code: 0, dry_run: false, ..*key };
             merged.entry(key).or_default().push(one);
         }
         for (key, parts) in &merged {
@@ -229,8 +246,7 @@ impl Metrics {
     }
 
     fn render_watches(&self, text: &mut String) {
-        let watches: Vec<(Arc<ResourceDef>, Arc<WatchCounters>)> =
-            self.watches.read().values().cloned().collect();
+        let watches: Vec<KindWatches> = self.watches.read().values().cloned().collect();
         for (name, kind, help) in [
             ("apiserver_longrunning_requests", "gauge", "Watches that are open now."),
             ("apiserver_watch_events_total", "counter", "Events sent to watchers."),
@@ -306,7 +322,7 @@ mod tests {
                 took: Duration::from_millis(ms),
             });
         }
-        let text = metrics.render();
+        let text = metrics.render(&EngineCounts::default());
         assert!(text.contains(
             "apiserver_request_total{verb=\"GET\",group=\"\",version=\"\",resource=\"\",\
              subresource=\"\",scope=\"\",component=\"apiserver\",code=\"200\",dry_run=\"\"} 2\n"

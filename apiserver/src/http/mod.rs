@@ -64,12 +64,7 @@ pub(crate) struct Parts {
 
 impl App {
     pub(crate) fn new(parts: Parts) -> App {
-        let Parts {
-            engine,
-            store,
-            tokens,
-            agents,
-        } = parts;
+        let Parts { engine, store, tokens, agents } = parts;
         App {
             openapi: Documents::build(engine.scheme()),
             engine,

@@ -57,12 +57,7 @@ impl Format {
 
     /// JSON as a machine wants it.
     pub(super) fn plain() -> Format {
-        Format {
-            encoding: Encoding::Json,
-            shape: Shape::Whole,
-            pretty: false,
-            gzip: false,
-        }
+        Format { encoding: Encoding::Json, shape: Shape::Whole, pretty: false, gzip: false }
     }
 }
 
@@ -125,14 +120,10 @@ impl<'a> Clauses<'a> {
     /// The first clause, best quality first and else in order, that something can be made of.
     pub(super) fn find_map_sorted<T>(
         &mut self,
-        mut make: impl FnMut(&Clause<'a>) -> Option<T>,
+        make: impl FnMut(&Clause<'a>) -> Option<T>,
     ) -> Option<T> {
-        self.0
-            .sort_by_key(|clause| std::cmp::Reverse(clause.quality_thousandths));
-        self.0
-            .iter()
-            .filter(|clause| clause.quality_thousandths > 0)
-            .find_map(|clause| make(clause))
+        self.0.sort_by_key(|clause| std::cmp::Reverse(clause.quality_thousandths));
+        self.0.iter().filter(|clause| clause.quality_thousandths > 0).find_map(make)
     }
 }
 
@@ -168,13 +159,12 @@ fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
 
 pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT_ENCODING).iter();
-    values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|coding| {
+    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
+        |coding| {
             let (name, quality) = coding.split_once(';').unwrap_or((coding, ""));
             name.trim() == "gzip" && quality.trim() != "q=0"
-        })
+        },
+    )
 }
 
 #[cfg(test)]
@@ -208,14 +198,8 @@ mod tests {
             negotiated("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"),
             json(Shape::Metadata)
         );
-        assert_eq!(
-            negotiated("application/json, */*;q=0.8"),
-            json(Shape::Whole)
-        );
-        assert_eq!(
-            negotiated("application/yaml"),
-            Ok((Encoding::Yaml, Shape::Whole))
-        );
+        assert_eq!(negotiated("application/json, */*;q=0.8"), json(Shape::Whole));
+        assert_eq!(negotiated("application/yaml"), Ok((Encoding::Yaml, Shape::Whole)));
         assert_eq!(
             negotiated("application/json;q=0.5,application/yaml"),
             Ok((Encoding::Yaml, Shape::Whole))
@@ -225,9 +209,6 @@ mod tests {
             json(Shape::Whole)
         );
         assert_eq!(negotiated("text/html"), Err(406));
-        assert_eq!(
-            negotiated("application/json;as=Table;g=meta.k8s.io;v=v9"),
-            Err(406)
-        );
+        assert_eq!(negotiated("application/json;as=Table;g=meta.k8s.io;v=v9"), Err(406));
     }
 }

@@ -31,19 +31,12 @@ pub(super) fn unsupported(kind: &str, field: &str, value: &str, supported: &[&st
         kind,
         "FieldValueNotSupported",
         field,
-        format!(
-            "Unsupported value: {value:?}: supported values: {}",
-            supported.join(", ")
-        ),
+        format!("Unsupported value: {value:?}: supported values: {}", supported.join(", ")),
     )
 }
 
 fn invalid(kind: &str, reason: &'static str, field: &str, message: String) -> ApiError {
-    let cause = Cause {
-        reason: reason.into(),
-        message,
-        field: field.to_owned(),
-    };
+    let cause = Cause { reason: reason.into(), message, field: field.to_owned() };
     ApiError::invalid_kind("meta.k8s.io", kind, "", vec![cause])
 }
 
@@ -131,12 +124,12 @@ fn field_manager(
 ) -> Result<Option<String>, ApiError> {
     if let Some(manager) = query.filled("fieldManager") {
         if manager.len() > FIELD_MANAGER_BYTES_MAX {
-            let message =
-                format!("Too long: may not be more than {FIELD_MANAGER_BYTES_MAX} bytes");
+            let message = format!("Too long: may not be more than {FIELD_MANAGER_BYTES_MAX} bytes");
             return Err(invalid(kind, "FieldValueTooLong", "fieldManager", message));
         }
         if manager.chars().any(char::is_control) {
-            let message = format!("Invalid value: {manager:?}: should only contain printable characters");
+            let message =
+                format!("Invalid value: {manager:?}: should only contain printable characters");
             return Err(invalid(kind, "FieldValueInvalid", "fieldManager", message));
         }
         return Ok(Some(manager.to_owned()));
@@ -224,10 +217,7 @@ mod tests {
         headers.insert(USER_AGENT, "kubectl/v1.33 (linux)".parse().unwrap());
         let write = |text| write("CreateOptions", &query(text), &headers, Arc::default()).unwrap();
         assert_eq!(write("").field_manager.as_deref(), Some("kubectl"));
-        assert_eq!(
-            write("fieldManager=me").field_manager.as_deref(),
-            Some("me")
-        );
+        assert_eq!(write("fieldManager=me").field_manager.as_deref(), Some("me"));
         assert!(write("dryRun=All").dry_run);
     }
 
@@ -235,9 +225,7 @@ mod tests {
     fn other_values_are_refused_in_kubernetes_words() {
         let headers = HeaderMap::new();
         let refused = |text| {
-            write("PatchOptions", &query(text), &headers, Arc::default())
-                .unwrap_err()
-                .message
+            write("PatchOptions", &query(text), &headers, Arc::default()).unwrap_err().message
         };
         assert_eq!(
             refused("dryRun=Some"),

@@ -34,10 +34,7 @@ impl Query {
     }
 
     pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.0
-            .iter()
-            .filter(move |(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// True for `=1`, `=true` and (as in Go's conversion) an empty value; false for `0`, `false`.
@@ -51,9 +48,7 @@ impl Query {
             return Ok(None);
         };
         let number = value.parse().map_err(|_| {
-            ApiError::bad_request(format!(
-                "strconv.ParseInt: parsing {value:?}: invalid syntax"
-            ))
+            ApiError::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax"))
         });
         number.map(Some)
     }
@@ -109,9 +104,7 @@ fn go_duration(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let unit_end = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
+        let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         seconds += number
             * match &rest[..unit_end] {
                 "h" => 3600.0,

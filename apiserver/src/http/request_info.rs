@@ -160,7 +160,11 @@ mod tests {
                 format!("{t}?&watch=true&fieldSelector=metadata.name%3Da"),
                 "watch commonage.dev v1 default tasks a ",
             ),
-            (Method::PUT, format!("{t}/a/status"), "update commonage.dev v1 default tasks a status"),
+            (
+                Method::PUT,
+                format!("{t}/a/status"),
+                "update commonage.dev v1 default tasks a status",
+            ),
             (Method::DELETE, t.to_owned(), "deletecollection commonage.dev v1 default tasks  "),
             (Method::DELETE, format!("{t}/a"), "delete commonage.dev v1 default tasks a "),
             (Method::POST, format!("{t}/"), "create commonage.dev v1 default tasks  "),
@@ -181,7 +185,11 @@ mod tests {
                 "/apis/commonage.dev/v1/watch/namespaces/d/tasks".into(),
                 "watch commonage.dev v1 d tasks  ",
             ),
-            (Method::GET, "/apis/commonage.dev/v1/agents".into(), "list commonage.dev v1  agents  "),
+            (
+                Method::GET,
+                "/apis/commonage.dev/v1/agents".into(),
+                "list commonage.dev v1  agents  ",
+            ),
         ] {
             assert_eq!(read(method, &uri).join(" "), expected, "{uri}");
         }

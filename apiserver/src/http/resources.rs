@@ -94,9 +94,7 @@ async fn get(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiErro
     let format = Format::negotiate(call.headers, call.query)?;
     let version = call.query.resource_version()?;
     let engine = &call.app.engine;
-    let object = engine
-        .get(&target.def, &target.namespace, &target.name, version)
-        .await?;
+    let object = engine.get(&target.def, &target.namespace, &target.name, version).await?;
     respond::object(StatusCode::OK, &target.def, &object, format, call.query)
 }
 
@@ -108,9 +106,7 @@ async fn list(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiErr
         respond::table_options(version, call.query)?;
     }
     let engine = &call.app.engine;
-    let list = engine
-        .list(&target.def, target.namespaces(), options)
-        .await?;
+    let list = engine.list(&target.def, target.namespaces(), options).await?;
     respond::list(&target.def, list, format, call.query)
 }
 
@@ -119,17 +115,9 @@ async fn list(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiErr
 pub(super) async fn agent_of_task(call: &Call<'_>) -> Option<String> {
     let info = call.info;
     let engine = &call.app.engine;
-    let def = engine
-        .scheme()
-        .get(&info.group, &info.version, &info.resource)?;
-    let at = def
-        .selectable_fields
-        .iter()
-        .position(|(field, _)| field == "spec.agent")?;
-    let task = engine
-        .get(def, &info.namespace, &info.name, Some(0))
-        .await
-        .ok()?;
+    let def = engine.scheme().get(&info.group, &info.version, &info.resource)?;
+    let at = def.selectable_fields.iter().position(|(field, _)| field == "spec.agent")?;
+    let task = engine.get(def, &info.namespace, &info.name, Some(0)).await.ok()?;
     let agent = task.fields.get(at)?.as_deref()?;
     Some(agent.to_owned())
 }

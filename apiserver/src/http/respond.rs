@@ -130,11 +130,7 @@ pub(super) fn table_options(
             ));
         }
     };
-    Ok(TableOptions {
-        version,
-        include,
-        now: Timestamp::now(),
-    })
+    Ok(TableOptions { version, include, now: Timestamp::now() })
 }
 
 /// One object, after a GET or a write.

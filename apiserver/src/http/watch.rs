@@ -42,9 +42,7 @@ pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<
         },
     };
     let engine = &call.app.engine;
-    let watch = engine
-        .watch(&target.def, target.namespaces(), options)
-        .await?;
+    let watch = engine.watch(&target.def, target.namespaces(), options).await?;
     let counters = call.app.metrics.watch_counters(&target.def);
     counters.open.fetch_add(1, Relaxed);
     let body = WatchBody {
@@ -62,11 +60,7 @@ pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<
 enum Render {
     Shared,
     Metadata,
-    Table {
-        def: Arc<ResourceDef>,
-        options: TableOptions,
-        headers: Headers,
-    },
+    Table { def: Arc<ResourceDef>, options: TableOptions, headers: Headers },
 }
 
 struct WatchBody {
@@ -85,17 +79,11 @@ impl Drop for WatchBody {
 
 impl WatchBody {
     fn bytes_of(&mut self, chunk: &Chunk) -> Bytes {
-        self.counters
-            .events
-            .fetch_add(chunk.events().len() as u64, Relaxed);
+        self.counters.events.fetch_add(chunk.events().len() as u64, Relaxed);
         match &mut self.render {
             Render::Shared => chunk.bytes(),
-            Render::Metadata => rendered(chunk, |object| table::render_partial(object)),
-            Render::Table {
-                def,
-                options,
-                headers,
-            } => {
+            Render::Metadata => rendered(chunk, table::render_partial),
+            Render::Table { def, options, headers } => {
                 // Ages are as of the event, not of the watch's begin.
                 options.now = Timestamp::now();
                 rendered(chunk, |object| {
@@ -158,10 +146,7 @@ impl HttpBody for WatchBody {
 
 /// The chunk's lines with each object replaced by what `render` makes of it. Errors stay what they
 /// are: a Status.
-fn rendered(
-    chunk: &Chunk,
-    mut render: impl FnMut(&Value) -> Vec<u8>,
-) -> Bytes {
+fn rendered(chunk: &Chunk, mut render: impl FnMut(&Value) -> Vec<u8>) -> Bytes {
     let mut lines = Vec::new();
     for event in chunk.events() {
         let parsed = match event.kind {

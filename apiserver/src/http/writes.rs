@@ -97,9 +97,7 @@ pub(super) async fn create(
         }
     }
     let engine = &call.app.engine;
-    let done = engine
-        .create(&target.def, &target.namespace, object, options)
-        .await?;
+    let done = engine.create(&target.def, &target.namespace, object, options).await?;
     written(call, &target, &done, format)
 }
 
@@ -112,9 +110,7 @@ pub(super) async fn update(
     let (object, options) = receive(call, "UpdateOptions", body).await?;
     let (def, namespace, name) = (&target.def, &target.namespace, &target.name);
     let engine = &call.app.engine;
-    let done = engine
-        .update(def, namespace, name, target.subresource(), object, options)
-        .await?;
+    let done = engine.update(def, namespace, name, target.subresource(), object, options).await?;
     written(call, &target, &done, format)
 }
 
@@ -141,9 +137,8 @@ pub(super) async fn patch(
     let patch = body::read(call.headers, body).await?;
     let (def, namespace, name) = (&target.def, &target.namespace, &target.name);
     let engine = &call.app.engine;
-    let done = engine
-        .patch(def, namespace, name, target.subresource(), kind, patch, options)
-        .await?;
+    let done =
+        engine.patch(def, namespace, name, target.subresource(), kind, patch, options).await?;
     written(call, &target, &done, format)
 }
 
@@ -165,15 +160,10 @@ pub(super) async fn delete(
     let format = Format::negotiate(call.headers, call.query)?;
     let sent = delete_body(call, body).await?;
     let (delete, dry_run) = options::delete(call.query, sent.as_ref())?;
-    let options = WriteOptions {
-        dry_run,
-        user: call.user.clone(),
-        ..WriteOptions::default()
-    };
+    let options = WriteOptions { dry_run, user: call.user.clone(), ..WriteOptions::default() };
     let engine = &call.app.engine;
-    let deleted = engine
-        .delete(&target.def, &target.namespace, &target.name, delete, options)
-        .await?;
+    let deleted =
+        engine.delete(&target.def, &target.namespace, &target.name, delete, options).await?;
     match deleted {
         Deleted::Gone(object) => {
             let status = success_status(&target.def, &target.name, &object.uid);
@@ -194,15 +184,10 @@ pub(super) async fn delete_collection(
     let list = options::list(call.query)?;
     let sent = delete_body(call, body).await?;
     let (delete, dry_run) = options::delete(call.query, sent.as_ref())?;
-    let options = WriteOptions {
-        dry_run,
-        user: call.user.clone(),
-        ..WriteOptions::default()
-    };
+    let options = WriteOptions { dry_run, user: call.user.clone(), ..WriteOptions::default() };
     let engine = &call.app.engine;
-    let deleted = engine
-        .delete_collection(&target.def, target.namespaces(), list, delete, options)
-        .await?;
+    let deleted =
+        engine.delete_collection(&target.def, target.namespaces(), list, delete, options).await?;
     respond::list(&target.def, deleted, format, call.query)
 }
 
@@ -215,9 +200,8 @@ pub(super) async fn post_subresource(
     let (object, options) = receive(call, "CreateOptions", body).await?;
     let (def, namespace, name) = (&target.def, &target.namespace, &target.name);
     let engine = &call.app.engine;
-    let (status, answer) = engine
-        .post_subresource(def, namespace, name, &target.subresource, object, options)
-        .await?;
+    let (status, answer) =
+        engine.post_subresource(def, namespace, name, &target.subresource, object, options).await?;
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     Ok(respond::document(status, answer, format))
 }

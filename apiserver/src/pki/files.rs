@@ -12,11 +12,7 @@ const EVERYBODY_READS: u32 = 0o644;
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> PkiError {
     let path = path.to_owned();
-    move |source| PkiError::File {
-        operation,
-        path,
-        source,
-    }
+    move |source| PkiError::File { operation, path, source }
 }
 
 pub(super) fn make_dir(path: &Path) -> Result<(), PkiError> {
@@ -56,11 +52,8 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;

@@ -19,12 +19,7 @@ pub struct Kubeconfig<'a> {
 
 /// Replaces the file at `path`; readable by its owner alone, since it carries a private key.
 pub fn write_kubeconfig(path: &Path, config: &Kubeconfig<'_>) -> Result<(), PkiError> {
-    let Kubeconfig {
-        server,
-        ca_pem,
-        user,
-        identity,
-    } = config;
+    let Kubeconfig { server, ca_pem, user, identity } = config;
     let context = format!("{user}@commonage");
     let document = json!({
         "apiVersion": "v1",

@@ -19,14 +19,8 @@ fn a_second_start_finds_the_same_authority_and_identities() {
     let second = Pki::open(dir.path()).unwrap();
     assert_eq!(first.ca_pem(), second.ca_pem());
     assert_eq!(admin.certificate_pem, second.admin().unwrap().certificate_pem);
-    assert_eq!(
-        serving.certificate_pem,
-        second.serving(&names()).unwrap().certificate_pem
-    );
-    assert_eq!(
-        agent.certificate_pem,
-        second.issue_agent("node-1").unwrap().certificate_pem
-    );
+    assert_eq!(serving.certificate_pem, second.serving(&names()).unwrap().certificate_pem);
+    assert_eq!(agent.certificate_pem, second.issue_agent("node-1").unwrap().certificate_pem);
 }
 
 #[test]
@@ -47,10 +41,7 @@ fn keys_are_for_their_owner_alone() {
     pki.admin().unwrap();
     pki.issue_agent("a").unwrap();
     for key in ["ca.key", "admin.key", "agents/a.key"] {
-        let mode = std::fs::metadata(dir.path().join(key))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(dir.path().join(key)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }
 }
@@ -64,10 +55,7 @@ fn a_torn_pair_is_issued_anew() {
     std::fs::write(dir.path().join("admin.key"), &other.key_pem).unwrap();
     let again = pki.admin().unwrap();
     let (chain, _) = again.der().unwrap();
-    assert!(key_matches(
-        &chain[0],
-        &KeyPair::from_pem(&again.key_pem).unwrap()
-    ));
+    assert!(key_matches(&chain[0], &KeyPair::from_pem(&again.key_pem).unwrap()));
 }
 
 #[test]
