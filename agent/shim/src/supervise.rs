@@ -199,3 +199,14 @@ fn seccomp_in_force(pid: i32) -> bool {
         .find_map(|line| line.strip_prefix("Seccomp:"))
         .is_some_and(|v| v.trim() == FILTERED)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_without_filter_is_recognized() {
+        assert!(!seccomp_in_force(std::process::id().cast_signed()));
+        assert!(!seccomp_in_force(i32::MAX));
+    }
+}

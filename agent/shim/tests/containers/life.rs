@@ -1,6 +1,8 @@
 //! Starting, output, signals, ending.
 
-use commonage_shim::launch::{FailureReason, LogLimits, Stream, User};
+use std::path::Path;
+
+use commonage_shim::launch::{FailureReason, LogLimits, Root, Stream, User};
 use commonage_shim::{Observed, Phase, client};
 
 use crate::Test;
@@ -19,6 +21,8 @@ pub const TESTS: &[Test] = &[
     ("a_task_that_ignores_term_is_killed", a_task_that_ignores_term_is_killed),
     ("signals_reach_the_command", signals_reach_the_command),
     ("subscribers_hear_of_the_end", subscribers_hear_of_the_end),
+    ("many_at_once_all_end_well", many_at_once_all_end_well),
+    ("a_prepared_root_is_used", a_prepared_root_is_used),
     ("nothing_is_left_behind", nothing_is_left_behind),
 ];
 
@@ -156,6 +160,37 @@ fn subscribers_hear_of_the_end() {
     let mut words = String::new();
     std::io::Read::read_to_string(&mut &other, &mut words).unwrap();
     assert!(words.contains("\"exitCode\":5"), "{words}");
+}
+
+fn many_at_once_all_end_well() {
+    let tasks: Vec<Task> =
+        (0..40).map(|number| Task::sh(&format!("echo {number}; exit {number}"))).collect();
+    let shims: Vec<i32> = tasks.iter().map(Task::start).collect();
+    for (number, task) in (0..).zip(&tasks) {
+        let exit = task.end();
+        assert_eq!(exit.exit_code, Some(number), "{exit:?} {}", task.shim_log());
+        assert_eq!(task.stdout(), format!("{number}\n"));
+    }
+    shims.into_iter().for_each(until_gone);
+}
+
+/// An image's root: one static program here.
+fn a_prepared_root_is_used() {
+    let program = Path::new("/usr/bin/busybox");
+    if !program.exists() {
+        eprintln!("!!! no busybox: a root of its own was not tried !!!");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("bin")).unwrap();
+    std::fs::copy(program, root.path().join("bin/busybox")).unwrap();
+    let script = "/bin/busybox ls /; /bin/busybox touch /written /sandbox/written";
+    let task = Task::command(&["/bin/busybox", "sh", "-c", script])
+        .with(|launch| launch.root = Root::Bundle(root.path().to_owned()));
+    let exit = task.run();
+    assert!(exit.success(), "{exit:?} {}", task.stderr());
+    assert_eq!(task.stdout(), "bin\ndev\nproc\nsandbox\nsys\ntmp\n");
+    assert!(root.path().join("written").exists() && task.launch.sandbox.join("written").exists());
 }
 
 fn nothing_is_left_behind() {
