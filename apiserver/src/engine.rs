@@ -12,7 +12,7 @@ mod options;
 mod page;
 mod read;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod update;
 
 pub use options::{

@@ -20,7 +20,8 @@ pub(super) fn fill(task: &mut Value, picked: &[u16]) -> Result<(), usize> {
     if open != picked.len() {
         return Err(open);
     }
-    let ports = task["spec"]["container"]["ports"].as_array_mut();
+    // (Indexing mutably would put a null where there are no ports.)
+    let ports = task.pointer_mut("/spec/container/ports").and_then(Value::as_array_mut);
     let open = ports.into_iter().flatten().filter(|port| host_port(port) == 0);
     for (port, number) in open.zip(picked) {
         port["hostPort"] = json!(number);
