@@ -19,6 +19,7 @@ mod kinds;
 mod kubeconfig;
 mod logs;
 mod output;
+mod ports;
 mod role;
 mod run;
 mod table;

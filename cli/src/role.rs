@@ -178,6 +178,11 @@ pub(crate) struct Seat {
 }
 
 impl Machine {
+    /// Whether the command line says which ports tasks may have.
+    pub(crate) fn has_ports(&self) -> bool {
+        self.resources.iter().any(|(name, _)| name == "ports")
+    }
+
     pub(crate) fn config(self, seat: Seat) -> Result<AgentConfig> {
         let Self { name: _, labels, resources } = self;
         let Seat { name, client, identity, data_dir, listen, zygote, kill_tasks_on_shutdown } =

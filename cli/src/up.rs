@@ -16,7 +16,7 @@ use std::{
 use clap::Args as ClapArgs;
 use commonage_agent::Identity;
 use commonage_apiserver::{ApiServer, Config as ServerConfig, auth::UserInfo};
-use commonage_schemas::Agent;
+use commonage_schemas::{Agent, resources::Ranges};
 use commonage_shim::ZygoteHandle;
 use kube::{Api, Client, runtime::wait::await_condition};
 
@@ -25,6 +25,7 @@ use crate::{
     errors::{Failure, Result, exit},
     kubeconfig::{Beacon, default_data_dir},
     output::{self, Tone},
+    ports::Claim,
     role::{self, Log, Machine, Part, Seat},
 };
 
@@ -91,8 +92,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     })?;
     let data_dir = role::make_data_dir(&data_dir)?;
     let beacon = Beacon::light(&data_dir)?;
+    let claim = match args.machine.has_ports() {
+        true => None,
+        false => Some(Claim::make(&data_dir)?),
+    };
+    let ports = claim.as_ref().map(Claim::ports);
     let result = role::block_on(async {
-        let mut cluster = Cluster::start(args, &data_dir, zygote).await?;
+        let mut cluster = Cluster::start(args, &data_dir, zygote, ports).await?;
         cluster.introduce(&data_dir, began).await;
         let died = tokio::select! {
             asked = role::asked_to_stop() => asked.err(),
@@ -100,7 +106,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         };
         cluster.stop(died).await
     });
-    drop(beacon);
+    drop((beacon, claim));
     result
 }
 
@@ -119,7 +125,12 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn start(args: Args, data_dir: &Path, zygote: ZygoteHandle) -> Result<Self> {
+    async fn start(
+        args: Args,
+        data_dir: &Path,
+        zygote: ZygoteHandle,
+        ports: Option<Ranges>,
+    ) -> Result<Self> {
         let Args { data_dir: _, listen, store, token_auth_file, machine, log: _ } = args;
         let config = ServerConfig {
             data_dir: data_dir.to_owned(),
@@ -160,7 +171,10 @@ impl Cluster {
             // Who stops the machine's whole cluster has nobody left who could look after tasks.
             kill_tasks_on_shutdown: true,
         };
-        let config = machine.config(seat)?;
+        let mut config = machine.config(seat)?;
+        if let Some(ports) = ports {
+            config.overrides.ports = Some(ports);
+        }
         let agent = Part::start("agent", |stop| commonage_agent::run(config, stop));
         Ok(Self { server, controllers, agent, agent_name })
     }
