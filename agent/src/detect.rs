@@ -119,6 +119,24 @@ pub fn disk_used(path: &Path) -> Result<f64, DetectError> {
     Ok(1.0 - stat.blocks_available() as f64 / total)
 }
 
+/// Removes a control group from every hierarchy in which nothing is left inside it, then the one
+/// above it in the same way. `group` is a path such as `/commonage/node-1`.
+///
+/// Best effort: the kernel refuses to remove a group that is in use, and that is wanted.
+pub fn remove_empty_group(group: &str) {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mounts") else {
+        return;
+    };
+    for root in cgroup_mounts(&mounts).roots {
+        let path = root.join(group.trim_start_matches('/'));
+        for path in path.ancestors().take_while(|path| *path != root) {
+            if fs::remove_dir(path).is_err() {
+                break;
+            }
+        }
+    }
+}
+
 /// The kernel's random name for this start of the machine.
 pub fn boot_id() -> Result<String, DetectError> {
     line(Path::new("/proc/sys/kernel/random/boot_id"))
@@ -178,8 +196,12 @@ fn cgroups() -> Result<(CgroupVersion, Vec<String>), DetectError> {
 
 #[derive(Debug, Default, PartialEq)]
 struct CgroupMounts {
+    /// Controllers of version 1.
     v1: Vec<String>,
+    /// Where version 2 is mounted.
     v2: Option<PathBuf>,
+    /// Where any hierarchy is mounted.
+    roots: Vec<PathBuf>,
 }
 
 fn cgroup_mounts(mounts: &str) -> CgroupMounts {
@@ -204,6 +226,9 @@ fn cgroup_mounts(mounts: &str) -> CgroupMounts {
         let [_, target, kind, options, ..] = fields[..] else {
             continue;
         };
+        if kind == "cgroup" || kind == "cgroup2" {
+            found.roots.push(PathBuf::from(target));
+        }
         match kind {
             "cgroup2" => found.v2 = Some(PathBuf::from(target)),
             "cgroup" => found.v1.extend(

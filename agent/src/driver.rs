@@ -299,10 +299,16 @@ impl Driver {
         if !alive.is_empty() {
             tracing::error!(?alive, "these tasks could not be ended in time");
         }
-        match result {
-            Ok(result) => result,
-            Err(_) => Ok(()),
+        if let Ok(result) = result {
+            result?;
         }
+        let uids: Vec<Uid> = self.records.keys().cloned().collect();
+        let shims = self.parts.shims.clone();
+        let clean = tokio::task::spawn_blocking(move || shims.wait_until_clean(&uids));
+        if !clean.await? {
+            tracing::warn!("some shims are still cleaning up");
+        }
+        Ok(())
     }
 }
 

@@ -66,6 +66,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         lease_interval,
         name: name.clone(),
     };
+    let group = format!("{cgroup_parent}/{name}");
     let shims = Shims::new(zygote, ledger.clone(), &machine.boot_id);
     let driver = Driver::new(Parts {
         client,
@@ -100,6 +101,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         }
     }
     registration.say_farewell().await;
+    detect::remove_empty_group(&group);
     result
 }
 

@@ -22,6 +22,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK_FIRST: Duration = Duration::from_millis(1);
 /// Longest pause between two looks.
 const LOOK_LONGEST: Duration = Duration::from_millis(20);
+/// A shim takes a few milliseconds for what is left of its container.
+const CLEAN_TIMEOUT: Duration = Duration::from_secs(2);
+/// The socket of a living shim, the last thing that it removes.
+const SHIM_SOCKET: &str = "ctl.sock";
 /// Pause before a shim is asked again that holds its lock but does not answer.
 const RECONNECT: Duration = Duration::from_millis(200);
 
@@ -171,6 +175,21 @@ impl Shims {
             }
             sent => sent,
         }
+    }
+
+    /// Waits until the shims of ended tasks have removed what their containers left, and so have
+    /// themselves gone. False if that takes too long.
+    pub fn wait_until_clean(&self, uids: &[String]) -> bool {
+        let deadline = Instant::now() + CLEAN_TIMEOUT;
+        uids.iter().all(|uid| {
+            let socket = self.ledger.state_dir(uid).path().join(SHIM_SOCKET);
+            while socket.exists() && Instant::now() < deadline {
+                // A process that is no child of ours does not announce its end.
+                #[allow(clippy::disallowed_methods)]
+                std::thread::sleep(LOOK_LONGEST);
+            }
+            !socket.exists()
+        })
     }
 
     /// Removes all that is left of a task that has ended: its directory, and what its shim may not

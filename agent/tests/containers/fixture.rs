@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use commonage_agent::detect::boot_id;
+use commonage_agent::detect::{boot_id, remove_empty_group};
 use commonage_agent::ledger::{Entry, Ledger};
 use commonage_agent::runtime::Shims;
 use commonage_agent::task::outcome::End;
@@ -103,7 +103,11 @@ impl Drop for Hands {
         let dir = self.ledger.state_dir(&self.entry.uid);
         if dir.task_json().exists() {
             let _ = client::kill_by_cgroup(&self.launch);
+            self.shims.wait_until_clean(std::slice::from_ref(&self.entry.uid));
+            let _ = self.shims.remove(&self.entry.uid);
         }
+        let (agent, _) = self.launch.cgroup.rsplit_once('/').unwrap();
+        remove_empty_group(agent);
     }
 }
 
