@@ -4,6 +4,12 @@
 //! apimachinery's `api/errors` and must not be rephrased. Everything above the store speaks
 //! [`ApiError`]; only `http/` turns one into a response.
 
+mod cause;
+#[cfg(test)]
+mod tests;
+
+pub use cause::Cause;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -11,93 +17,6 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::resource::ResourceDef;
-
-/// One wrong field of a rejected object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Cause {
-    pub reason: Cow<'static, str>,
-    pub message: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub field: String,
-}
-
-impl Cause {
-    /// `value` is printed as Go prints it; `detail` may be empty.
-    fn with_value(
-        reason: &'static str,
-        words: &str,
-        field: impl Into<String>,
-        value: &Value,
-        detail: &str,
-    ) -> Cause {
-        // `null` is quoted: so does Go's `%q` of its placeholder.
-        let value = if value.is_null() { "\"null\"".to_owned() } else { value.to_string() };
-        let message = if detail.is_empty() {
-            format!("{words}: {value}")
-        } else {
-            format!("{words}: {value}: {detail}")
-        };
-        Cause { reason: reason.into(), message, field: field.into() }
-    }
-
-    fn without_value(
-        reason: &'static str,
-        words: &str,
-        field: impl Into<String>,
-        detail: &str,
-    ) -> Cause {
-        let message =
-            if detail.is_empty() { words.to_owned() } else { format!("{words}: {detail}") };
-        Cause { reason: reason.into(), message, field: field.into() }
-    }
-
-    pub fn required(field: impl Into<String>, detail: &str) -> Cause {
-        Self::without_value("FieldValueRequired", "Required value", field, detail)
-    }
-
-    pub fn forbidden(field: impl Into<String>, detail: &str) -> Cause {
-        Self::without_value("FieldValueForbidden", "Forbidden", field, detail)
-    }
-
-    pub fn too_long(field: impl Into<String>, detail: &str) -> Cause {
-        Self::without_value("FieldValueTooLong", "Too long", field, detail)
-    }
-
-    pub fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Cause {
-        Self::with_value("FieldValueInvalid", "Invalid value", field, value, detail)
-    }
-
-    pub fn type_invalid(field: impl Into<String>, value: &Value, detail: &str) -> Cause {
-        Self::with_value("FieldValueTypeInvalid", "Invalid value", field, value, detail)
-    }
-
-    pub fn not_found(field: impl Into<String>, value: &Value) -> Cause {
-        Self::with_value("FieldValueNotFound", "Not found", field, value, "")
-    }
-
-    pub fn duplicate(field: impl Into<String>, value: &Value) -> Cause {
-        Self::with_value("FieldValueDuplicate", "Duplicate value", field, value, "")
-    }
-
-    pub fn not_supported<'v>(
-        field: impl Into<String>,
-        value: &Value,
-        supported: impl IntoIterator<Item = &'v str>,
-    ) -> Cause {
-        let supported: Vec<String> = supported.into_iter().map(|one| format!("{one:?}")).collect();
-        let detail = if supported.is_empty() {
-            String::new()
-        } else {
-            format!("supported values: {}", supported.join(", "))
-        };
-        Self::with_value("FieldValueNotSupported", "Unsupported value", field, value, &detail)
-    }
-
-    pub fn too_many(field: impl Into<String>, actual: usize, most: usize) -> Cause {
-        let detail = format!("must have at most {most} items");
-        Self::with_value("FieldValueTooMany", "Too many", field, &actual.into(), &detail)
-    }
-}
 
 /// What the failure is about. `kind` is the plural resource name for NotFound, Conflict,
 /// AlreadyExists and Forbidden, and the Kind for Invalid: a quirk clients rely on.
@@ -477,96 +396,4 @@ fn about(group: &str, kind: &str, name: &str) -> StatusDetails {
 /// `tasks.commonage.dev`; the core group has no suffix.
 fn qualified(resource: &str, group: &str) -> String {
     if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use serde_json::json;
-
-    use super::*;
-    use crate::resource::tests::task_def;
-
-    fn json_of(error: &ApiError) -> Value {
-        serde_json::from_slice(&error.to_json()).unwrap()
-    }
-
-    #[test]
-    fn a_missing_object_is_named_by_its_resource() {
-        assert_eq!(
-            json_of(&ApiError::not_found(&task_def(), "x")),
-            json!({
-                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                "message": "tasks.example.com \"x\" not found", "reason": "NotFound",
-                "details": {"name": "x", "group": "example.com", "kind": "tasks"}, "code": 404,
-            })
-        );
-        assert_eq!(
-            ApiError::not_found_in("", "namespaces", "x").message,
-            "namespaces \"x\" not found"
-        );
-    }
-
-    #[test]
-    fn an_invalid_object_is_named_by_its_kind_and_lists_its_causes() {
-        let required = Cause::required("spec.command", "");
-        let one = ApiError::invalid(&task_def(), "x", vec![required.clone()]);
-        assert_eq!(one.message, "Task.example.com \"x\" is invalid: spec.command: Required value");
-        let restart = Cause::not_supported("spec.restart", &json!("Maybe"), ["Always", "Never"]);
-        let two = ApiError::invalid(&task_def(), "x", vec![required, restart]);
-        assert_eq!(
-            two.message,
-            "Task.example.com \"x\" is invalid: [spec.command: Required value, spec.restart: Unsupported value: \
-             \"Maybe\": supported values: \"Always\", \"Never\"]"
-        );
-        assert_eq!(
-            json_of(&two)["details"]["causes"][0],
-            json!({"reason": "FieldValueRequired", "message": "Required value", "field": "spec.command"})
-        );
-    }
-
-    #[test]
-    fn values_are_printed_as_go_does() {
-        assert_eq!(
-            Cause::invalid("a", &Value::Null, "why").message,
-            "Invalid value: \"null\": why"
-        );
-        assert_eq!(Cause::invalid("a", &json!(5), "").message, "Invalid value: 5");
-        assert_eq!(Cause::too_many("a", 5, 3).message, "Too many: 5: must have at most 3 items");
-    }
-
-    #[test]
-    fn refusals_name_the_resource_as_far_as_it_is_known() {
-        let message =
-            |group, resource, name| ApiError::forbidden(group, resource, name, "no").message;
-        assert_eq!(
-            message("example.com", "tasks", "x"),
-            "tasks.example.com \"x\" is forbidden: no"
-        );
-        assert_eq!(message("", "secrets", ""), "secrets is forbidden: no");
-        assert_eq!(message("", "", ""), "forbidden: no");
-    }
-
-    #[test]
-    fn a_version_from_the_future_times_out() {
-        let error = ApiError::timeout_rv_too_large(9, 5);
-        assert_eq!(error.message, "Timeout: Too large resource version: 9, current: 5");
-        assert_eq!((error.code, error.retry_after_s()), (504, Some(1)));
-        assert_eq!(error.details.unwrap().causes[0].reason, "ResourceVersionTooLarge");
-    }
-
-    #[test]
-    fn success_and_continuation_have_their_places() {
-        let success: Value =
-            serde_json::from_slice(&success_status(&task_def(), "x", "u")).unwrap();
-        assert_eq!(
-            success,
-            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
-                "details": {"name": "x", "group": "example.com", "kind": "tasks", "uid": "u"}})
-        );
-        assert_eq!(
-            json_of(&ApiError::expired_continue("abc".into()))["metadata"],
-            json!({"continue": "abc"})
-        );
-    }
 }

@@ -128,7 +128,7 @@ fn check_owners(metadata: &Map<String, Value>, causes: &mut Vec<Cause>) {
             ("uid", "must not be empty"),
         ] {
             if text(field).is_empty() {
-                causes.push(Cause::invalid(&format!("{FIELD}[{at}].{field}"), &"".into(), why));
+                causes.push(Cause::invalid(format!("{FIELD}[{at}].{field}"), &"".into(), why));
             }
         }
         if text("apiVersion") == "v1" && text("kind") == "Event" {

@@ -12,7 +12,7 @@ use crate::resource::{Origin, ResourceDef, Scheme};
 
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
-const REFERENCE: &str = "#/components/schemas/";
+pub(super) const REFERENCE: &str = "#/components/schemas/";
 
 /// Schemas by name, in the dialect of OpenAPI 3.0.
 pub(super) struct Components {
@@ -48,6 +48,10 @@ impl Components {
             schemas.insert(list_name(def), finish(list, &def.list_kind));
         }
         Components { schemas }
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.schemas.iter()
     }
 
     /// The named schemas and all they refer to.

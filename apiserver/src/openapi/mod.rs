@@ -3,9 +3,12 @@
 //! Built once per scheme and kept as bytes with their hashes.
 
 mod components;
+mod messages;
 mod operations;
+mod proto;
 #[cfg(test)]
 mod tests;
+mod v2;
 mod v3;
 
 use bytes::Bytes;
@@ -53,7 +56,13 @@ impl Documents {
             v3.push((path, document));
         }
         let v3_index = Document::of(json_bytes(&json!({ "paths": index })));
-        Documents { v3_index, v3, v2_json: None, v2_protobuf: None }
+        let swagger = v2::document(scheme, &components);
+        Documents {
+            v3_index,
+            v3,
+            v2_protobuf: Some(Document::of(proto::encode(&swagger))),
+            v2_json: Some(Document::of(json_bytes(&swagger))),
+        }
     }
 
     /// `path` is `apis/GROUP/VERSION` or `api/v1`.

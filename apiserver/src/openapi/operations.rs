@@ -119,6 +119,15 @@ pub(super) fn of(def: &ResourceDef) -> Vec<PathItem> {
     items
 }
 
+/// The description of an answer.
+pub(super) fn words_of(code: &str) -> &'static str {
+    match code {
+        "201" => "Created",
+        "202" => "Accepted",
+        _ => "OK",
+    }
+}
+
 /// `CommonageDevV1`; `CoreV1`.
 pub(super) fn group_words(def: &ResourceDef) -> String {
     let group = if def.group.is_empty() { "core" } else { &def.group };

@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use prost::Message;
+
 use super::*;
 
 fn documents() -> Documents {
@@ -87,4 +89,51 @@ fn kubectl_reads_from_patch_that_fields_are_validated() {
         json!({"name": "name", "in": "path", "required": true,
         "schema": {"type": "string", "uniqueItems": true}})
     );
+}
+
+#[test]
+fn swagger_says_the_same_without_what_it_cannot_say() {
+    let document: Value = serde_json::from_slice(&documents().v2_json.unwrap().bytes).unwrap();
+    let task = &document["definitions"]["dev.commonage.v1.Task"];
+    assert_eq!(
+        task["properties"]["metadata"]["$ref"],
+        "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+    );
+    assert_eq!(task["x-kubernetes-group-version-kind"][0]["kind"], "Task");
+    each_reference(&document, &mut |name| {
+        assert!(document.pointer(name.strip_prefix('#').unwrap()).is_some(), "{name}");
+    });
+    assert!(!document.to_string().contains("\"nullable\""));
+}
+
+#[test]
+fn swagger_as_protobuf_reads_back() {
+    let documents = documents();
+    let document = messages::Document::decode(documents.v2_protobuf.unwrap().bytes).unwrap();
+    assert_eq!(document.swagger, "2.0");
+    let definitions = document.definitions.unwrap().additional_properties;
+    let task = definitions
+        .iter()
+        .find(|one| one.name == "dev.commonage.v1.Task")
+        .unwrap()
+        .value
+        .as_ref()
+        .unwrap();
+    assert!(!task.description.is_empty());
+    let properties: Vec<&str> = task
+        .properties
+        .as_ref()
+        .unwrap()
+        .additional_properties
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
+    assert_eq!(properties, ["apiVersion", "kind", "metadata", "spec", "status"]);
+    let extension = &task.vendor_extension[0];
+    assert_eq!(extension.name, "x-kubernetes-group-version-kind");
+    assert!(extension.value.as_ref().unwrap().yaml.contains("\"kind\":\"Task\""));
+    let paths = document.paths.unwrap().path;
+    let name = "/apis/commonage.dev/v1/namespaces/{namespace}/tasks/{name}";
+    let item = paths.iter().find(|item| item.name == name).unwrap().value.as_ref().unwrap();
+    assert_eq!(item.patch.as_ref().unwrap().operation_id, "patchCommonageDevV1NamespacedTask");
 }

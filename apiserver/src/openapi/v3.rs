@@ -55,13 +55,7 @@ fn operation_value(def: &ResourceDef, operation: &Operation) -> Value {
         .collect();
     let mut responses = Map::new();
     for (code, schema) in &operation.responses {
-        let words = if *code == "200" {
-            "OK"
-        } else if *code == "201" {
-            "Created"
-        } else {
-            "Accepted"
-        };
+        let words = operations::words_of(code);
         let content = content(operation.produces, schema);
         responses.insert((*code).into(), json!({"description": words, "content": content}));
     }

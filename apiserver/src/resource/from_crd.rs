@@ -1,0 +1,141 @@
+//! From one version of a CustomResourceDefinition to a [`ResourceDef`].
+
+use base64::Engine as _;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceDefinitionVersion,
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{Cell, Column, DefinitionError, Origin, ResourceDef, Scope};
+use crate::jsonpath::JsonPath;
+use crate::schema::Structural;
+
+/// A version of a CRD may ask for this many columns; more is a mistake, and every row pays for it.
+const COLUMNS_MAX: usize = 64;
+
+pub(super) fn from_version(
+    crd: &CustomResourceDefinition,
+    version: &CustomResourceDefinitionVersion,
+    at: &str,
+) -> Result<ResourceDef, DefinitionError> {
+    let invalid = |field: String, message: String| DefinitionError::Invalid { field, message };
+    let field = format!("{at}.schema.openAPIV3Schema");
+    let schema = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
+    let schema = schema.ok_or_else(|| DefinitionError::Missing { field: field.clone() })?;
+    let mut openapi =
+        serde_json::to_value(schema).map_err(|error| invalid(field.clone(), error.to_string()))?;
+    make_integral(&mut openapi);
+    let structural = Structural::compile_value(&openapi)
+        .map_err(|error| invalid(format!("{field}.{}", error.path), error.message.clone()))?;
+    let names = &crd.spec.names;
+    let selectable_fields = selectable_fields(version, at)?;
+    Ok(ResourceDef {
+        group: crd.spec.group.clone(),
+        version: version.name.clone(),
+        kind: names.kind.clone(),
+        list_kind: names.list_kind.clone().unwrap_or_else(|| format!("{}List", names.kind)),
+        plural: names.plural.clone(),
+        singular: names.singular.clone().unwrap_or_else(|| names.kind.to_lowercase()),
+        short_names: names.short_names.clone().unwrap_or_default(),
+        categories: names.categories.clone().unwrap_or_default(),
+        scope: if crd.spec.scope == "Cluster" { Scope::Cluster } else { Scope::Namespaced },
+        origin: Origin::Custom,
+        schema: structural,
+        openapi,
+        columns: columns(version, at)?,
+        trigger_field: selectable_fields.first().map(|(name, _)| name.clone()),
+        selectable_fields,
+        has_status: version
+            .subresources
+            .as_ref()
+            .is_some_and(|subresources| subresources.status.is_some()),
+        subresources: Vec::new(),
+        storage_version_hash: storage_version_hash(&crd.spec.group, &version.name, &names.kind),
+        allow_unconditional_update: false,
+    })
+}
+
+fn columns(
+    version: &CustomResourceDefinitionVersion,
+    at: &str,
+) -> Result<Vec<Column>, DefinitionError> {
+    let Some(asked) = version.additional_printer_columns.as_ref().filter(|asked| !asked.is_empty())
+    else {
+        return Ok(vec![Column::name(), Column::age()]);
+    };
+    let field = format!("{at}.additionalPrinterColumns");
+    if asked.len() > COLUMNS_MAX {
+        return Err(DefinitionError::Invalid {
+            field,
+            message: format!("must have at most {COLUMNS_MAX} items"),
+        });
+    }
+    let mut columns = vec![Column::name()];
+    for (index, column) in asked.iter().enumerate() {
+        let path =
+            JsonPath::parse(&column.json_path).map_err(|error| DefinitionError::Invalid {
+                field: format!("{field}[{index}].jsonPath"),
+                message: error.to_string(),
+            })?;
+        let words = || {
+            format!("Custom resource definition column (in JSONPath format): {}", column.json_path)
+        };
+        columns.push(Column {
+            name: column.name.clone(),
+            type_: column.type_.clone(),
+            format: column.format.clone().unwrap_or_default(),
+            description: column
+                .description
+                .clone()
+                .filter(|text| !text.is_empty())
+                .unwrap_or_else(words),
+            priority: column.priority.unwrap_or(0),
+            cell: Cell::Path(path),
+        });
+    }
+    Ok(columns)
+}
+
+fn selectable_fields(
+    version: &CustomResourceDefinitionVersion,
+    at: &str,
+) -> Result<Vec<(String, JsonPath)>, DefinitionError> {
+    let mut fields = Vec::new();
+    for (index, selectable) in version.selectable_fields.iter().flatten().enumerate() {
+        let invalid = |message: String| DefinitionError::Invalid {
+            field: format!("{at}.selectableFields[{index}].jsonPath"),
+            message,
+        };
+        let path =
+            JsonPath::parse(&selectable.json_path).map_err(|error| invalid(error.to_string()))?;
+        let name = path
+            .field_name()
+            .ok_or_else(|| invalid("is an invalid path: must be a simple path".into()))?;
+        fields.push((name, path));
+    }
+    Ok(fields)
+}
+
+/// Limits arrive as floats; `minimum: 0` must not be served as `0.0`.
+fn make_integral(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            if let Some(float) =
+                number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0)
+                && float.abs() < 9e15
+            {
+                *number = (float as i64).into();
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(make_integral),
+        Value::Object(map) => map.values_mut().for_each(make_integral),
+        _ => {}
+    }
+}
+
+/// Kubernetes' own: the first eight bytes of SHA-256, base64.
+pub(crate) fn storage_version_hash(group: &str, version: &str, kind: &str) -> String {
+    let digest = Sha256::digest(format!("{group}/{version}/{kind}"));
+    base64::engine::general_purpose::STANDARD.encode(&digest[..8])
+}
