@@ -19,6 +19,8 @@ use crate::openapi::Document;
 use crate::status::ApiError;
 
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// What is answered to it: Go refuses to parse a media type with an `@`.
+const V2_PROTOBUF_SENT: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -207,7 +209,7 @@ fn openapi_v2(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let accepted = accept(call.headers);
     let mut wanted = clauses(&accepted);
     let protobuf = wanted.find_map_sorted(|clause| match clause.media {
-        V2_PROTOBUF => openapi.v2_protobuf.as_ref().map(Some),
+        V2_PROTOBUF | V2_PROTOBUF_SENT => openapi.v2_protobuf.as_ref().map(Some),
         _ if clause.is_json() => Some(None),
         _ => None,
     });
@@ -215,7 +217,7 @@ fn openapi_v2(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         (Some(Some(document)), _) => {
             let answer = |bytes: Bytes| {
                 let mut response = Response::new(Body::from(bytes));
-                let kind = HeaderValue::from_static(V2_PROTOBUF);
+                let kind = HeaderValue::from_static(V2_PROTOBUF_SENT);
                 response.headers_mut().insert(CONTENT_TYPE, kind);
                 response
             };
