@@ -7,6 +7,7 @@
 mod commit;
 mod create;
 mod delete;
+mod expiry;
 mod namespaces;
 mod options;
 mod page;
@@ -84,6 +85,7 @@ impl Engine {
         engine.tasks.spawn(watch_over(feed, shutdown));
         engine.make_system_namespaces().await?;
         engine.tasks.spawn(engine.clone().remove_namespaces());
+        engine.tasks.spawn(engine.clone().expire_events());
         Ok(engine)
     }
 

@@ -13,7 +13,7 @@ pub(crate) struct Selection {
     fields: Option<FieldSelector>,
     places: Arc<Fields>,
     /// Equal for equal selections: what one watcher sees, all with the same identity see.
-    identity: Box<str>,
+    identity: Arc<str>,
 }
 
 impl Selection {
@@ -33,7 +33,7 @@ impl Selection {
         self.namespace.as_deref()
     }
 
-    pub(super) fn identity(&self) -> &str {
+    pub(super) fn identity(&self) -> &Arc<str> {
         &self.identity
     }
 

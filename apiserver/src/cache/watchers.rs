@@ -141,20 +141,20 @@ impl Watchers {
     }
 
     fn send(&self, group: &mut Vec<Watcher>, chunk: &LogChunk, at: &[usize]) {
-        let mut seen: Vec<(Arc<Selection>, Option<Arc<Chunk>>)> = Vec::new();
+        // Watchers with equal selections share what they get.
+        let alone = group.len() == 1;
+        let mut seen: HashMap<Arc<str>, Option<Arc<Chunk>>> = HashMap::new();
         group.retain(|watcher| {
             if chunk.all.version() <= watcher.from {
                 return true;
             }
-            let shared = seen.iter().find(|(selection, _)| selection.identity() == watcher.selection.identity());
-            let due = match shared {
-                _ if chunk.all.events()[0].version <= watcher.from => select_after(watcher, chunk, at),
-                Some((_, due)) => due.clone(),
-                None => {
-                    let due = select(&watcher.selection, chunk, at);
-                    seen.push((watcher.selection.clone(), due.clone()));
-                    due
-                }
+            let due = if chunk.all.events()[0].version <= watcher.from {
+                select_after(watcher, chunk, at)
+            } else if alone {
+                select(&watcher.selection, chunk, at)
+            } else {
+                let identity = watcher.selection.identity().clone();
+                seen.entry(identity).or_insert_with(|| select(&watcher.selection, chunk, at)).clone()
             };
             due.is_none_or(|due| self.offer(watcher, due))
         });

@@ -56,8 +56,9 @@ impl Engine {
         let strategy = self.strategy(&def).clone();
         let attempts = if generated { GENERATED_NAMES_MAX } else { 1 };
         let mut clash = String::new();
-        for _ in 0..attempts {
-            let (object, warnings) = self.prepare_metadata(&def, &namespace, body.clone(), &options)?;
+        for left in (0..attempts).rev() {
+            let body = if left == 0 { body.take() } else { body.clone() };
+            let (object, warnings) = self.prepare_metadata(&def, &namespace, body, &options)?;
             if let Some(answer) = strategy.create_otherwise(&self, &def, &namespace, &object, &options).await {
                 return answer;
             }

@@ -50,13 +50,8 @@ impl Engine {
             }
             mark(&mut object, &meta::time_text(context.now));
             strategy.prepare_delete(context, &mut object);
-            let marked = self.store_edit(target, &current, &object, options.dry_run).await;
-            return match marked {
-                Err(Attempt::Again) if delete.resource_version.is_some() => {
-                    Err(ApiError::conflict(def, &target.name).into())
-                }
-                marked => Ok(Deleted::Marked(marked?)),
-            };
+            let marked = self.store_edit(target, &current, &object, options.dry_run).await?;
+            return Ok(Deleted::Marked(marked));
         }
         if options.dry_run {
             return Ok(Deleted::Gone(current));

@@ -48,7 +48,7 @@ pub(super) enum Edit {
 
 /// Why one attempt failed.
 pub(crate) enum Attempt {
-    /// Somebody was faster; the client did not name a version.
+    /// Somebody was faster. (The next attempt compares the version that the client named, if any.)
     Again,
     Failed(ApiError),
 }
@@ -126,9 +126,9 @@ impl Engine {
         let mut new = edited(def, &old, edit, &mut options)?;
         take_version(&mut old);
         let wanted = take_version(&mut new);
-        let insists = self.check_version(target, edit, wanted.as_deref(), &current)?;
+        self.check_version(target, edit, wanted.as_deref(), &current)?;
         let mut warnings = clean(def, &mut new, &options)?;
-        self.prepare_edit(target, &old, &mut new, &options)?;
+        self.prepare_edit(target, &old, &mut new)?;
         warnings.extend(meta::warnings(&new));
         let strategy = self.strategy(def);
         strategy.prepare_update(self.context(def, &target.namespace, &options.user), subresource, &old, &mut new)?;
@@ -143,48 +143,33 @@ impl Engine {
         if new == old {
             return Ok(Written { object: current, warnings, created: false });
         }
-        let object = self.store_edit(target, &current, &new, options.dry_run).await.map_err(|failure| match failure {
-            Attempt::Again if insists => ApiError::conflict(def, &target.name).into(),
-            failure => failure,
-        })?;
+        let object = self.store_edit(target, &current, &new, options.dry_run).await?;
         Ok(Written { object, warnings, created: false })
     }
 
-    /// Whether the client insists on the version that it named, and that this is the current one.
+    /// The version that the client wants to change must be the current one. (A patched document
+    /// carries the version that it was made from, unless the patch put another one there.)
     fn check_version(
         &self,
         target: &Target,
         edit: &Edit,
         wanted: Option<&str>,
         current: &Object,
-    ) -> Result<bool, ApiError> {
+    ) -> Result<(), ApiError> {
         match (wanted, edit) {
             (Some(wanted), _) if wanted != current.version.0.to_string() => {
                 Err(ApiError::conflict(&target.def, &target.name))
             }
-            // A patched document carries the version that it was made from; only a version put
-            // there by the patch insists, and that one has just been compared.
-            (Some(_), edit) => Ok(matches!(edit, Edit::Replace(_)) || edit.names_version()),
             (None, Edit::Replace(_)) if !target.def.allow_unconditional_update => {
-                let cause = Cause {
-                    reason: "FieldValueInvalid".into(),
-                    message: "Invalid value: 0: must be specified for an update".to_owned(),
-                    field: "metadata.resourceVersion".to_owned(),
-                };
+                let cause =
+                    Cause::invalid("metadata.resourceVersion", &Value::from(0), "must be specified for an update");
                 Err(ApiError::invalid(&target.def, &target.name, vec![cause]))
             }
-            (None, _) => Ok(false),
+            _ => Ok(()),
         }
     }
 
-    fn prepare_edit(
-        &self,
-        target: &Target,
-        old: &Value,
-        new: &mut Value,
-        options: &WriteOptions,
-    ) -> Result<(), ApiError> {
-        let _ = options;
+    fn prepare_edit(&self, target: &Target, old: &Value, new: &mut Value) -> Result<(), ApiError> {
         if target.subresource.as_deref() == Some("finalize") {
             let finalizers = new["spec"]["finalizers"].take();
             *new = old.clone();
@@ -216,18 +201,6 @@ impl Engine {
             Ok(committed) => Ok(self.written(&target.def, &target.path(), &value, committed.versions[0])?),
             Err(CommitError::Conflict(_)) => Err(Attempt::Again),
             Err(CommitError::Failed(error)) => Err(error.into()),
-        }
-    }
-}
-
-impl Edit {
-    fn names_version(&self) -> bool {
-        match self {
-            Edit::Replace(_) => true,
-            // Cheaper than parsing once more, and at worst it spares a retry.
-            Edit::Patch { body, .. } => {
-                body.windows(b"resourceVersion".len()).any(|window| window == b"resourceVersion")
-            }
         }
     }
 }
