@@ -104,9 +104,11 @@ async fn create(server: Server, client: u64, counts: Arc<Counts>) -> anyhow::Res
             "kind": "Task",
             "metadata": {"name": format!("load-{run}-{client}-{number}"), "labels": {"app": "load"}},
             "spec": {
-                "command": ["sleep", "3600"],
+                "container": {
+                    "command": ["sleep", "3600"],
+                    "env": [{"name": "FILLER", "value": filler}],
+                },
                 "resources": {"cpu": "100m", "memory": "64Mi"},
-                "env": [{"name": "FILLER", "value": filler}],
             },
         });
         let request = server.request("POST", COLLECTION, serde_json::to_vec(&task)?.into())?;

@@ -171,6 +171,9 @@ async fn too_much_is_refused_before_it_is_kept() {
                     write.write_all(b"\r\n").await?;
                 }
             }
+            if framing.starts_with("transfer") {
+                write.write_all(b"0\r\n\r\n").await?;
+            }
             Ok::<_, std::io::Error>(write)
         });
         let mut answer = Vec::new();

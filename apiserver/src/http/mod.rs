@@ -12,6 +12,7 @@ mod listener;
 mod metrics;
 mod negotiate;
 mod options;
+mod protobuf;
 mod query;
 mod request_info;
 mod resources;

@@ -13,7 +13,7 @@ use super::body;
 use super::chain::Call;
 use super::negotiate::Format;
 use super::resources::Target;
-use super::{options, respond};
+use super::{options, protobuf, respond};
 use crate::auth::authorizer::Verdict;
 use crate::engine::{Deleted, FieldValidation, PatchKind, WriteOptions, Written};
 use crate::resource::Origin;
@@ -22,6 +22,7 @@ use crate::status::{ApiError, success_status};
 
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
@@ -40,6 +41,12 @@ fn decode(headers: &HeaderMap, bytes: &Bytes) -> Result<(Value, Vec<String>), Ap
         None | Some(JSON) => schema::decode_strict(bytes)
             .map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}"))),
         Some(YAML) => Ok((yaml(bytes)?, Vec::new())),
+        // Go clients send it for built-in kinds; no client sends it for custom ones.
+        Some(PROTOBUF) => {
+            let object = protobuf::decode(bytes);
+            let object = object.ok_or_else(|| ApiError::unsupported_media_type(&[JSON, YAML]))?;
+            Ok((object, Vec::new()))
+        }
         Some(_) => Err(ApiError::unsupported_media_type(&[JSON, YAML])),
     }
 }

@@ -22,7 +22,7 @@ pub(crate) const TOKENS: &str = "t-root,root,1,\"system:masters\"\nt-alice,alice
 
 pub(crate) struct Server {
     pub(crate) api: ApiServer,
-    pub(crate) dir: TempDir,
+    _dir: TempDir,
 }
 
 /// One answer, read to its end.
@@ -55,7 +55,7 @@ impl Server {
         })
         .await
         .unwrap();
-        Server { api, dir }
+        Server { api, _dir: dir }
     }
 
     pub(crate) async fn tls(&self) -> TlsStream<TcpStream> {
