@@ -18,6 +18,7 @@ mod why;
 use std::collections::{HashMap, HashSet};
 
 use crate::cycle::fair::{Contest, Ledger};
+use crate::cycle::fit::Cursors;
 use crate::cycle::offer::{Draft, OpenAgents, UnitRun};
 use crate::cycle::spread::Spreads;
 use crate::cycle::why::Waiting;
@@ -50,7 +51,7 @@ struct Cycle<'a> {
     /// Free numbers by agent.
     free: Vec<Lanes>,
     /// Free goods of agents from which the run has taken some; of others they are in the state.
-    goods: HashMap<Id, Goods>,
+    goods: Vec<Option<Goods>>,
     /// Open agents in random order.
     shuffled: Vec<Id>,
     /// The same, those in use first and those with GPUs last.
@@ -59,15 +60,15 @@ struct Cycle<'a> {
     open: OpenAgents,
     ledger: Ledger,
     /// Offers held by framework, with new ones.
-    outstanding: HashMap<Id, usize>,
+    outstanding: Vec<usize>,
     drafts: Vec<Draft>,
+    /// Drafts that may still grow: those for declared demand.
     draft_of: HashMap<(Id, Id), usize>,
-    /// How far each mix of shapes has come among the packed agents: first those that are also
-    /// preferred, then all.
-    cursors: HashMap<Vec<Id>, [usize; 2]>,
+    cursors: Cursors,
     spreads: Spreads,
-    /// Tasks placed in this run, by agent.
+    /// Tasks placed in this run, by agent; kept only if some task cares about its neighbours.
     placed_on: HashMap<Id, Vec<Id>>,
+    neighbours_matter: bool,
     /// Tasks of groups and gangs that were dealt with together with another.
     done: HashSet<Id>,
     waiting: Vec<Waiting>,
@@ -79,13 +80,14 @@ pub(crate) fn run(state: &Allocator, now_ms: u64, seed: u64) -> Plan {
     let mut cycle = Cycle::new(state, now_ms, seed);
     cycle.sweep();
     let mut runs = cycle.hungry();
-    let mut contest = Contest::new(state, &cycle.ledger, runs.keys().copied());
+    let hungry = (0..).zip(&runs).filter_map(|(leaf, run)| run.as_ref().map(|_| leaf));
+    let mut contest = Contest::new(state, &cycle.ledger, hungry);
     while let Some(leaf) = contest.next() {
-        let run = runs.get_mut(&leaf).expect("only leaves with a run compete");
-        let step = match run {
-            Run::Tasks(last) => cycle.step_tasks(leaf, last),
-            Run::Demand(units) => cycle.step_demand(leaf, units),
-            Run::Whole(at) => cycle.step_whole(leaf, at),
+        let step = match &mut runs[leaf as usize] {
+            Some(Run::Tasks(last)) => cycle.step_tasks(leaf, last),
+            Some(Run::Demand(units)) => cycle.step_demand(leaf, units),
+            Some(Run::Whole(at)) => cycle.step_whole(leaf, at),
+            None => Step::Done,
         };
         contest.settle(state, &cycle.ledger, leaf, step);
     }
@@ -112,26 +114,31 @@ impl<'a> Cycle<'a> {
             state,
             now_ms,
             free,
-            goods: HashMap::new(),
+            goods: vec![None; state.agents.span()],
             shuffled,
             packed,
             open,
             ledger: Ledger::new(state, total),
-            outstanding: HashMap::new(),
+            outstanding: vec![0; state.frameworks.span()],
             drafts: Vec::new(),
             draft_of: HashMap::new(),
-            cursors: HashMap::new(),
+            cursors: Cursors::new(state.shapes.span()),
             spreads: Spreads::default(),
             placed_on: HashMap::new(),
+            neighbours_matter: state
+                .shapes
+                .iter()
+                .any(|shape| shape.spread.is_some() || shape.anti_affinity.is_some()),
             done: HashSet::new(),
             waiting: Vec::new(),
             plan: Plan::default(),
         }
     }
 
-    /// The leaves that want something.
-    fn hungry(&mut self) -> HashMap<Id, Run> {
-        let mut runs = HashMap::new();
+    /// What each leaf wants, if anything.
+    fn hungry(&mut self) -> Vec<Option<Run>> {
+        let mut runs: Vec<Option<Run>> = Vec::new();
+        runs.resize_with(self.state.leaves.span(), || None);
         for (id, leaf) in self.state.leaves.iter() {
             let framework = &self.state.frameworks[leaf.framework];
             if !framework.known || !framework.info.active {
@@ -139,19 +146,19 @@ impl<'a> Cycle<'a> {
             }
             if framework.info.placement == Placement::Tasks {
                 if !leaf.pending.is_empty() {
-                    runs.insert(id, Run::Tasks(None));
+                    runs[id as usize] = Some(Run::Tasks(None));
                 }
                 continue;
             }
             let held = leaf.offers.iter().filter(|id| !self.state.offers[**id].answered).count();
-            *self.outstanding.entry(leaf.framework).or_default() += held;
+            self.outstanding[leaf.framework as usize] += held;
             if !leaf.listed || leaf.suppressed {
                 continue;
             }
             if framework.info.demand.is_none() {
-                runs.insert(id, Run::Whole(0));
+                runs[id as usize] = Some(Run::Whole(0));
             } else if let Some(units) = framework.demand.get(&id) {
-                runs.insert(id, Run::Demand(self.open_demand(leaf, units)));
+                runs[id as usize] = Some(Run::Demand(self.open_demand(leaf, units)));
             }
         }
         runs
@@ -162,7 +169,7 @@ impl<'a> Cycle<'a> {
     }
 
     fn goods_of(&self, agent: Id) -> &Goods {
-        self.goods.get(&agent).unwrap_or_else(|| &self.state.agents[agent].free_goods)
+        self.goods[agent as usize].as_ref().unwrap_or(&self.state.agents[agent].free_goods)
     }
 
     fn finish(mut self) -> Plan {

@@ -48,4 +48,12 @@ impl Shapes {
     pub(crate) fn get(&self, id: Id) -> &Shape {
         &self.0[id].0
     }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Shape> {
+        self.0.iter().map(|(_, (shape, _))| &**shape)
+    }
+
+    pub(crate) fn span(&self) -> usize {
+        self.0.span()
+    }
 }

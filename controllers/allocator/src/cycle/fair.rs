@@ -33,6 +33,7 @@ struct Book {
 #[derive(Clone, Copy)]
 struct QueueBook {
     parent: Option<Id>,
+    limited: bool,
     limit: Lanes,
     all: Book,
     own: Book,
@@ -41,11 +42,18 @@ struct QueueBook {
 impl Ledger {
     pub(super) fn new(state: &Allocator, total: Lanes) -> Self {
         let none = Book { held: Lanes::ZERO, allocations: 0 };
-        let nobody = QueueBook { parent: None, limit: Lanes::UNLIMITED, all: none, own: none };
+        let nobody = QueueBook {
+            parent: None,
+            limited: false,
+            limit: Lanes::UNLIMITED,
+            all: none,
+            own: none,
+        };
         let mut queues = vec![nobody; state.queues.span()];
         for (id, queue) in state.queues.iter() {
             queues[id as usize] = QueueBook {
                 parent: queue.parent,
+                limited: queue.limit != Lanes::UNLIMITED,
                 limit: queue.limit,
                 all: Book { held: queue.held(), allocations: queue.allocations },
                 own: Book { held: queue.own, allocations: queue.own_allocations },
@@ -64,7 +72,7 @@ impl Ledger {
         let mut next = Some(queue);
         while let Some(id) = next {
             let book = &self.queues[id as usize];
-            if book.limit != Lanes::UNLIMITED {
+            if book.limited {
                 for (lane, left) in room.0.iter_mut().enumerate() {
                     if book.limit.0[lane] != i64::MAX {
                         *left = (*left).min((book.limit.0[lane] - book.all.held.0[lane]).max(0));
@@ -158,7 +166,8 @@ struct Lines {
 
 /// The hungry part of the tree.
 pub(super) struct Contest {
-    lines: BTreeMap<Id, Lines>,
+    /// By queue.
+    lines: Vec<Lines>,
     root: Id,
 }
 
@@ -183,7 +192,9 @@ impl Contest {
                 queue = parent;
             }
         }
-        let mut contest = Self { lines: BTreeMap::new(), root };
+        let mut lines: Vec<Lines> = Vec::new();
+        lines.resize_with(state.queues.span(), Lines::default);
+        let mut contest = Self { lines, root };
         for (queue, mut leaves) in leaves {
             leaves.sort_unstable_by(|a, b| {
                 state.leaves[*a].framework_key.cmp(&state.leaves[*b].framework_key)
@@ -192,11 +203,11 @@ impl Contest {
                 .iter()
                 .enumerate()
                 .map(|(place, leaf)| Reverse(rank(state, ledger, queue, Who::Leaf(*leaf), place)));
-            contest.lines.entry(queue).or_default().own = ranks.collect();
+            contest.lines[queue as usize].own = ranks.collect();
         }
         for (queue, mut below) in children {
             below.sort_unstable_by(|a, b| state.queues[*a].path.cmp(&state.queues[*b].path));
-            let lines = contest.lines.entry(queue).or_default();
+            let lines = &mut contest.lines[queue as usize];
             // "." sorts before every name.
             let own = (!lines.own.is_empty()).then_some(Who::Own);
             let all = own.into_iter().chain(below.into_iter().map(Who::Queue));
@@ -212,7 +223,7 @@ impl Contest {
     pub(super) fn next(&self) -> Option<Id> {
         let mut queue = self.root;
         loop {
-            let lines = self.lines.get(&queue)?;
+            let lines = &self.lines[queue as usize];
             match lines.below.peek().map(|top| top.0.who) {
                 Some(Who::Queue(below)) => queue = below,
                 Some(Who::Own | Who::Leaf(_)) | None => {
@@ -228,7 +239,7 @@ impl Contest {
     /// Ranks the leaf that had its turn anew, and all queues above it.
     pub(super) fn settle(&mut self, state: &Allocator, ledger: &Ledger, leaf: Id, step: Step) {
         let mut queue = state.leaves[leaf].queue;
-        let lines = self.lines.get_mut(&queue).expect("the leaf's queue has lines");
+        let lines = &mut self.lines[queue as usize];
         let mut hungry = step == Step::Took;
         settle_top(&mut lines.own, hungry, |who, place| rank(state, ledger, queue, who, place));
         if lines.below.peek().is_some_and(|top| top.0.who == Who::Own) {
@@ -239,7 +250,7 @@ impl Contest {
         }
         hungry = !lines.own.is_empty() || !lines.below.is_empty();
         while let Some(parent) = state.queues[queue].parent {
-            let lines = self.lines.get_mut(&parent).expect("queues above hungry ones have lines");
+            let lines = &mut self.lines[parent as usize];
             settle_top(&mut lines.below, hungry, |who, place| {
                 rank(state, ledger, parent, who, place)
             });

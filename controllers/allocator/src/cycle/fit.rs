@@ -1,5 +1,6 @@
 //! Whether a bundle of tasks (one task, or a group that goes to one agent) fits an agent.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::cycle::Cycle;
@@ -20,6 +21,39 @@ pub(super) struct Bundle {
     pub(super) picks: usize,
     /// Others of the group are there already.
     pub(super) pinned: Option<Id>,
+}
+
+/// How far the search for a place has come among the packed agents: first among those that are also
+/// preferred, then among all.
+pub(super) type Cursor = [usize; 2];
+
+/// The cursors of all mixes of shapes that were looked for.
+pub(super) struct Cursors {
+    /// Of single tasks, by shape.
+    single: Vec<Cursor>,
+    /// Of groups.
+    mixed: HashMap<Vec<Id>, Cursor>,
+}
+
+impl Cursors {
+    pub(super) fn new(shapes: usize) -> Self {
+        Self { single: vec![[0; 2]; shapes], mixed: HashMap::new() }
+    }
+
+    pub(super) fn get(&self, shapes: &[Id]) -> Cursor {
+        match shapes {
+            [shape] => self.single[*shape as usize],
+            _ => self.mixed.get(shapes).copied().unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn set(&mut self, shapes: &[Id], cursor: Cursor) {
+        if let [shape] = shapes {
+            self.single[*shape as usize] = cursor;
+        } else {
+            self.mixed.insert(shapes.to_vec(), cursor);
+        }
+    }
 }
 
 impl Cycle<'_> {
@@ -103,7 +137,7 @@ impl Cycle<'_> {
             return self.find_spread(bundle, shape);
         }
         let picky = self.shapes(bundle).any(|shape| !shape.preferred.is_empty());
-        let mut cursor = self.cursors.get(&bundle.shapes).copied().unwrap_or_default();
+        let mut cursor = self.cursors.get(&bundle.shapes);
         let mut found = None;
         if picky {
             found =
@@ -112,7 +146,7 @@ impl Cycle<'_> {
         if found.is_none() {
             found = self.walk(bundle, &mut cursor[1], |_, _| true);
         }
-        self.cursors.insert(bundle.shapes.clone(), cursor);
+        self.cursors.set(&bundle.shapes, cursor);
         found
     }
 

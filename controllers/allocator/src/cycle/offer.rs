@@ -77,6 +77,7 @@ impl Cycle<'_> {
             {
                 let goods = goods.clone();
                 self.draft(leaf_id, agent, &lanes, goods);
+                self.outstanding[leaf.framework as usize] += 1;
                 if self.free_of(agent).is_zero() {
                     self.open.close(*at);
                 }
@@ -100,7 +101,7 @@ impl Cycle<'_> {
             while let Some(agent) = self.packed.get(run.at).copied() {
                 if let Some(goods) = self.unit_on(leaf_id, agent, &run.unit) {
                     let lanes = run.unit.lanes;
-                    self.draft(leaf_id, agent, &lanes, goods);
+                    self.draft_unit(leaf_id, agent, &lanes, goods);
                     run.left -= 1;
                     return Step::Took;
                 }
@@ -146,24 +147,32 @@ impl Cycle<'_> {
         runs
     }
 
-    fn draft(&mut self, leaf_id: Id, agent: Id, lanes: &Lanes, goods: Goods) {
-        let leaf = &self.state.leaves[leaf_id];
+    fn draft(&mut self, leaf: Id, agent: Id, lanes: &Lanes, goods: Goods) {
+        self.take(leaf, agent, lanes, &goods);
+        self.drafts.push(Draft { leaf, agent, lanes: *lanes, goods });
+    }
+
+    /// Adds to the draft that the leaf has of this agent, or begins it.
+    fn draft_unit(&mut self, leaf: Id, agent: Id, lanes: &Lanes, goods: Goods) {
+        if let Some(at) = self.draft_of.get(&(leaf, agent)).copied() {
+            self.take(leaf, agent, lanes, &goods);
+            self.drafts[at].lanes.add(lanes);
+            self.drafts[at].goods.add(&goods);
+            return;
+        }
+        self.outstanding[self.state.leaves[leaf].framework as usize] += 1;
+        self.draft_of.insert((leaf, agent), self.drafts.len());
+        self.draft(leaf, agent, lanes, goods);
+    }
+
+    fn take(&mut self, leaf: Id, agent: Id, lanes: &Lanes, goods: &Goods) {
         self.free[agent as usize].sub(lanes);
         if !goods.is_empty() {
             let mut rest = self.goods_of(agent).clone();
-            rest.sub(&goods);
-            self.goods.insert(agent, rest);
+            rest.sub(goods);
+            self.goods[agent as usize] = Some(rest);
         }
-        self.ledger.give(leaf_id, leaf.queue, lanes);
-        if let Some(at) = self.draft_of.get(&(leaf_id, agent)) {
-            let draft = &mut self.drafts[*at];
-            draft.lanes.add(lanes);
-            draft.goods.add(&goods);
-            return;
-        }
-        *self.outstanding.entry(leaf.framework).or_default() += 1;
-        self.draft_of.insert((leaf_id, agent), self.drafts.len());
-        self.drafts.push(Draft { leaf: leaf_id, agent, lanes: *lanes, goods });
+        self.ledger.give(leaf, self.state.leaves[leaf].queue, lanes);
     }
 
     pub(super) fn publish(&self, draft: &Draft) -> NewOffer {
@@ -179,8 +188,7 @@ impl Cycle<'_> {
     }
 
     fn may_hold_more(&self, leaf: &Leaf, framework: &Framework) -> bool {
-        let held = self.outstanding.get(&leaf.framework).copied().unwrap_or_default();
-        held < framework.info.max_outstanding
+        self.outstanding[leaf.framework as usize] < framework.info.max_outstanding
     }
 
     /// Whether the framework is sent offers of this agent at all.

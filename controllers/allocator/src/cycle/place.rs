@@ -3,7 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::cycle::fit::Bundle;
+use crate::cycle::fit::{Bundle, Cursor};
 use crate::cycle::gangs::Party;
 use crate::cycle::why::{Cause, Waiting};
 use crate::cycle::{Cycle, Step};
@@ -101,13 +101,15 @@ impl Cycle<'_> {
             rest.sub(&bundle.goods);
             (ports, rest.ports) =
                 rest.ports.take(bundle.picks).expect("fits() found that many ports");
-            self.goods.insert(agent, rest);
+            self.goods[agent as usize] = Some(rest);
             goods_before = Some(before);
         }
         self.ledger.give(leaf, queue, &bundle.lanes);
-        for task in &bundle.tasks {
-            self.placed_on.entry(agent).or_default().push(*task);
-            self.count_spread(*task, agent, false);
+        if self.neighbours_matter {
+            for task in &bundle.tasks {
+                self.placed_on.entry(agent).or_default().push(*task);
+                self.count_spread(*task, agent, false);
+            }
         }
         Ok(Placed { bundle: at, agent, ports, goods_before })
     }
@@ -116,14 +118,15 @@ impl Cycle<'_> {
         let agent = placed.agent;
         self.free[agent as usize].add(&bundle.lanes);
         if let Some(before) = &placed.goods_before {
-            self.goods.insert(agent, before.clone());
+            self.goods[agent as usize] = Some(before.clone());
         }
         self.ledger.take_back(leaf, self.state.leaves[leaf].queue, &bundle.lanes);
-        if let Some(tasks) = self.placed_on.get_mut(&agent) {
+        if self.neighbours_matter {
+            let tasks = self.placed_on.entry(agent).or_default();
             tasks.truncate(tasks.len() - bundle.tasks.len());
-        }
-        for task in &bundle.tasks {
-            self.count_spread(*task, agent, true);
+            for task in &bundle.tasks {
+                self.count_spread(*task, agent, true);
+            }
         }
     }
 
@@ -147,7 +150,7 @@ impl Cycle<'_> {
     fn remember(&self, bundles: &[Bundle]) -> Memory {
         let mut memory = Memory::default();
         for bundle in bundles {
-            let cursor = self.cursors.get(&bundle.shapes).copied().unwrap_or_default();
+            let cursor = self.cursors.get(&bundle.shapes);
             memory.cursors.push((bundle.shapes.clone(), cursor));
             if let [shape] = bundle.shapes[..] {
                 let key = (self.framework_of(bundle.tasks[0]), shape);
@@ -158,7 +161,9 @@ impl Cycle<'_> {
     }
 
     fn recall(&mut self, memory: Memory) {
-        self.cursors.extend(memory.cursors);
+        for (shapes, cursor) in memory.cursors {
+            self.cursors.set(&shapes, cursor);
+        }
         for (key, list) in memory.lists {
             match list {
                 Some(list) => self.spreads.lists.insert(key, list),
@@ -181,6 +186,6 @@ type SpreadList = std::collections::BTreeMap<Option<String>, std::collections::V
 
 #[derive(Default)]
 struct Memory {
-    cursors: Vec<(Vec<Id>, [usize; 2])>,
+    cursors: Vec<(Vec<Id>, Cursor)>,
     lists: Vec<((Id, Id), Option<SpreadList>)>,
 }
