@@ -1,5 +1,5 @@
 //! How many durable writes a second each engine does: `cargo run --release -p commonage-store
-//! --example store_bench -- [memory] [embedded] [etcd]`.
+//! --example store_bench -- [memory] [embedded] [etcd] [requests in flight to etcd]`.
 //!
 //! Every write creates a key of its own with 1 KB under the guard that it is absent, as the API
 //! server does. A tail runs beside it, as there always is one.
@@ -26,6 +26,9 @@ const MEASURED: Duration = Duration::from_secs(4);
 #[tokio::main]
 async fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
+    let (in_flight, asked): (Vec<String>, Vec<String>) =
+        asked.into_iter().partition(|word| word.parse::<usize>().is_ok());
+    let in_flight: Option<usize> = in_flight.first().and_then(|number| number.parse().ok());
     let wanted = |engine: &str| asked.is_empty() || asked.iter().any(|name| name == engine);
     println!("engine    writers  commits/s    p50 µs    p99 µs");
     for writers in WRITERS {
@@ -38,10 +41,13 @@ async fn main() -> ExitCode {
                 Ok(store) => measure("embedded", Arc::new(store), writers).await,
                 Err(error) => return failed(&error),
             }
+            reopen(dir.path()).await;
         }
         if wanted("etcd") {
             let process = etcd_process::EtcdProcess::start();
-            match EtcdStore::connect(EtcdOptions::new([process.endpoint()])).await {
+            let mut options = EtcdOptions::new([process.endpoint()]);
+            options.requests_in_flight = in_flight.unwrap_or(options.requests_in_flight);
+            match EtcdStore::connect(options).await {
                 Ok(store) => measure("etcd", Arc::new(store), writers).await,
                 Err(error) => return failed(&error),
             }
@@ -53,6 +59,18 @@ async fn main() -> ExitCode {
 fn failed(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("{error}");
     ExitCode::FAILURE
+}
+
+/// How long the embedded engine takes to open what has just been written.
+async fn reopen(dir: &std::path::Path) {
+    let began = Instant::now();
+    match EmbeddedStore::open(dir, EmbeddedOptions::default()) {
+        Ok(store) => {
+            let revision = store.revision().await.map_or(0, |revision| revision.0);
+            println!("         opened again in {:?}, {revision} writes", began.elapsed());
+        }
+        Err(error) => println!("         not opened again: {error}"),
+    }
 }
 
 async fn measure(engine: &str, store: Arc<dyn Store>, writers: usize) {
@@ -70,6 +88,8 @@ async fn measure(engine: &str, store: Arc<dyn Store>, writers: usize) {
     }
     let seconds = began.elapsed().as_secs_f64();
     tail.abort();
+    // It holds on to the store.
+    let _ = tail.await;
     latencies.sort_unstable();
     let percentile = |percent: usize| latencies[latencies.len() * percent / 100].as_micros();
     println!(

@@ -42,15 +42,22 @@ pub struct EmbeddedOptions {
     pub cache_bytes: u64,
     /// The newest changes kept in memory for tails, in bytes. A tail further behind reads the log.
     pub recent_bytes: usize,
+    /// Superseded versions kept for reads of the past, at most; each takes about 100 bytes of
+    /// memory besides its record in the log. Somebody should compact long before; if nobody does,
+    /// the store forgets the older half by itself.
+    pub superseded_max: usize,
 }
 
 impl Default for EmbeddedOptions {
     fn default() -> EmbeddedOptions {
-        EmbeddedOptions { cache_bytes: 64 << 20, recent_bytes: 32 << 20 }
+        EmbeddedOptions { cache_bytes: 64 << 20, recent_bytes: 32 << 20, superseded_max: 2_000_000 }
     }
 }
 
-/// A log in a directory. Dropping it waits for the writes in hand.
+/// A log in a directory.
+///
+/// Dropping it waits for the writes in hand. The directory can be opened again when its tails have
+/// been dropped too.
 #[derive(Debug)]
 pub struct EmbeddedStore {
     log: Arc<Log>,
@@ -73,7 +80,7 @@ impl EmbeddedStore {
         let (log, published) = Log::open(dir.as_ref(), &options)?;
         let log = Arc::new(log);
         let (commands, queue) = mpsc::channel(GROUP_WRITES_MAX);
-        let committer = Committer::new(log.clone(), published, queue);
+        let committer = Committer::new(log.clone(), published, queue, options.superseded_max);
         let committer = std::thread::Builder::new()
             .name("store-committer".into())
             .spawn(move || committer.run())

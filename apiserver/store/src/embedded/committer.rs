@@ -40,6 +40,7 @@ pub(super) struct Committer {
     queue: mpsc::Receiver<Command>,
     /// There may be compacted changes to remove.
     forgetful: bool,
+    superseded_max: usize,
 }
 
 impl Committer {
@@ -47,9 +48,10 @@ impl Committer {
         log: Arc<Log>,
         published: watch::Sender<Revision>,
         queue: mpsc::Receiver<Command>,
+        superseded_max: usize,
     ) -> Committer {
         // A removal may have been cut short by the last exit.
-        Committer { log, published, queue, forgetful: true }
+        Committer { log, published, queue, forgetful: true, superseded_max }
     }
 
     /// Returns when the store is dropped or the disk fails; after that all writes are refused.
@@ -97,6 +99,15 @@ impl Committer {
             }
         }
         self.finish(group)?;
+        let overgrown = self.log.index().read().overgrown(self.superseded_max);
+        if let Some(revision) = overgrown.filter(|_| !self.forgetful) {
+            tracing::warn!(
+                revision = revision.0,
+                "nobody compacts the store, so it does it itself"
+            );
+            self.log.set_compacted(revision.max(self.log.compacted()))?;
+            self.forgetful = true;
+        }
         if self.forgetful {
             self.forgetful = self.log.forget(FORGET_STEP)? == FORGET_STEP;
         }

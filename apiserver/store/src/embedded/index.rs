@@ -72,9 +72,10 @@ impl Index {
         let stamp = Stamp::new(change.version, change.value.is_none());
         let since = change.version.revision();
         // A copy, so that the index does not keep a whole request or log block alive.
-        let key = Bytes::copy_from_slice(&change.key);
-        match self.keys.entry(key.clone()) {
+        let key = match self.keys.entry(Bytes::copy_from_slice(&change.key)) {
             Entry::Occupied(mut entry) => {
+                // All that is kept of a key shares one copy of it.
+                let key = entry.key().clone();
                 let history = entry.get_mut();
                 let previous = std::mem::replace(&mut history.newest, stamp);
                 // A deletion has been put on the list when it happened.
@@ -83,11 +84,14 @@ impl Index {
                     self.superseded.push_back(Superseded { since, version, key });
                 }
                 history.older.push_back(previous);
+                key
             }
             Entry::Vacant(entry) => {
+                let key = entry.key().clone();
                 entry.insert(History { newest: stamp, older: VecDeque::new() });
+                key
             }
-        }
+        };
         if change.value.is_none() {
             self.superseded.push_back(Superseded { since, version: change.version, key });
         }
@@ -130,6 +134,12 @@ impl Index {
             last = Some(key.clone());
         }
         Walked { versions, rest_after: None }
+    }
+
+    /// The revision to compact to, so that half of the superseded versions can be forgotten, if
+    /// there are more than `max`.
+    pub(super) fn overgrown(&self, max: usize) -> Option<Revision> {
+        (self.superseded.len() > max).then(|| self.superseded[self.superseded.len() / 2].since)
     }
 
     /// Forgets at most `limit` versions that no read at `oldest` or later needs, and says which.

@@ -102,13 +102,16 @@ fn strange() -> StoreError {
     StoreError::UnknownOutcome("etcd's answer does not fit the transaction".into())
 }
 
-/// One guarded write. If a compare fails, it reads what the keys are at instead.
+/// One guarded write. If one of several compares fails, it reads what the keys are at instead.
 fn guarded(connection: &Connection, write: &GuardedWrite, index: &mut u8) -> Txn {
     let compares: Vec<_> = write.compares.iter().map(|c| compare(connection, c)).collect();
     let ops: Vec<_> = write.ops.iter().map(|op| operation(connection, op, index)).collect();
     let txn = Txn::new();
-    if compares.is_empty() {
-        return txn.and_then(ops);
+    match compares.len() {
+        0 => return txn.and_then(ops),
+        // Which one failed is known without asking: a third less for etcd to do.
+        1 => return txn.when(compares).and_then(ops),
+        _ => {}
     }
     let states: Vec<_> = write
         .compares

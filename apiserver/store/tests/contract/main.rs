@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod embedded;
 mod engine;
 mod etcd;
 mod etcd_process;
