@@ -23,7 +23,6 @@ use crate::engine::Engine;
 use crate::http::{App, Caller, Listener, Parts, serve, tls_config};
 use crate::pki::{Identity, Kubeconfig, Pki, PkiError, write_kubeconfig};
 use crate::proxy::AgentProxy;
-use crate::resource::{ResourceDef, Scheme};
 
 /// How long requests under way may take to finish when the server goes down.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
@@ -102,7 +101,8 @@ impl ApiServer {
         let agents = AgentProxy::new(&provider, pki.ca_der(), &pki.apiserver_client()?)?;
 
         let store = open_store(&store, &data_dir).await?;
-        let scheme = Arc::new(scheme()?);
+        let scheme =
+            Arc::new(crate::builtin::scheme().context("a compiled-in definition is broken")?);
         let engine_stop = CancellationToken::new();
         let engine = Engine::start(store.clone(), scheme, engine_stop.clone()).await?;
         let app = Arc::new(App::new(Parts { engine, store, tokens, agents }));
@@ -228,16 +228,6 @@ impl ApiServer {
         engine_stop.cancel();
         app.engine.stopped().await;
     }
-}
-
-fn scheme() -> anyhow::Result<Scheme> {
-    let mut definitions = crate::builtin::definitions();
-    for crd in commonage_schemas::all_crds() {
-        let name = crd.metadata.name.clone().unwrap_or_default();
-        let found = ResourceDef::from_crd(&crd).with_context(|| format!("definition {name}"))?;
-        definitions.extend(found);
-    }
-    Ok(Scheme::new(definitions))
 }
 
 async fn open_store(kind: &StoreKind, data_dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
