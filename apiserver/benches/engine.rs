@@ -26,18 +26,31 @@ async fn main() -> anyhow::Result<()> {
     for clients in [32, 256] {
         creates("memory", Arc::new(MemoryStore::new()), clients, 0).await?;
         let path = dir.path().join(format!("c{clients}"));
-        creates("embedded", Arc::new(EmbeddedStore::open(path, EmbeddedOptions::default())?), clients, 0).await?;
+        creates(
+            "embedded",
+            Arc::new(EmbeddedStore::open(path, EmbeddedOptions::default())?),
+            clients,
+            0,
+        )
+        .await?;
     }
     let path = dir.path().join("watched");
-    creates("embedded", Arc::new(EmbeddedStore::open(path, EmbeddedOptions::default())?), 32, 100).await?;
+    creates("embedded", Arc::new(EmbeddedStore::open(path, EmbeddedOptions::default())?), 32, 100)
+        .await?;
     Ok(())
 }
 
 /// Creates tasks from so many clients, seen by so many watchers.
-async fn creates(name: &str, store: Arc<dyn Store>, clients: u64, watchers: u64) -> anyhow::Result<()> {
+async fn creates(
+    name: &str,
+    store: Arc<dyn Store>,
+    clients: u64,
+    watchers: u64,
+) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let engine = Engine::start(store, Arc::new(builtin::scheme()?), shutdown.clone()).await?;
-    let def = engine.scheme().by_kind("commonage.dev", "Task").cloned().expect("tasks are compiled in");
+    let def =
+        engine.scheme().by_kind("commonage.dev", "Task").cloned().expect("tasks are compiled in");
     let seen = Arc::new(AtomicU64::new(0));
     let mut watching = Vec::new();
     for _ in 0..watchers {
@@ -71,7 +84,10 @@ async fn creates(name: &str, store: Arc<dyn Store>, clients: u64, watchers: u64)
         println!("  {watchers} watchers: {:.0} events/s", (made * watchers) as f64 / seconds);
     }
     let start = Instant::now();
-    let list = engine.list(&def, Some("default"), ListOptions::default()).await.map_err(anyhow::Error::from)?;
+    let list = engine
+        .list(&def, Some("default"), ListOptions::default())
+        .await
+        .map_err(anyhow::Error::from)?;
     println!("  list of {}: {:?}", list.items.len(), start.elapsed());
     shutdown.cancel();
     for watch in watching {
@@ -81,7 +97,12 @@ async fn creates(name: &str, store: Arc<dyn Store>, clients: u64, watchers: u64)
     Ok(())
 }
 
-async fn write(engine: Arc<Engine>, def: Arc<ResourceDef>, client: u64, count: u64) -> anyhow::Result<Vec<Duration>> {
+async fn write(
+    engine: Arc<Engine>,
+    def: Arc<ResourceDef>,
+    client: u64,
+    count: u64,
+) -> anyhow::Result<Vec<Duration>> {
     let options = WriteOptions { user: Arc::new(UserInfo::admin()), ..WriteOptions::default() };
     let mut latencies = Vec::with_capacity(count as usize);
     for number in 0..count {

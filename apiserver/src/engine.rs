@@ -5,6 +5,7 @@
 //! commit, wait until published) and never looks at a socket or a header.
 
 mod commit;
+mod compaction;
 mod create;
 mod delete;
 mod expiry;
@@ -17,8 +18,8 @@ pub(crate) mod tests;
 mod update;
 
 pub use options::{
-    DeleteOptions, Deleted, FieldValidation, List, ListOptions, PatchKind, Propagation, VersionMatch, WatchOptions,
-    WriteOptions, Written,
+    DeleteOptions, Deleted, FieldValidation, List, ListOptions, PatchKind, Propagation,
+    VersionMatch, WatchOptions, WriteOptions, Written,
 };
 
 pub use crate::cache::{Chunk, EventKind, Watch, WatchCounters, WatchEvent};
@@ -86,6 +87,7 @@ impl Engine {
         engine.make_system_namespaces().await?;
         engine.tasks.spawn(engine.clone().remove_namespaces());
         engine.tasks.spawn(engine.clone().expire_events());
+        engine.tasks.spawn(engine.clone().compact());
         Ok(engine)
     }
 
@@ -112,7 +114,10 @@ impl Engine {
 
     /// Objects per kind (group resource), for metrics.
     pub fn object_counts(&self) -> Vec<(String, usize)> {
-        self.cache.resources().map(|resource| (resource.def().group_resource(), resource.len())).collect()
+        self.cache
+            .resources()
+            .map(|resource| (resource.def().group_resource(), resource.len()))
+            .collect()
     }
 
     pub(crate) fn strategy(&self, def: &ResourceDef) -> &Arc<dyn Strategy> {
@@ -227,7 +232,12 @@ impl Engine {
 }
 
 impl Target {
-    pub(crate) fn new(def: &Arc<ResourceDef>, namespace: &str, name: &str, subresource: Option<&str>) -> Target {
+    pub(crate) fn new(
+        def: &Arc<ResourceDef>,
+        namespace: &str,
+        name: &str,
+        subresource: Option<&str>,
+    ) -> Target {
         Target {
             def: def.clone(),
             namespace: namespace.to_owned(),

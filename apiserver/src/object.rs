@@ -193,7 +193,10 @@ pub(crate) fn encode(object: &Value) -> Bytes {
     let members = object.as_object().unwrap_or(&empty);
     let first = ["apiVersion", "kind", "metadata"];
     let head = first.iter().filter_map(|key| members.get(*key).map(|value| (*key, value)));
-    let rest = members.iter().map(|(key, value)| (key.as_str(), value)).filter(|(key, _)| !first.contains(key));
+    let rest = members
+        .iter()
+        .map(|(key, value)| (key.as_str(), value))
+        .filter(|(key, _)| !first.contains(key));
     out.push(b'{');
     for (place, (key, value)) in head.chain(rest).enumerate() {
         if place > 0 {

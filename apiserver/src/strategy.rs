@@ -99,7 +99,11 @@ pub trait Strategy: Send + Sync {
     }
 
     /// POST on a subresource; `None` when the kind has no such one.
-    async fn post(&self, _engine: &Arc<Engine>, _request: &SubresourceRequest) -> Option<Result<(u16, Bytes), ApiError>> {
+    async fn post(
+        &self,
+        _engine: &Arc<Engine>,
+        _request: &SubresourceRequest,
+    ) -> Option<Result<(u16, Bytes), ApiError>> {
         None
     }
 }

@@ -69,11 +69,13 @@ impl WatchEvent {
 
     /// `initial_end`: everything that existed has been sent (KEP-3157's annotation).
     pub(super) fn bookmark(def: &ResourceDef, version: Version, initial_end: bool) -> WatchEvent {
-        let mut metadata = json!({"creationTimestamp": null, "resourceVersion": version.0.to_string()});
+        let mut metadata =
+            json!({"creationTimestamp": null, "resourceVersion": version.0.to_string()});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = json!({"kind": def.kind, "apiVersion": def.api_version(), "metadata": metadata});
+        let object =
+            json!({"kind": def.kind, "apiVersion": def.api_version(), "metadata": metadata});
         Self::without_object(EventKind::Bookmark, version, object.to_string().as_bytes())
     }
 
@@ -122,7 +124,8 @@ impl Chunk {
         }
         self.joined
             .get_or_init(|| {
-                let mut all = BytesMut::with_capacity(self.events.iter().map(|e| e.bytes.len()).sum());
+                let mut all =
+                    BytesMut::with_capacity(self.events.iter().map(|e| e.bytes.len()).sum());
                 self.events.iter().for_each(|event| all.extend_from_slice(&event.bytes));
                 all.freeze()
             })

@@ -19,24 +19,51 @@ use crate::object::Object;
 const LOAD_PAGE_KEYS: usize = 10_000;
 /// Batches applied and published together when they have piled up.
 const BATCHES_AT_ONCE: usize = 64;
+/// How far back the event log reaches after a start, in revisions: replaying so many takes some
+/// ten milliseconds.
+const HISTORY_REVISIONS: u64 = 10_000;
 /// How long to wait before asking a store again that was not available: long enough not to hurt
 /// it, short enough that nobody notices.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 impl Cache {
-    /// Reads everything at one revision.
-    pub(super) async fn load(&self, store: &dyn Store) -> Result<Revision, StoreError> {
+    /// Reads everything as it was some time ago, if the store still knows: what has happened since
+    /// comes back on the tail and fills the event log, so that watches survive a restart.
+    pub(super) async fn load_past(&self, store: &dyn Store) -> Result<Revision, StoreError> {
+        let past = store.revision().await?.0.saturating_sub(HISTORY_REVISIONS);
+        match self.load(store, Some(Revision(past.max(1)))).await {
+            Err(StoreError::Compacted { oldest, .. }) => match self.load(store, Some(oldest)).await
+            {
+                Ok(revision) => Ok(revision),
+                Err(_) => self.load(store, None).await,
+            },
+            Err(_) => self.load(store, None).await,
+            Ok(revision) => Ok(revision),
+        }
+    }
+
+    /// Reads everything at one revision; `None` is the newest.
+    async fn load(
+        &self,
+        store: &dyn Store,
+        mut at: Option<Revision>,
+    ) -> Result<Revision, StoreError> {
         let mut objects: Vec<Objects> = vec![Objects::new(); self.resources.len()];
-        let (mut after, mut at) = (None, None);
+        let mut after = None;
         let revision = loop {
-            let query = RangeQuery { prefix: Bytes::from_static(b"/"), after, at, limit: LOAD_PAGE_KEYS };
+            let query =
+                RangeQuery { prefix: Bytes::from_static(b"/"), after, at, limit: LOAD_PAGE_KEYS };
             let page = store.range(query).await?;
             for entry in &page.entries {
                 let Some((number, path)) = self.locate(&entry.key) else { continue };
                 let fields = self.resources[number].fields();
                 match Object::decode(fields, path, &entry.value, entry.version, EventKind::Added) {
-                    Ok((object, _)) => drop(objects[number].insert(object.shared_path(), Arc::new(object))),
-                    Err(error) => tracing::error!(path, %error, "an object of the store can't be read; left out"),
+                    Ok((object, _)) => {
+                        drop(objects[number].insert(object.shared_path(), Arc::new(object)))
+                    }
+                    Err(error) => {
+                        tracing::error!(path, %error, "an object of the store can't be read; left out")
+                    }
                 }
             }
             after = page.entries.last().map(|entry| entry.key.clone());
@@ -54,7 +81,12 @@ impl Cache {
     }
 
     /// Follows the store from `last` until `shutdown`, whatever happens to the store meanwhile.
-    pub(super) async fn follow(&self, store: Arc<dyn Store>, mut last: Revision, shutdown: CancellationToken) {
+    pub(super) async fn follow(
+        &self,
+        store: Arc<dyn Store>,
+        mut last: Revision,
+        shutdown: CancellationToken,
+    ) {
         loop {
             let ended = tokio::select! {
                 ended = self.tail(&*store, &mut last) => ended,
@@ -62,7 +94,11 @@ impl Cache {
             };
             match ended {
                 Some(StoreError::Compacted { asked, oldest }) => {
-                    tracing::warn!(asked = asked.0, oldest = oldest.0, "the tail was compacted away; loading anew");
+                    tracing::warn!(
+                        asked = asked.0,
+                        oldest = oldest.0,
+                        "the tail was compacted away; loading anew"
+                    );
                     self.ready.store(false, Ordering::Release);
                     tokio::select! {
                         revision = self.reload(&*store) => last = revision,
@@ -82,7 +118,7 @@ impl Cache {
 
     async fn reload(&self, store: &dyn Store) -> Revision {
         loop {
-            match self.load(store).await {
+            match self.load(store, None).await {
                 Ok(revision) => return revision,
                 Err(error) => {
                     tracing::warn!(%error, "the store can't be read; asking again");

@@ -51,7 +51,8 @@ impl LogChunk {
     /// is a deletion with the last content that was in it, entering it an addition.
     pub(super) fn seen(&self, at: usize, selection: &Selection) -> Option<WatchEvent> {
         let (event, past) = (&self.all.events()[at], &self.pasts[at]);
-        let is_in = event.kind != EventKind::Deleted && event.object.as_ref().is_some_and(|o| selection.matches(o));
+        let is_in = event.kind != EventKind::Deleted
+            && event.object.as_ref().is_some_and(|o| selection.matches(o));
         let was_in = past.previous.as_ref().is_some_and(|o| selection.matches(o));
         match (was_in, is_in) {
             (false, false) => None,
@@ -72,7 +73,12 @@ fn entered(event: &WatchEvent) -> WatchEvent {
 fn left(event: &WatchEvent, past: &Past) -> WatchEvent {
     let previous = past.previous.as_ref().expect("only an object that was in can leave");
     let (object, bytes) = previous.at_version(event.version, EventKind::Deleted);
-    WatchEvent { kind: EventKind::Deleted, version: event.version, object: Some(Arc::new(object)), bytes }
+    WatchEvent {
+        kind: EventKind::Deleted,
+        version: event.version,
+        object: Some(Arc::new(object)),
+        bytes,
+    }
 }
 
 /// Bounded in count and bytes; oldest first.

@@ -52,7 +52,8 @@ pub struct Cache {
 impl Cache {
     fn new(scheme: &Scheme) -> Cache {
         let counters = Arc::new(WatchCounters::default());
-        let (mut resources, mut prefixes, mut prefix_lengths) = (Vec::new(), HashMap::new(), Vec::new());
+        let (mut resources, mut prefixes, mut prefix_lengths) =
+            (Vec::new(), HashMap::new(), Vec::new());
         for def in scheme.iter() {
             let prefix = def.key_prefix();
             if prefixes.contains_key(prefix.as_str()) {
@@ -82,10 +83,12 @@ impl Cache {
         shutdown: CancellationToken,
     ) -> Result<(Arc<Cache>, JoinHandle<()>), StoreError> {
         let cache = Arc::new(Cache::new(scheme));
-        let revision = cache.load(&*store).await?;
-        cache.ready.store(true, Ordering::Release);
+        let newest = store.revision().await?;
+        let revision = cache.load_past(&*store).await?;
         let feed = cache.clone();
         let task = tokio::spawn(async move { feed.follow(store, revision, shutdown).await });
+        cache.reached(newest).await;
+        cache.ready.store(true, Ordering::Release);
         Ok((cache, task))
     }
 
@@ -117,12 +120,24 @@ impl Cache {
     }
 
     /// A watch, or one that says that `begin` is too old.
-    pub(crate) fn watch(&self, resource: &ResourceCache, selection: Selection, begin: Begin, extras: Extras) -> Watch {
+    pub(crate) fn watch(
+        &self,
+        resource: &ResourceCache,
+        selection: Selection,
+        begin: Begin,
+        extras: Extras,
+    ) -> Watch {
         let def = resource.def().clone();
         match (resource.subscribe(selection, begin), begin) {
-            (Ok(subscription), _) => Watch::running(def, subscription, extras, self.dispatched.clone()),
-            (Err(oldest), Begin::After(asked)) => Watch::failed(def, &ApiError::expired_watch(asked.0, oldest.0)),
-            (Err(Version(oldest)), Begin::State) => Watch::failed(def, &ApiError::expired_watch(0, oldest)),
+            (Ok(subscription), _) => {
+                Watch::running(def, subscription, extras, self.dispatched.clone())
+            }
+            (Err(oldest), Begin::After(asked)) => {
+                Watch::failed(def, &ApiError::expired_watch(asked.0, oldest.0))
+            }
+            (Err(Version(oldest)), Begin::State) => {
+                Watch::failed(def, &ApiError::expired_watch(0, oldest))
+            }
         }
     }
 

@@ -62,7 +62,13 @@ impl ResourceCache {
     pub(super) fn new(def: Arc<ResourceDef>, counters: Arc<WatchCounters>) -> ResourceCache {
         let fields = Arc::new(Fields::of(&def));
         let watchers = Arc::new(Watchers::new(def.trigger_field.as_deref(), &fields, counters));
-        ResourceCache { def, fields, state: RwLock::default(), watchers, snapshots: Mutex::default() }
+        ResourceCache {
+            def,
+            fields,
+            state: RwLock::default(),
+            watchers,
+            snapshots: Mutex::default(),
+        }
     }
 
     pub(crate) fn def(&self) -> &Arc<ResourceDef> {
@@ -96,12 +102,19 @@ impl ResourceCache {
     }
 
     /// Applies changes of whole revisions, in order. Called by the feed alone.
-    pub(super) fn apply(&self, changes: Vec<Change>, prefix_length: usize) -> Option<Arc<LogChunk>> {
-        let (mut events, mut pasts) = (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
+    pub(super) fn apply(
+        &self,
+        changes: Vec<Change>,
+        prefix_length: usize,
+    ) -> Option<Arc<LogChunk>> {
+        let (mut events, mut pasts) =
+            (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
         // Decoding happens outside of the lock; nobody else writes the state meanwhile.
         let mut fresh: HashMap<Arc<str>, Option<Arc<Object>>> = HashMap::new();
         for change in changes {
-            let Some(path) = std::str::from_utf8(&change.key).ok().and_then(|key| key.get(prefix_length..)) else {
+            let Some(path) =
+                std::str::from_utf8(&change.key).ok().and_then(|key| key.get(prefix_length..))
+            else {
                 tracing::error!(key = ?change.key, "a key of the store is not UTF-8; left out");
                 continue;
             };
@@ -129,7 +142,12 @@ impl ResourceCache {
         Some(chunk)
     }
 
-    fn event(&self, path: &str, change: &Change, previous: Option<&Arc<Object>>) -> Option<WatchEvent> {
+    fn event(
+        &self,
+        path: &str,
+        change: &Change,
+        previous: Option<&Arc<Object>>,
+    ) -> Option<WatchEvent> {
         let version = change.version;
         let (kind, object, bytes) = match (&change.value, previous) {
             (Some(value), previous) => {
@@ -160,12 +178,18 @@ impl ResourceCache {
     }
 
     /// Registers a watcher; `Err` with the oldest version that can be resumed from.
-    pub(super) fn subscribe(&self, selection: Selection, begin: Begin) -> Result<Subscription, Version> {
+    pub(super) fn subscribe(
+        &self,
+        selection: Selection,
+        begin: Begin,
+    ) -> Result<Subscription, Version> {
         let selection = Arc::new(selection);
         let (backlog, registration, queue) = self.watchers.register(selection.clone(), || {
             let state = self.state.read();
             Ok(match begin {
-                Begin::State => (Backlog::state(state.objects.clone(), state.version), state.version),
+                Begin::State => {
+                    (Backlog::state(state.objects.clone(), state.version), state.version)
+                }
                 Begin::After(version) => {
                     (Backlog::log(state.log.after(version)?, version), version.max(state.version))
                 }
@@ -191,7 +215,11 @@ impl ResourceCache {
     }
 
     pub(crate) fn kept_snapshot(&self, version: Version) -> Option<Objects> {
-        self.snapshots.lock().iter().find(|(kept, _, _)| *kept == version).map(|(_, _, objects)| objects.clone())
+        self.snapshots
+            .lock()
+            .iter()
+            .find(|(kept, _, _)| *kept == version)
+            .map(|(_, _, objects)| objects.clone())
     }
 }
 

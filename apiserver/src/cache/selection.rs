@@ -55,7 +55,10 @@ impl Selection {
     pub(crate) fn matches(&self, object: &Object) -> bool {
         self.namespace.as_ref().is_none_or(|namespace| **namespace == *object.namespace())
             && self.labels.as_ref().is_none_or(|labels| labels.matches(|key| object.label(key)))
-            && self.fields.as_ref().is_none_or(|fields| fields.matches(|field| self.field(object, field)))
+            && self
+                .fields
+                .as_ref()
+                .is_none_or(|fields| fields.matches(|field| self.field(object, field)))
     }
 
     fn field<'o>(&self, object: &'o Object, field: &str) -> Option<&'o str> {

@@ -112,7 +112,12 @@ impl Watch {
         Watch::new(def, Source::Error(WatchEvent::error(error)), extras, Arc::default())
     }
 
-    fn new(def: Arc<ResourceDef>, source: Source, extras: Extras, dispatched: Arc<AtomicU64>) -> Watch {
+    fn new(
+        def: Arc<ResourceDef>,
+        source: Source,
+        extras: Extras,
+        dispatched: Arc<AtomicU64>,
+    ) -> Watch {
         let now = Instant::now();
         let deadline = now + extras.timeout;
         let mut watch = Watch {
@@ -178,7 +183,9 @@ impl Watch {
                 }
                 Backlog::State { objects, version, after } => {
                     let page = initial_page(objects, &running.selection, after);
-                    if let Some(chunk) = Chunk::new(page.into_iter().map(WatchEvent::initial).collect()) {
+                    if let Some(chunk) =
+                        Chunk::new(page.into_iter().map(WatchEvent::initial).collect())
+                    {
                         return Some(chunk);
                     }
                     let version = *version;
@@ -253,7 +260,11 @@ fn missed(chunk: &LogChunk, after: Version, selection: &Selection) -> Option<Arc
 }
 
 /// The next objects of the initial state; `after` moves on.
-fn initial_page(objects: &Objects, selection: &Selection, after: &mut Option<Arc<str>>) -> Vec<Arc<Object>> {
+fn initial_page(
+    objects: &Objects,
+    selection: &Selection,
+    after: &mut Option<Arc<str>>,
+) -> Vec<Arc<Object>> {
     let page: Vec<Arc<Object>> = range(objects, selection.namespace(), after.as_deref())
         .filter(|object| selection.matches(object))
         .take(INITIAL_CHUNK)

@@ -83,7 +83,11 @@ pub(super) struct Registration {
 }
 
 impl Watchers {
-    pub(super) fn new(trigger_field: Option<&str>, fields: &Fields, counters: Arc<WatchCounters>) -> Watchers {
+    pub(super) fn new(
+        trigger_field: Option<&str>,
+        fields: &Fields,
+        counters: Arc<WatchCounters>,
+    ) -> Watchers {
         let trigger = trigger_field.and_then(|field| {
             Some(Trigger { field: field.to_owned(), position: fields.position(field)? })
         });
@@ -115,7 +119,9 @@ impl Watchers {
         if let Some(name) = selection.exact("metadata.name") {
             return Place::Name(name.into());
         }
-        if let Some(value) = self.trigger.as_ref().and_then(|trigger| selection.exact(&trigger.field)) {
+        if let Some(value) =
+            self.trigger.as_ref().and_then(|trigger| selection.exact(&trigger.field))
+        {
             return Place::Trigger(value.into());
         }
         match selection.namespace() {
@@ -154,7 +160,9 @@ impl Watchers {
                 select(&watcher.selection, chunk, at)
             } else {
                 let identity = watcher.selection.identity().clone();
-                seen.entry(identity).or_insert_with(|| select(&watcher.selection, chunk, at)).clone()
+                seen.entry(identity)
+                    .or_insert_with(|| select(&watcher.selection, chunk, at))
+                    .clone()
             };
             due.is_none_or(|due| self.offer(watcher, due))
         });
@@ -217,7 +225,9 @@ fn for_groups<'c>(
     }
     let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
     for (at, event) in chunk.all.events().iter().enumerate() {
-        if let Some(key) = event.object.as_deref().and_then(&key).filter(|key| groups.contains_key(*key)) {
+        if let Some(key) =
+            event.object.as_deref().and_then(&key).filter(|key| groups.contains_key(*key))
+        {
             places.entry(key).or_default().push(at);
         }
     }
@@ -241,7 +251,11 @@ fn for_trigger(
     let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
     for (at, (event, past)) in chunk.all.events().iter().zip(&chunk.pasts).enumerate() {
         let now = event.object.as_deref().map(|object| value(object, position));
-        let before = past.previous.as_deref().map(|object| value(object, position)).filter(|before| now != Some(*before));
+        let before = past
+            .previous
+            .as_deref()
+            .map(|object| value(object, position))
+            .filter(|before| now != Some(*before));
         for key in now.into_iter().chain(before).filter(|key| groups.contains_key(*key)) {
             places.entry(key).or_default().push(at);
         }

@@ -35,7 +35,11 @@ impl Engine {
             Err(StoreError::UnknownOutcome(why)) => self.settle(proof, &why).await?,
             Err(StoreError::Refused(why)) => {
                 tracing::warn!(why, "the store refused a write");
-                let error = ApiError::new(413, "RequestEntityTooLarge", "the object is too large to be stored");
+                let error = ApiError::new(
+                    413,
+                    "RequestEntityTooLarge",
+                    "the object is too large to be stored",
+                );
                 return Err(CommitError::Failed(error));
             }
             Err(error) => return Err(CommitError::Failed(unavailable(&error))),
@@ -50,7 +54,10 @@ impl Engine {
             return;
         }
         if tokio::time::timeout(PUBLISH_TIMEOUT, self.cache.reached(revision)).await.is_err() {
-            tracing::error!(revision = revision.0, "a write was committed but did not come back in time");
+            tracing::error!(
+                revision = revision.0,
+                "a write was committed but did not come back in time"
+            );
         }
     }
 
@@ -58,10 +65,18 @@ impl Engine {
     /// still land; the client must look again.
     async fn settle(&self, proof: Proof, why: &str) -> Result<Committed, CommitError> {
         tracing::warn!(why, "the outcome of a write is unknown; looking");
-        let unknown =
-            || CommitError::Failed(ApiError::timeout("request did not complete within the allotted timeout"));
+        let unknown = || {
+            CommitError::Failed(ApiError::timeout(
+                "request did not complete within the allotted timeout",
+            ))
+        };
         let Some((key, value)) = proof.put else { return Err(unknown()) };
-        let entry = self.store.get(&key, None).await.map_err(|_| unknown())?.filter(|entry| entry.value == value);
+        let entry = self
+            .store
+            .get(&key, None)
+            .await
+            .map_err(|_| unknown())?
+            .filter(|entry| entry.value == value);
         let Some(entry) = entry else { return Err(unknown()) };
         let first = entry.version.0 - proof.place;
         let versions = (0..proof.ops).map(|place| Version(first + place)).collect();
@@ -136,7 +151,11 @@ pub(crate) fn take_version(object: &mut Value) -> Option<String> {
 }
 
 /// Prunes and defaults a body, and says what it had too much: an error, warnings or nothing.
-pub(crate) fn clean(def: &ResourceDef, object: &mut Value, options: &WriteOptions) -> Result<Vec<String>, ApiError> {
+pub(crate) fn clean(
+    def: &ResourceDef,
+    object: &mut Value,
+    options: &WriteOptions,
+) -> Result<Vec<String>, ApiError> {
     let unknown = def.schema.prune(object);
     def.schema.default(object);
     let findings = unknown

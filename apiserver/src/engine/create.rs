@@ -50,7 +50,9 @@ impl Engine {
         let generated = body["metadata"]["name"].as_str().unwrap_or_default().is_empty();
         let given = take_version(&mut body);
         if given.is_some() {
-            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(ApiError::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
         }
         self.check_namespace(&def, &namespace, name_of(&body)).await?;
         let strategy = self.strategy(&def).clone();
@@ -59,7 +61,9 @@ impl Engine {
         for left in (0..attempts).rev() {
             let body = if left == 0 { body.take() } else { body.clone() };
             let (object, warnings) = self.prepare_metadata(&def, &namespace, body, &options)?;
-            if let Some(answer) = strategy.create_otherwise(&self, &def, &namespace, &object, &options).await {
+            if let Some(answer) =
+                strategy.create_otherwise(&self, &def, &namespace, &object, &options).await
+            {
                 return answer;
             }
             let prepared = self.prepare_rules(&def, &namespace, object, warnings, &options)?;
@@ -76,8 +80,15 @@ impl Engine {
     }
 
     /// The namespace must exist and not be going away.
-    pub(crate) async fn check_namespace(&self, def: &ResourceDef, namespace: &str, name: &str) -> Result<(), ApiError> {
-        let Some(namespaces) = self.namespaces.as_ref().filter(|_| def.is_namespaced()) else { return Ok(()) };
+    pub(crate) async fn check_namespace(
+        &self,
+        def: &ResourceDef,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), ApiError> {
+        let Some(namespaces) = self.namespaces.as_ref().filter(|_| def.is_namespaced()) else {
+            return Ok(());
+        };
         let path = format!("/{namespace}");
         let cached = self.resource(namespaces)?.get(&path);
         let found = match cached {
@@ -89,7 +100,9 @@ impl Engine {
         };
         match found {
             None => Err(ApiError::not_found(namespaces, namespace)),
-            Some(found) if found.deleting => Err(ApiError::namespace_terminating(def, name, namespace)),
+            Some(found) if found.deleting => {
+                Err(ApiError::namespace_terminating(def, name, namespace))
+            }
             Some(_) => Ok(()),
         }
     }
@@ -152,7 +165,11 @@ impl Engine {
         Context { engine: self, def, namespace, user, now: Timestamp::now() }
     }
 
-    async fn store_new(&self, prepared: Prepared, options: &WriteOptions) -> Result<Written, StoreNewError> {
+    async fn store_new(
+        &self,
+        prepared: Prepared,
+        options: &WriteOptions,
+    ) -> Result<Written, StoreNewError> {
         let (def, path) = (prepared.def.clone(), prepared.path());
         let value = encode(&prepared.object);
         let warnings = prepared.warnings.clone();
@@ -179,7 +196,9 @@ impl Engine {
         match self.commit(write).await {
             Ok(committed) => done(committed.versions[0]),
             Err(CommitError::Conflict(0)) => Err(StoreNewError::Exists(prepared.name().to_owned())),
-            Err(CommitError::Conflict(_)) => Err(ApiError::not_found_in("", "namespaces", &prepared.namespace).into()),
+            Err(CommitError::Conflict(_)) => {
+                Err(ApiError::not_found_in("", "namespaces", &prepared.namespace).into())
+            }
             Err(CommitError::Failed(error)) => Err(error.into()),
         }
     }

@@ -25,7 +25,11 @@ impl Engine {
         options: WriteOptions,
     ) -> Result<Deleted, ApiError> {
         let (engine, target, delete, options) = (&*self, &target, &delete, &options);
-        engine.retrying(target, move |current| engine.delete_once(target, delete, options, current).boxed()).await
+        engine
+            .retrying(target, move |current| {
+                engine.delete_once(target, delete, options, current).boxed()
+            })
+            .await
     }
 
     async fn delete_once(
@@ -98,7 +102,11 @@ impl Engine {
     }
 }
 
-fn check_preconditions(target: &Target, delete: &DeleteOptions, current: &Object) -> Result<(), ApiError> {
+fn check_preconditions(
+    target: &Target,
+    delete: &DeleteOptions,
+    current: &Object,
+) -> Result<(), ApiError> {
     if let Some(uid) = delete.uid.as_deref().filter(|uid| **uid != *current.uid) {
         return Err(ApiError::uid_conflict(&target.def, &target.name, uid, &current.uid));
     }

@@ -27,15 +27,21 @@ impl Engine {
             let Ok(resource) = self.resource(&def) else { return };
             let (events, _) = resource.snapshot();
             let oldest = Timestamp::now() - EVENT_AGE_MAX;
-            for event in events.values().filter(|event| last_seen(event).is_none_or(|seen| seen < oldest)) {
+            for event in
+                events.values().filter(|event| last_seen(event).is_none_or(|seen| seen < oldest))
+            {
                 let target = Target::new(&def, event.namespace(), event.name(), None);
                 let delete = DeleteOptions {
                     resource_version: Some(event.version.0.to_string()),
                     ..DeleteOptions::default()
                 };
                 // One that changed meanwhile is not old any more.
-                let deleted = self.clone().delete_now(target, delete, WriteOptions::default()).await;
-                if let Err(error) = deleted.map(drop).or_else(|error| if error.code < 500 { Ok(()) } else { Err(error) }) {
+                let deleted =
+                    self.clone().delete_now(target, delete, WriteOptions::default()).await;
+                if let Err(error) = deleted
+                    .map(drop)
+                    .or_else(|error| if error.code < 500 { Ok(()) } else { Err(error) })
+                {
                     tracing::warn!(%error, "an old event can't be deleted; trying again");
                     break;
                 }
@@ -46,7 +52,8 @@ impl Engine {
 
 fn last_seen(event: &Object) -> Option<Timestamp> {
     let event = event.to_value();
-    let places = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
+    let places =
+        ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
     let times = places.iter().filter_map(|place| event.pointer(place).and_then(Value::as_str));
     times.filter_map(|time| time.parse().ok()).max()
 }

@@ -72,21 +72,31 @@ impl Engine {
             };
             let Some(chunk) = chunk else { return Ok(()) };
             let objects = chunk.events().iter().filter_map(|event| event.object.as_ref());
-            ending.extend(objects.filter(|object| object.deleting).map(|object| object.name().to_owned()));
+            ending.extend(
+                objects.filter(|object| object.deleting).map(|object| object.name().to_owned()),
+            );
             self.remove_ending(def, &mut ending).await;
         }
     }
 
-    async fn remove_ending(self: &Arc<Self>, def: &Arc<ResourceDef>, ending: &mut BTreeSet<String>) {
+    async fn remove_ending(
+        self: &Arc<Self>,
+        def: &Arc<ResourceDef>,
+        ending: &mut BTreeSet<String>,
+    ) {
         for name in ending.clone() {
             match self.remove_contents(&name).await {
                 Ok(false) => {}
                 Ok(true) => match self.release(def, &name).await {
                     Ok(()) => drop(ending.remove(&name)),
                     Err(error) if error.code == 404 => drop(ending.remove(&name)),
-                    Err(error) => tracing::warn!(name, %error, "a namespace can't be removed; trying again"),
+                    Err(error) => {
+                        tracing::warn!(name, %error, "a namespace can't be removed; trying again")
+                    }
                 },
-                Err(error) => tracing::warn!(name, %error, "a namespace can't be emptied; trying again"),
+                Err(error) => {
+                    tracing::warn!(name, %error, "a namespace can't be emptied; trying again")
+                }
             }
         }
     }
@@ -106,7 +116,9 @@ impl Engine {
             let everything = ListOptions::default();
             let (delete, options) = (DeleteOptions::default(), WriteOptions::default());
             let namespace = Some(namespace.to_owned());
-            self.clone().delete_collection_now(def.clone(), namespace, everything, delete, options).await?;
+            self.clone()
+                .delete_collection_now(def.clone(), namespace, everything, delete, options)
+                .await?;
         }
         Ok(empty)
     }

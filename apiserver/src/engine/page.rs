@@ -40,10 +40,17 @@ impl PageToken {
     }
 
     pub(super) fn decode(text: &str, namespace: Option<&str>) -> Result<PageToken, ApiError> {
-        let invalid = |why: String| ApiError::bad_request(format!("continue key is not valid: {why}"));
-        let json = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| invalid(error.to_string()))?;
-        let token: PageToken = serde_json::from_slice(&json).map_err(|error| invalid(error.to_string()))?;
-        let inside = token.after.split_once('/').is_some_and(|(of, _)| namespace.is_none_or(|asked| asked == of));
+        let invalid =
+            |why: String| ApiError::bad_request(format!("continue key is not valid: {why}"));
+        let json = URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .map_err(|error| invalid(error.to_string()))?;
+        let token: PageToken =
+            serde_json::from_slice(&json).map_err(|error| invalid(error.to_string()))?;
+        let inside = token
+            .after
+            .split_once('/')
+            .is_some_and(|(of, _)| namespace.is_none_or(|asked| asked == of));
         if !inside {
             return Err(invalid("it belongs to another list".to_owned()));
         }

@@ -9,7 +9,9 @@ use commonage_store::{RangeQuery, Revision, StoreError, Version};
 
 use super::page::PageToken;
 use super::{Engine, List, ListOptions, VersionMatch, WatchOptions};
-use crate::cache::{Begin, EventKind, Extras, Objects, ResourceCache, Selection, Watch, end_of, range};
+use crate::cache::{
+    Begin, EventKind, Extras, Objects, ResourceCache, Selection, Watch, end_of, range,
+};
 use crate::object::Object;
 use crate::resource::ResourceDef;
 use crate::status::{ApiError, Cause};
@@ -41,11 +43,20 @@ impl Engine {
     }
 
     /// `namespace`: `None` is all namespaces (and what cluster-scoped kinds use).
-    pub async fn list(&self, def: &ResourceDef, namespace: Option<&str>, options: ListOptions) -> Result<List, ApiError> {
+    pub async fn list(
+        &self,
+        def: &ResourceDef,
+        namespace: Option<&str>,
+        options: ListOptions,
+    ) -> Result<List, ApiError> {
         check_list_options(&options)?;
         let resource = self.resource(def)?.clone();
         check_fields(def, options.field_selector.as_ref())?;
-        let token = options.continue_.as_deref().map(|text| PageToken::decode(text, namespace)).transpose()?;
+        let token = options
+            .continue_
+            .as_deref()
+            .map(|text| PageToken::decode(text, namespace))
+            .transpose()?;
         let selection = Selection::new(
             resource.fields().clone(),
             namespace,
@@ -56,7 +67,9 @@ impl Engine {
             Some(VersionMatch::Exact) => true,
             Some(VersionMatch::NotOlderThan) => false,
             // The semantics of a time before `resourceVersionMatch`.
-            None => options.limit > 0 && options.resource_version.is_some_and(|version| version != 0),
+            None => {
+                options.limit > 0 && options.resource_version.is_some_and(|version| version != 0)
+            }
         };
         // Any state will do, then all of it does, as with kube-apiserver's cache.
         let limit = if options.resource_version == Some(0) { 0 } else { options.limit };
@@ -91,8 +104,12 @@ impl Engine {
         check_watch_options(&options)?;
         let resource = self.resource(def)?.clone();
         check_fields(def, options.field_selector.as_ref())?;
-        let selection =
-            Selection::new(resource.fields().clone(), namespace, options.label_selector, options.field_selector);
+        let selection = Selection::new(
+            resource.fields().clone(),
+            namespace,
+            options.label_selector,
+            options.field_selector,
+        );
         let initial = options.send_initial_events;
         let begin = match (initial, options.resource_version) {
             (Some(true), version) => {
@@ -118,7 +135,9 @@ impl Engine {
     }
 
     pub(crate) fn resource(&self, def: &ResourceDef) -> Result<&Arc<ResourceCache>, ApiError> {
-        self.cache.resource(def).ok_or_else(|| ApiError::unavailable("this kind is not being served yet"))
+        self.cache
+            .resource(def)
+            .ok_or_else(|| ApiError::unavailable("this kind is not being served yet"))
     }
 
     /// Waits until the cache is as new as a read wants it: `None` is as new as the store.
@@ -162,21 +181,37 @@ impl Engine {
     }
 
     /// As much of the past as one page needs: one object more than its limit.
-    async fn objects_at(&self, request: &Request, revision: Revision) -> Result<Objects, StoreError> {
+    async fn objects_at(
+        &self,
+        request: &Request,
+        revision: Revision,
+    ) -> Result<Objects, StoreError> {
         let prefix = request.resource.def().key_prefix();
-        let place = request.selection.namespace().map_or(String::new(), |namespace| format!("{namespace}/"));
+        let place = request
+            .selection
+            .namespace()
+            .map_or(String::new(), |namespace| format!("{namespace}/"));
         let scope = Bytes::from(format!("{prefix}{place}"));
-        let mut after = request.token.as_ref().map(|token| Bytes::from(format!("{prefix}{}", token.after)));
+        let mut after =
+            request.token.as_ref().map(|token| Bytes::from(format!("{prefix}{}", token.after)));
         let mut objects = Objects::new();
         loop {
-            let query = RangeQuery { prefix: scope.clone(), after, at: Some(revision), limit: RANGE_KEYS };
+            let query =
+                RangeQuery { prefix: scope.clone(), after, at: Some(revision), limit: RANGE_KEYS };
             let page = self.store.range(query).await?;
             for entry in &page.entries {
-                let Some(path) = std::str::from_utf8(&entry.key).ok().and_then(|key| key.get(prefix.len()..)) else {
+                let Some(path) =
+                    std::str::from_utf8(&entry.key).ok().and_then(|key| key.get(prefix.len()..))
+                else {
                     continue;
                 };
-                let decoded =
-                    Object::decode(request.resource.fields(), path, &entry.value, entry.version, EventKind::Added);
+                let decoded = Object::decode(
+                    request.resource.fields(),
+                    path,
+                    &entry.value,
+                    entry.version,
+                    EventKind::Added,
+                );
                 if let Ok((object, _)) = decoded
                     && request.selection.matches(&object)
                 {
@@ -216,7 +251,8 @@ impl Request {
         }
         items.truncate(self.limit);
         let last = items.last().map_or("", |object| object.path());
-        let remaining = self.selection.is_unselective().then(|| self.remaining(objects, last, items.len()));
+        let remaining =
+            self.selection.is_unselective().then(|| self.remaining(objects, last, items.len()));
         self.resource.keep_snapshot(version, objects);
         let continue_ = Some(PageToken::new(version, last, remaining).encode());
         List { items, version, continue_, remaining }
@@ -251,7 +287,10 @@ pub(crate) fn unavailable(error: &StoreError) -> ApiError {
     ApiError::unavailable("the store is not available")
 }
 
-fn check_fields(def: &ResourceDef, selector: Option<&crate::selector::FieldSelector>) -> Result<(), ApiError> {
+fn check_fields(
+    def: &ResourceDef,
+    selector: Option<&crate::selector::FieldSelector>,
+) -> Result<(), ApiError> {
     let Some(selector) = selector else { return Ok(()) };
     match selector.fields().find(|field| !def.supports_field(field)) {
         Some(field) => Err(ApiError::bad_request(format!("field label not supported: {field}"))),
@@ -260,7 +299,11 @@ fn check_fields(def: &ResourceDef, selector: Option<&crate::selector::FieldSelec
 }
 
 fn forbidden(field: &str, detail: &str) -> Cause {
-    Cause { reason: "FieldValueForbidden".into(), message: format!("Forbidden: {detail}"), field: field.to_owned() }
+    Cause {
+        reason: "FieldValueForbidden".into(),
+        message: format!("Forbidden: {detail}"),
+        field: field.to_owned(),
+    }
 }
 
 fn invalid_options(causes: Vec<Cause>) -> Result<(), ApiError> {
@@ -276,15 +319,22 @@ fn check_list_options(options: &ListOptions) -> Result<(), ApiError> {
     let field = "resourceVersionMatch";
     if let Some(version_match) = options.version_match {
         match options.resource_version {
-            None => causes.push(forbidden(field, "resourceVersionMatch is forbidden unless resourceVersion is provided")),
+            None => causes.push(forbidden(
+                field,
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            )),
             Some(0) if version_match == VersionMatch::Exact => {
-                let detail = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+                let detail =
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
                 causes.push(forbidden(field, detail));
             }
             Some(_) => {}
         }
         if options.continue_.is_some() {
-            causes.push(forbidden(field, "resourceVersionMatch is forbidden when continue is provided"));
+            causes.push(forbidden(
+                field,
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
         }
     }
     if options.send_initial_events.is_some() {
@@ -292,7 +342,9 @@ fn check_list_options(options: &ListOptions) -> Result<(), ApiError> {
     }
     invalid_options(causes)?;
     if options.continue_.is_some() && options.resource_version.is_some_and(|version| version != 0) {
-        return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+        return Err(ApiError::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
     }
     Ok(())
 }
@@ -302,10 +354,14 @@ fn check_watch_options(options: &WatchOptions) -> Result<(), ApiError> {
     let field = "resourceVersionMatch";
     let version_match = options.version_match;
     if options.send_initial_events.is_some() && version_match != Some(VersionMatch::NotOlderThan) {
-        causes.push(forbidden(field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+        causes.push(forbidden(
+            field,
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ));
     }
     if version_match.is_some() && options.send_initial_events.is_none() {
-        let detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        let detail =
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
         causes.push(forbidden(field, detail));
     }
     if version_match == Some(VersionMatch::Exact) {

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use commonage_store::Store;
+use commonage_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use commonage_store::memory::MemoryStore;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Deleted, DeleteOptions, Engine, EventKind, FieldValidation, List, ListOptions, PatchKind, VersionMatch, Watch,
-    WatchOptions, WriteOptions, Written,
+    DeleteOptions, Deleted, Engine, EventKind, FieldValidation, List, ListOptions, PatchKind,
+    VersionMatch, Watch, WatchOptions, WriteOptions, Written,
 };
 use crate::auth::UserInfo;
 use crate::resource::ResourceDef;
@@ -58,7 +59,11 @@ impl World {
         self.create_with(body, options()).await
     }
 
-    pub(crate) async fn create_with(&self, body: Value, options: WriteOptions) -> Result<Written, ApiError> {
+    pub(crate) async fn create_with(
+        &self,
+        body: Value,
+        options: WriteOptions,
+    ) -> Result<Written, ApiError> {
         let def = self.def(body["kind"].as_str().unwrap());
         let namespace = if def.is_namespaced() { "default" } else { "" };
         let namespace = body["metadata"]["namespace"].as_str().unwrap_or(namespace).to_owned();
@@ -71,11 +76,16 @@ impl World {
         Ok(self.engine.get(&def, namespace, name, None).await?.to_value())
     }
 
-    pub(crate) async fn put(&self, subresource: Option<&str>, body: Value) -> Result<Value, ApiError> {
+    pub(crate) async fn put(
+        &self,
+        subresource: Option<&str>,
+        body: Value,
+    ) -> Result<Value, ApiError> {
         let def = self.def(body["kind"].as_str().unwrap());
         let namespace = if def.is_namespaced() { "default" } else { "" };
         let name = body["metadata"]["name"].as_str().unwrap().to_owned();
-        let written = self.engine.update(&def, namespace, &name, subresource, body, options()).await?;
+        let written =
+            self.engine.update(&def, namespace, &name, subresource, body, options()).await?;
         Ok(written.object.to_value())
     }
 
@@ -101,7 +111,8 @@ impl World {
         let def = self.def(kind);
         let namespace = if def.is_namespaced() { "default" } else { "" };
         let body = patch.to_string().into();
-        let written = self.engine.patch(&def, namespace, name, subresource, how, body, options).await?;
+        let written =
+            self.engine.patch(&def, namespace, name, subresource, how, body, options).await?;
         Ok(written.object.to_value())
     }
 
@@ -109,7 +120,12 @@ impl World {
         self.delete_with(kind, name, DeleteOptions::default()).await
     }
 
-    pub(crate) async fn delete_with(&self, kind: &str, name: &str, delete: DeleteOptions) -> Result<Deleted, ApiError> {
+    pub(crate) async fn delete_with(
+        &self,
+        kind: &str,
+        name: &str,
+        delete: DeleteOptions,
+    ) -> Result<Deleted, ApiError> {
         let def = self.def(kind);
         let namespace = if def.is_namespaced() { "default" } else { "" };
         self.engine.delete(&def, namespace, name, delete, options()).await
@@ -126,10 +142,18 @@ impl World {
         Seen { watch, waiting: Default::default() }
     }
 
-    pub(crate) async fn post(&self, kind: &str, name: &str, subresource: &str, body: Value) -> Result<Value, ApiError> {
+    pub(crate) async fn post(
+        &self,
+        kind: &str,
+        name: &str,
+        subresource: &str,
+        body: Value,
+    ) -> Result<Value, ApiError> {
         let def = self.def(kind);
-        let (code, body) =
-            self.engine.post_subresource(&def, "default", name, subresource, body, options()).await?;
+        let (code, body) = self
+            .engine
+            .post_subresource(&def, "default", name, subresource, body, options())
+            .await?;
         assert_eq!(code, 201);
         Ok(serde_json::from_slice(&body).unwrap())
     }
@@ -167,7 +191,10 @@ impl Seen {
             for event in chunk.events() {
                 let line: Value = serde_json::from_slice(lines.next().unwrap()).unwrap();
                 assert_eq!(line["type"], event.kind.as_str());
-                assert_eq!(line["object"], serde_json::from_slice::<Value>(&event.object_json()).unwrap());
+                assert_eq!(
+                    line["object"],
+                    serde_json::from_slice::<Value>(&event.object_json()).unwrap()
+                );
                 self.waiting.push_back((event.kind, line["object"].clone()));
             }
         }
@@ -178,7 +205,8 @@ impl Seen {
     pub(crate) async fn short(&mut self) -> String {
         match self.next().await {
             Some((kind, object)) => {
-                let what = object["metadata"]["name"].as_str().or(object["reason"].as_str()).unwrap_or("");
+                let what =
+                    object["metadata"]["name"].as_str().or(object["reason"].as_str()).unwrap_or("");
                 format!("{} {what}", kind.as_str()).trim_end().to_owned()
             }
             None => "END".to_owned(),

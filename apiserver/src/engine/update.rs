@@ -74,7 +74,11 @@ impl Engine {
             return Err(ApiError::unsupported_media_type(&accepted));
         }
         let (engine, target, edit, options) = (&*self, &target, &edit, &options);
-        engine.retrying(target, move |current| engine.edit_once(target, edit, options, current).boxed()).await
+        engine
+            .retrying(target, move |current| {
+                engine.edit_once(target, edit, options, current).boxed()
+            })
+            .await
     }
 
     /// Runs an attempt on the newest version of the object until it succeeds, fails for good or
@@ -131,7 +135,12 @@ impl Engine {
         self.prepare_edit(target, &old, &mut new)?;
         warnings.extend(meta::warnings(&new));
         let strategy = self.strategy(def);
-        strategy.prepare_update(self.context(def, &target.namespace, &options.user), subresource, &old, &mut new)?;
+        strategy.prepare_update(
+            self.context(def, &target.namespace, &options.user),
+            subresource,
+            &old,
+            &mut new,
+        )?;
         let mut causes = meta::validate_update(def, &old, &new);
         causes.extend(def.schema.validate(&new));
         if causes.is_empty() {
@@ -161,8 +170,11 @@ impl Engine {
                 Err(ApiError::conflict(&target.def, &target.name))
             }
             (None, Edit::Replace(_)) if !target.def.allow_unconditional_update => {
-                let cause =
-                    Cause::invalid("metadata.resourceVersion", &Value::from(0), "must be specified for an update");
+                let cause = Cause::invalid(
+                    "metadata.resourceVersion",
+                    &Value::from(0),
+                    "must be specified for an update",
+                );
                 Err(ApiError::invalid(&target.def, &target.name, vec![cause]))
             }
             _ => Ok(()),
@@ -173,7 +185,8 @@ impl Engine {
         if target.subresource.as_deref() == Some("finalize") {
             let finalizers = new["spec"]["finalizers"].take();
             *new = old.clone();
-            new["spec"]["finalizers"] = if finalizers.is_null() { Value::Array(Vec::new()) } else { finalizers };
+            new["spec"]["finalizers"] =
+                if finalizers.is_null() { Value::Array(Vec::new()) } else { finalizers };
             return Ok(());
         }
         meta::prepare_update(&target.def, target.subresource.as_deref(), old, new)
@@ -191,14 +204,20 @@ impl Engine {
         if dry_run {
             return Ok(self.pretended(&target.def, &target.path(), &value, current.version)?);
         }
-        let ends = is_deleting(new) && !has_finalizers(new) && !self.strategy(&target.def).is_held(new);
+        let ends =
+            is_deleting(new) && !has_finalizers(new) && !self.strategy(&target.def).is_held(new);
         let op = match ends {
             true => Op::Delete { key: key.clone() },
             false => Op::Put { key: key.clone(), value: value.clone() },
         };
-        let write = GuardedWrite { compares: vec![Compare::At { key, version: current.version }], ops: vec![op] };
+        let write = GuardedWrite {
+            compares: vec![Compare::At { key, version: current.version }],
+            ops: vec![op],
+        };
         match self.commit(write).await {
-            Ok(committed) => Ok(self.written(&target.def, &target.path(), &value, committed.versions[0])?),
+            Ok(committed) => {
+                Ok(self.written(&target.def, &target.path(), &value, committed.versions[0])?)
+            }
             Err(CommitError::Conflict(_)) => Err(Attempt::Again),
             Err(CommitError::Failed(error)) => Err(error.into()),
         }
@@ -206,7 +225,12 @@ impl Engine {
 }
 
 /// The document after the edit, resourceVersion included.
-fn edited(def: &ResourceDef, old: &Value, edit: &Edit, options: &mut WriteOptions) -> Result<Value, ApiError> {
+fn edited(
+    def: &ResourceDef,
+    old: &Value,
+    edit: &Edit,
+    options: &mut WriteOptions,
+) -> Result<Value, ApiError> {
     let (kind, body) = match edit {
         Edit::Replace(new) => return Ok(new.clone()),
         Edit::Patch { kind, body } => (kind, body),

@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use self::body::{Acceptance, Launched, acceptance};
 use self::fit::{Offered, fit};
 use super::{offer, state, task};
-use crate::engine::{CommitError, Engine, Prepared, WriteOptions, Written, encode, mark, take_version};
+use crate::engine::{
+    CommitError, Engine, Prepared, WriteOptions, Written, encode, mark, take_version,
+};
 use crate::meta;
 use crate::object::Object;
 use crate::resource::ResourceDef;
@@ -31,7 +33,10 @@ const OFFERS_MAX: usize = 20;
 const ATTEMPTS_MAX: usize = 5;
 
 /// `POST offers/NAME/accept`.
-pub(super) async fn accept(engine: &Arc<Engine>, request: &SubresourceRequest) -> Result<(u16, Bytes), ApiError> {
+pub(super) async fn accept(
+    engine: &Arc<Engine>,
+    request: &SubresourceRequest,
+) -> Result<(u16, Bytes), ApiError> {
     let tasks = task_def(engine)?;
     let acceptance = acceptance(&request.body, &request.name)?;
     let scene = Scene {
@@ -65,11 +70,19 @@ pub(super) async fn launch_one(
     task: Value,
     options: &WriteOptions,
 ) -> Result<Written, ApiError> {
-    let offers = engine.scheme().by_kind(GROUP, "Offer").ok_or_else(|| ApiError::internal("offers are not served"))?;
+    let offers = engine
+        .scheme()
+        .by_kind(GROUP, "Offer")
+        .ok_or_else(|| ApiError::internal("offers are not served"))?;
     let scene = Scene { engine, tasks, offers, namespace, options, kind: "Task" };
     let launched = Launched { operation: 0, number: 0, path: String::new(), object: task };
-    let acceptance = Acceptance { offers: vec![offer.to_owned()], tasks: vec![launched], refuse_seconds: None };
-    let object = scene.launch(&acceptance).await?.pop().ok_or_else(|| ApiError::internal("no task was launched"))?;
+    let acceptance =
+        Acceptance { offers: vec![offer.to_owned()], tasks: vec![launched], refuse_seconds: None };
+    let object = scene
+        .launch(&acceptance)
+        .await?
+        .pop()
+        .ok_or_else(|| ApiError::internal("no task was launched"))?;
     Ok(Written { object, warnings: Vec::new(), created: true })
 }
 
@@ -104,9 +117,13 @@ impl From<ApiError> for Failure {
 impl Scene<'_> {
     async fn launch(&self, acceptance: &Acceptance) -> Result<Vec<Arc<Object>>, ApiError> {
         let name = acceptance.offers.first().map_or("", String::as_str);
-        let limits = [("offers", acceptance.offers.len(), OFFERS_MAX), ("operations", acceptance.tasks.len(), TASKS_MAX)];
+        let limits = [
+            ("offers", acceptance.offers.len(), OFFERS_MAX),
+            ("operations", acceptance.tasks.len(), TASKS_MAX),
+        ];
         let over = limits.into_iter().filter(|(_, count, most)| count > most);
-        let causes: Vec<Cause> = over.map(|(field, count, most)| Cause::too_many(field, count, most)).collect();
+        let causes: Vec<Cause> =
+            over.map(|(field, count, most)| Cause::too_many(field, count, most)).collect();
         self.check(name, causes)?;
         self.engine.check_namespace(self.tasks, self.namespace, "").await?;
         for _ in 0..ATTEMPTS_MAX {
@@ -127,18 +144,28 @@ impl Scene<'_> {
         Err(ApiError::invalid_kind(GROUP, self.kind, name, causes))
     }
 
-    async fn launch_once(&self, acceptance: &Acceptance, name: &str) -> Result<Vec<Arc<Object>>, Failure> {
+    async fn launch_once(
+        &self,
+        acceptance: &Acceptance,
+        name: &str,
+    ) -> Result<Vec<Arc<Object>>, Failure> {
         let now = Timestamp::now();
         let offers = self.offers(&acceptance.offers, now)?;
-        let offered = Offered::of(&offers).map_err(|causes| self.check(name, causes).err())
-            .map_err(|error| error.unwrap_or_else(|| ApiError::internal("an offer can't be read")))?;
+        let offered =
+            Offered::of(&offers).map_err(|causes| self.check(name, causes).err()).map_err(
+                |error| error.unwrap_or_else(|| ApiError::internal("an offer can't be read")),
+            )?;
         let mut tasks = Vec::with_capacity(acceptance.tasks.len());
         let mut causes = Vec::new();
         for launched in &acceptance.tasks {
             let options = WriteOptions { duplicate_fields: Vec::new(), ..self.options.clone() };
             // A plain create has its metadata already; making it once more does no harm.
-            let prepared =
-                self.engine.prepare_metadata(self.tasks, self.namespace, launched.object.clone(), &options);
+            let prepared = self.engine.prepare_metadata(
+                self.tasks,
+                self.namespace,
+                launched.object.clone(),
+                &options,
+            );
             let (mut task, warnings) = prepared.map_err(|error| launched.locate(error))?;
             causes.extend(launched.located(offered.claim(&mut task, &acceptance.offers)));
             tasks.push((task, warnings));
@@ -160,12 +187,18 @@ impl Scene<'_> {
     }
 
     /// The offers as they are now, in the order named. One that is not there any more is gone.
-    fn offers(&self, names: &[String], now: Timestamp) -> Result<Vec<(Arc<Object>, Value)>, ApiError> {
+    fn offers(
+        &self,
+        names: &[String],
+        now: Timestamp,
+    ) -> Result<Vec<(Arc<Object>, Value)>, ApiError> {
         let resource = self.engine.resource(self.offers)?;
         names
             .iter()
             .map(|name| {
-                let found = resource.get(&format!("{}/{name}", self.namespace)).filter(|offer| !offer.deleting);
+                let found = resource
+                    .get(&format!("{}/{name}", self.namespace))
+                    .filter(|offer| !offer.deleting);
                 let offer = found.ok_or_else(|| offer::gone(self.offers, name))?;
                 let value = offer.to_value();
                 if offer::has_expired(&value, now) {
@@ -189,7 +222,9 @@ impl Scene<'_> {
             self.engine.written(self.tasks, &tasks[place].path(), &values[place], version)
         };
         if self.options.dry_run {
-            return Ok((0..tasks.len()).map(|place| written(place, Version(0))).collect::<Result<_, _>>()?);
+            return Ok((0..tasks.len())
+                .map(|place| written(place, Version(0)))
+                .collect::<Result<_, _>>()?);
         }
         let mut write = GuardedWrite::default();
         for (task, value) in tasks.iter().zip(&values) {
@@ -208,9 +243,9 @@ impl Scene<'_> {
         }
         write.compares.extend(self.engine.namespace_guard(self.tasks, self.namespace));
         match self.engine.commit(write).await {
-            Ok(committed) => {
-                Ok((0..tasks.len()).map(|place| written(place, committed.versions[place])).collect::<Result<_, _>>()?)
-            }
+            Ok(committed) => Ok((0..tasks.len())
+                .map(|place| written(place, committed.versions[place]))
+                .collect::<Result<_, _>>()?),
             Err(CommitError::Conflict(place)) if place < tasks.len() => {
                 let generated = acceptance.tasks[place].is_unnamed();
                 if generated {
@@ -218,8 +253,12 @@ impl Scene<'_> {
                 }
                 Err(ApiError::already_exists(self.tasks, &names[place]).into())
             }
-            Err(CommitError::Conflict(place)) if place < tasks.len() + offers.len() => Err(Failure::Again),
-            Err(CommitError::Conflict(_)) => Err(ApiError::not_found_in("", "namespaces", self.namespace).into()),
+            Err(CommitError::Conflict(place)) if place < tasks.len() + offers.len() => {
+                Err(Failure::Again)
+            }
+            Err(CommitError::Conflict(_)) => {
+                Err(ApiError::not_found_in("", "namespaces", self.namespace).into())
+            }
             Err(CommitError::Failed(error)) => Err(error.into()),
         }
     }

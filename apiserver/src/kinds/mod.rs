@@ -29,5 +29,7 @@ pub(crate) fn strategies() -> HashMap<(String, String), Arc<dyn Strategy>> {
         (GROUP, "tasks", Arc::new(task::Tasks)),
         (GROUP, "volumes", Arc::new(checked::Checked)),
     ];
-    all.into_iter().map(|(group, plural, strategy)| ((group.to_owned(), plural.to_owned()), strategy)).collect()
+    all.into_iter()
+        .map(|(group, plural, strategy)| ((group.to_owned(), plural.to_owned()), strategy))
+        .collect()
 }

@@ -43,7 +43,12 @@ impl Strategy for Namespaces {
     fn may_delete(&self, _cx: Context<'_>, object: &Value) -> Result<(), ApiError> {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         if SYSTEM_NAMESPACES.contains(&name) {
-            return Err(ApiError::forbidden("", "namespaces", name, "this namespace may not be deleted"));
+            return Err(ApiError::forbidden(
+                "",
+                "namespaces",
+                name,
+                "this namespace may not be deleted",
+            ));
         }
         Ok(())
     }
@@ -58,7 +63,9 @@ impl Strategy for Namespaces {
 
     /// Tasks that name no framework belong to `default`, so it comes into being with its namespace.
     fn companions(&self, cx: Context<'_>, object: &Value) -> Vec<Companion> {
-        let Some(def) = cx.engine.scheme().by_kind(commonage_schemas::GROUP, "Framework") else { return Vec::new() };
+        let Some(def) = cx.engine.scheme().by_kind(commonage_schemas::GROUP, "Framework") else {
+            return Vec::new();
+        };
         let body = json!({
             "apiVersion": def.api_version(),
             "kind": def.kind,

@@ -57,7 +57,11 @@ impl Strategy for Offers {
         answer(object, verdict, refuse, &[], cx.now);
     }
 
-    async fn post(&self, engine: &Arc<Engine>, request: &SubresourceRequest) -> Option<Result<(u16, Bytes), ApiError>> {
+    async fn post(
+        &self,
+        engine: &Arc<Engine>,
+        request: &SubresourceRequest,
+    ) -> Option<Result<(u16, Bytes), ApiError>> {
         match request.subresource.as_str() {
             "accept" => Some(acceptance::accept(engine, request).await),
             "decline" => Some(decline(engine, request).await),
@@ -91,14 +95,19 @@ pub(super) fn gone(def: &ResourceDef, name: &str) -> ApiError {
 }
 
 pub(super) fn has_expired(offer: &Value, now: Timestamp) -> bool {
-    let expires = offer["spec"]["expiresAt"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
+    let expires =
+        offer["spec"]["expiresAt"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
     expires.is_some_and(|expires| expires <= now)
 }
 
-async fn decline(engine: &Arc<Engine>, request: &SubresourceRequest) -> Result<(u16, Bytes), ApiError> {
+async fn decline(
+    engine: &Arc<Engine>,
+    request: &SubresourceRequest,
+) -> Result<(u16, Bytes), ApiError> {
     let body = if request.body.is_null() { json!({}) } else { request.body.clone() };
-    let mut decline: OfferDecline = serde_json::from_value(body)
-        .map_err(|error| ApiError::bad_request(format!("the body is not an OfferDecline: {error}")))?;
+    let mut decline: OfferDecline = serde_json::from_value(body).map_err(|error| {
+        ApiError::bad_request(format!("the body is not an OfferDecline: {error}"))
+    })?;
     let refuse = refuse_seconds(decline.refuse_seconds);
     let target = &Target::new(&request.def, &request.namespace, &request.name, None);
     let once = |current: Arc<Object>| async move {

@@ -38,7 +38,9 @@ pub(super) fn pick(task: &Value, own: Option<&Ranges>, free: &mut Ranges) -> Opt
         return Some(Vec::new());
     }
     if let Some(own) = own.filter(|own| !own.is_empty()) {
-        let used = Ranges::from_pairs(given.iter().filter(|number| **number != 0).map(|number| (*number, *number)));
+        let used = Ranges::from_pairs(
+            given.iter().filter(|number| **number != 0).map(|number| (*number, *number)),
+        );
         return Some(own.subtract(&used).take(open)?.0);
     }
     let (picked, rest) = free.take(open)?;

@@ -47,7 +47,12 @@ pub(super) fn enter(task: &mut Value, state: TaskState, now: Timestamp) {
 }
 
 /// Checks what somebody reported against the state table. The history stays the server's.
-pub(super) fn report(def: &ResourceDef, old: &Value, new: &mut Value, now: Timestamp) -> Result<(), ApiError> {
+pub(super) fn report(
+    def: &ResourceDef,
+    old: &Value,
+    new: &mut Value,
+    now: Timestamp,
+) -> Result<(), ApiError> {
     let before = state_of(old);
     if !new["status"].is_object() {
         new["status"] = json!({});

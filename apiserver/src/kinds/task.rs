@@ -76,7 +76,11 @@ impl Strategy for Tasks {
         Some(acceptance::launch_one(engine, def, namespace, offer, object.clone(), options).await)
     }
 
-    async fn post(&self, engine: &Arc<Engine>, request: &SubresourceRequest) -> Option<Result<(u16, Bytes), ApiError>> {
+    async fn post(
+        &self,
+        engine: &Arc<Engine>,
+        request: &SubresourceRequest,
+    ) -> Option<Result<(u16, Bytes), ApiError>> {
         if request.subresource != "binding" {
             return None;
         }
@@ -92,7 +96,8 @@ fn belong(cx: Context<'_>, task: &mut Value) {
     }
     if spec["queue"].is_null() {
         let framework = spec["framework"].as_str().unwrap_or_default();
-        spec["queue"] = json!(first_queue(cx, framework).unwrap_or_else(|| names::DEFAULT_QUEUE.to_owned()));
+        spec["queue"] =
+            json!(first_queue(cx, framework).unwrap_or_else(|| names::DEFAULT_QUEUE.to_owned()));
     }
 }
 
@@ -133,13 +138,20 @@ fn changed(old: &Value, new: &Value) -> Vec<Cause> {
 }
 
 /// Gives a pending task its agent and its ports.
-async fn bind(engine: &Arc<Engine>, request: &SubresourceRequest) -> Result<(u16, Bytes), ApiError> {
-    let binding: TaskBinding = serde_json::from_value(request.body.clone())
-        .map_err(|error| ApiError::bad_request(format!("the body is not a TaskBinding: {error}")))?;
+async fn bind(
+    engine: &Arc<Engine>,
+    request: &SubresourceRequest,
+) -> Result<(u16, Bytes), ApiError> {
+    let binding: TaskBinding = serde_json::from_value(request.body.clone()).map_err(|error| {
+        ApiError::bad_request(format!("the body is not a TaskBinding: {error}"))
+    })?;
     let target = &Target::new(&request.def, &request.namespace, &request.name, None);
     let (engine, binding) = (&**engine, &binding);
-    let bound =
-        engine.retrying(target, move |current| bind_once(engine, request, binding, target, current).boxed()).await?;
+    let bound = engine
+        .retrying(target, move |current| {
+            bind_once(engine, request, binding, target, current).boxed()
+        })
+        .await?;
     Ok((201, bound.body.clone()))
 }
 
@@ -172,10 +184,15 @@ async fn bind_once(
         return Err(ApiError::refused(def, name, reasons::status::ALREADY_BOUND, &why).into());
     }
     if binding.agent.is_empty() {
-        return Err(invalid_binding(name, Cause::required("agent", "the agent that the task is to run on")).into());
+        return Err(invalid_binding(
+            name,
+            Cause::required("agent", "the agent that the task is to run on"),
+        )
+        .into());
     }
     ports::fill(&mut task, &binding.host_ports).map_err(|wanted| {
-        let detail = format!("the task has {wanted} ports with hostPort 0, and needs as many numbers");
+        let detail =
+            format!("the task has {wanted} ports with hostPort 0, and needs as many numbers");
         invalid_binding(name, Cause::invalid("hostPorts", &json!(binding.host_ports), &detail))
     })?;
     place(&mut task, &binding.agent);

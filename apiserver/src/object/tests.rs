@@ -21,7 +21,8 @@ fn sample() -> serde_json::Value {
 #[test]
 fn a_value_round_trips_with_its_version_spliced_in() {
     let (object, line) =
-        Object::decode(&fields(), "ns/a", &encode(&sample()), Version(1234), EventKind::Added).unwrap();
+        Object::decode(&fields(), "ns/a", &encode(&sample()), Version(1234), EventKind::Added)
+            .unwrap();
     let mut expected = sample();
     expected["metadata"]["resourceVersion"] = json!("1234");
     assert_eq!(object.to_value(), expected);
@@ -29,15 +30,22 @@ fn a_value_round_trips_with_its_version_spliced_in() {
     assert_eq!(event, json!({"type": "ADDED", "object": expected}));
     assert!(line.ends_with(b"}}\n"));
     assert_eq!((object.namespace(), object.name(), &*object.uid), ("ns", "a", "u1"));
-    assert_eq!((object.label("b"), object.label("z"), object.label("c")), (Some("2"), Some("1"), None));
-    assert_eq!(object.fields.iter().map(|f| f.as_deref()).collect::<Vec<_>>(), [Some("node-1"), None]);
+    assert_eq!(
+        (object.label("b"), object.label("z"), object.label("c")),
+        (Some("2"), Some("1"), None)
+    );
+    assert_eq!(
+        object.fields.iter().map(|f| f.as_deref()).collect::<Vec<_>>(),
+        [Some("node-1"), None]
+    );
     assert!(!object.deleting);
 }
 
 #[test]
 fn another_version_replaces_only_the_version() {
     let (object, _) =
-        Object::decode(&fields(), "ns/a", &encode(&sample()), Version(9), EventKind::Added).unwrap();
+        Object::decode(&fields(), "ns/a", &encode(&sample()), Version(9), EventKind::Added)
+            .unwrap();
     let (later, line) = object.at_version(Version(u64::MAX), EventKind::Deleted);
     let mut expected = sample();
     expected["metadata"]["resourceVersion"] = json!(u64::MAX.to_string());
@@ -45,12 +53,16 @@ fn another_version_replaces_only_the_version() {
     let event: serde_json::Value = serde_json::from_slice(&line).unwrap();
     assert_eq!(event["type"], "DELETED");
     assert_eq!(later.at_version(Version(9), EventKind::Added).0.body, object.body);
-    assert_eq!(object.line(EventKind::Modified), object.at_version(Version(9), EventKind::Modified).1);
+    assert_eq!(
+        object.line(EventKind::Modified),
+        object.at_version(Version(9), EventKind::Modified).1
+    );
 }
 
 #[test]
 fn a_dry_run_has_no_version() {
-    let (object, _) = Object::decode(&fields(), "/a", &encode(&sample()), Version(0), EventKind::Added).unwrap();
+    let (object, _) =
+        Object::decode(&fields(), "/a", &encode(&sample()), Version(0), EventKind::Added).unwrap();
     assert_eq!(object.to_value(), sample());
     assert_eq!((object.namespace(), object.name()), ("", "a"));
 }
@@ -60,7 +72,8 @@ fn deletion_and_other_scalar_fields_are_seen() {
     let mut value = sample();
     value["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     value["spec"]["agent"] = json!(7);
-    let (object, _) = Object::decode(&fields(), "ns/a", &encode(&value), Version(1), EventKind::Added).unwrap();
+    let (object, _) =
+        Object::decode(&fields(), "ns/a", &encode(&value), Version(1), EventKind::Added).unwrap();
     assert!(object.deleting);
     assert_eq!(object.fields[0].as_deref(), Some("7"));
 }

@@ -47,7 +47,10 @@ async fn an_update_compares_the_version() {
     let mut second = first.clone();
     second["spec"]["weight"] = json!(3);
     let second = world.put(None, second).await.unwrap();
-    assert_eq!((&second["metadata"]["generation"], &second["spec"]["weight"]), (&json!(2), &json!(3)));
+    assert_eq!(
+        (&second["metadata"]["generation"], &second["spec"]["weight"]),
+        (&json!(2), &json!(3))
+    );
     let error = world.put(None, first.clone()).await.unwrap_err();
     assert_eq!((error.code, &*error.reason), (409, "Conflict"));
     assert_eq!(
@@ -79,7 +82,10 @@ async fn built_in_kinds_may_be_updated_unconditionally() {
     let mut body = config_map("a", json!({"x": "y"}));
     body["data"]["a"] = json!("2");
     let updated = world.put(None, body).await.unwrap();
-    assert_eq!((&updated["data"]["a"], &updated["metadata"]["labels"]["x"]), (&json!("2"), &json!("y")));
+    assert_eq!(
+        (&updated["data"]["a"], &updated["metadata"]["labels"]["x"]),
+        (&json!("2"), &json!("y"))
+    );
 }
 
 #[tokio::test]
@@ -88,8 +94,17 @@ async fn a_write_that_changes_nothing_writes_nothing() {
     let before = world.create(queue("q")).await.unwrap().object.to_value();
     let revision = world.store.revision().await.unwrap();
     assert_eq!(world.put(None, before.clone()).await.unwrap(), before);
-    assert_eq!(world.merge("Queue", "q", None, json!({"spec": {"weight": 2}})).await.unwrap(), before);
-    assert_eq!(world.merge("Queue", "q", None, json!({"metadata": {"managedFields": [{}]}})).await.unwrap(), before);
+    assert_eq!(
+        world.merge("Queue", "q", None, json!({"spec": {"weight": 2}})).await.unwrap(),
+        before
+    );
+    assert_eq!(
+        world
+            .merge("Queue", "q", None, json!({"metadata": {"managedFields": [{}]}}))
+            .await
+            .unwrap(),
+        before
+    );
     assert_eq!(world.store.revision().await.unwrap(), revision);
 }
 
@@ -102,11 +117,20 @@ async fn status_and_spec_are_written_apart() {
     assert!(created.get("status").is_none());
     let patch = json!({"status": {"pendingTasks": 7}, "spec": {"weight": 9}, "metadata": {"labels": {"a": "b"}}});
     let reported = world.merge("Queue", "q", Some("status"), patch.clone()).await.unwrap();
-    assert_eq!((&reported["status"]["pendingTasks"], &reported["spec"]["weight"]), (&json!(7), &json!(2)));
+    assert_eq!(
+        (&reported["status"]["pendingTasks"], &reported["spec"]["weight"]),
+        (&json!(7), &json!(2))
+    );
     assert_eq!(reported["metadata"]["generation"], 1);
     assert!(reported["metadata"]["labels"].is_null());
-    let changed = world.merge("Queue", "q", None, json!({"status": null, "spec": {"weight": 9}})).await.unwrap();
-    assert_eq!((&changed["status"]["pendingTasks"], &changed["spec"]["weight"]), (&json!(7), &json!(9)));
+    let changed = world
+        .merge("Queue", "q", None, json!({"status": null, "spec": {"weight": 9}}))
+        .await
+        .unwrap();
+    assert_eq!(
+        (&changed["status"]["pendingTasks"], &changed["spec"]["weight"]),
+        (&json!(7), &json!(9))
+    );
     assert_eq!(changed["metadata"]["generation"], 2);
     let error = world.merge("ConfigMap", "a", Some("status"), json!({})).await.unwrap_err();
     assert_eq!(error.code, 404);
@@ -129,7 +153,10 @@ async fn a_json_patch_can_guard_itself() {
     assert_eq!(patch(guarded(version)).await.unwrap_err().code, 422);
     let stale = json!({"metadata": {"resourceVersion": version, "labels": {"a": "b"}}});
     assert_eq!(world.merge("Queue", "q", None, stale).await.unwrap_err().code, 409);
-    let strategic = world.patch("Queue", "q", None, PatchKind::Strategic, json!({}), options()).await.unwrap_err();
+    let strategic = world
+        .patch("Queue", "q", None, PatchKind::Strategic, json!({}), options())
+        .await
+        .unwrap_err();
     assert_eq!(strategic.code, 415);
 }
 
@@ -137,7 +164,9 @@ async fn a_json_patch_can_guard_itself() {
 async fn patches_without_a_version_all_land() {
     let world = World::new().await;
     world.create(config_map("a", json!({}))).await.unwrap();
-    let patches = (0..6).map(|number| world.merge("ConfigMap", "a", None, json!({"data": {format!("k{number}"): "v"}})));
+    let patches = (0..6).map(|number| {
+        world.merge("ConfigMap", "a", None, json!({"data": {format!("k{number}"): "v"}}))
+    });
     for patched in futures::future::join_all(patches).await {
         patched.unwrap();
     }
@@ -153,12 +182,18 @@ async fn unknown_fields_are_refused_reported_or_dropped() {
     body["spec"]["wieght"] = json!(1);
     let error = world.create_with(body.clone(), with(FieldValidation::Strict)).await.unwrap_err();
     assert_eq!(error.code, 400);
-    assert!(error.message.ends_with("strict decoding error: unknown field \"spec.wieght\""), "{}", error.message);
+    assert!(
+        error.message.ends_with("strict decoding error: unknown field \"spec.wieght\""),
+        "{}",
+        error.message
+    );
     let written = world.create_with(body.clone(), with(FieldValidation::Warn)).await.unwrap();
     assert_eq!(written.warnings, ["unknown field \"spec.wieght\""]);
     assert!(written.object.to_value()["spec"]["wieght"].is_null());
     body["metadata"]["name"] = json!("q2");
-    assert!(world.create_with(body, with(FieldValidation::Ignore)).await.unwrap().warnings.is_empty());
+    assert!(
+        world.create_with(body, with(FieldValidation::Ignore)).await.unwrap().warnings.is_empty()
+    );
 }
 
 #[tokio::test]
@@ -166,7 +201,9 @@ async fn a_dry_run_checks_everything_and_stores_nothing() {
     let world = World::new().await;
     let dry = || WriteOptions { dry_run: true, ..options() };
     let object = world.create_with(queue("q"), dry()).await.unwrap().object.to_value();
-    assert!(object["metadata"]["resourceVersion"].is_null() && object["metadata"]["uid"].is_string());
+    assert!(
+        object["metadata"]["resourceVersion"].is_null() && object["metadata"]["uid"].is_string()
+    );
     assert_eq!(world.get("Queue", "q").await.unwrap_err().code, 404);
     let mut wrong = queue("q");
     wrong["spec"]["weight"] = json!("-1");

@@ -7,7 +7,9 @@ use super::*;
 async fn a_delete_removes_and_says_what_it_removed() {
     let world = World::new().await;
     let created = world.create(queue("q")).await.unwrap().object;
-    let Deleted::Gone(gone) = world.delete("Queue", "q").await.unwrap() else { panic!("it had no finalizer") };
+    let Deleted::Gone(gone) = world.delete("Queue", "q").await.unwrap() else {
+        panic!("it had no finalizer")
+    };
     assert_eq!(gone.uid, created.uid);
     assert_eq!(world.get("Queue", "q").await.unwrap_err().code, 404);
     assert_eq!(world.delete("Queue", "q").await.unwrap_err().code, 404);
@@ -20,9 +22,13 @@ async fn preconditions_are_compared() {
     let uid = DeleteOptions { uid: Some("other".to_owned()), ..DeleteOptions::default() };
     let error = world.delete_with("Queue", "q", uid).await.unwrap_err();
     assert_eq!(error.code, 409);
-    let expected = format!("Precondition failed: UID in precondition: other, UID in object meta: {}", created.uid);
+    let expected = format!(
+        "Precondition failed: UID in precondition: other, UID in object meta: {}",
+        created.uid
+    );
     assert!(error.message.ends_with(&expected), "{}", error.message);
-    let version = DeleteOptions { resource_version: Some("1".to_owned()), ..DeleteOptions::default() };
+    let version =
+        DeleteOptions { resource_version: Some("1".to_owned()), ..DeleteOptions::default() };
     assert_eq!(world.delete_with("Queue", "q", version).await.unwrap_err().code, 409);
     let right = DeleteOptions {
         uid: Some(created.uid.to_string()),
@@ -38,12 +44,16 @@ async fn finalizers_hold_an_object_until_the_last_is_gone() {
     let mut body = queue("q");
     body["metadata"]["finalizers"] = json!(["example.com/a", "example.com/b"]);
     world.create(body).await.unwrap();
-    let Deleted::Marked(marked) = world.delete("Queue", "q").await.unwrap() else { panic!("finalizers hold it") };
+    let Deleted::Marked(marked) = world.delete("Queue", "q").await.unwrap() else {
+        panic!("finalizers hold it")
+    };
     let marked = marked.to_value();
     assert_eq!(marked["metadata"]["generation"], 2);
     assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 0);
     assert!(marked["metadata"]["deletionTimestamp"].is_string());
-    let Deleted::Marked(again) = world.delete("Queue", "q").await.unwrap() else { panic!("finalizers hold it") };
+    let Deleted::Marked(again) = world.delete("Queue", "q").await.unwrap() else {
+        panic!("finalizers hold it")
+    };
     assert_eq!(again.to_value(), marked);
     let finalizers = |list: Value| json!({"metadata": {"finalizers": list}});
     let more = finalizers(json!(["example.com/a", "example.com/b", "example.com/c"]));
@@ -83,7 +93,10 @@ async fn the_namespaces_that_always_exist_stay() {
         assert_eq!(world.delete("Namespace", name).await.unwrap_err().code, 403);
     }
     let framework = world.get("Framework", "default").await.unwrap();
-    assert_eq!((&framework["spec"]["placement"], &framework["spec"]["queues"]), (&json!("Tasks"), &json!(["default"])));
+    assert_eq!(
+        (&framework["spec"]["placement"], &framework["spec"]["queues"]),
+        (&json!("Tasks"), &json!(["default"]))
+    );
 }
 
 #[tokio::test]
@@ -99,16 +112,26 @@ async fn a_deleted_namespace_takes_its_contents_along() {
     world.create(held).await.unwrap();
     world.create(free.clone()).await.unwrap();
 
-    let mut namespaces = world.watch("Namespace", WatchOptions { field_selector: fielded("metadata.name=shop"), ..watch_options() }).await;
+    let mut namespaces = world
+        .watch(
+            "Namespace",
+            WatchOptions { field_selector: fielded("metadata.name=shop"), ..watch_options() },
+        )
+        .await;
     let mut maps = world.watch("ConfigMap", watch_options()).await;
     assert_eq!(namespaces.short().await, "ADDED shop");
     assert_eq!([maps.short().await, maps.short().await], ["ADDED free", "ADDED held"]);
 
-    let Deleted::Marked(marked) = world.delete("Namespace", "shop").await.unwrap() else { panic!("it is not empty") };
+    let Deleted::Marked(marked) = world.delete("Namespace", "shop").await.unwrap() else {
+        panic!("it is not empty")
+    };
     assert_eq!(marked.to_value()["status"]["phase"], "Terminating");
     free["metadata"]["name"] = json!("late");
     let error = world.create(free).await.unwrap_err();
-    assert_eq!((error.code, &*error.details.unwrap().causes[0].reason), (403, "NamespaceTerminating"));
+    assert_eq!(
+        (error.code, &*error.details.unwrap().causes[0].reason),
+        (403, "NamespaceTerminating")
+    );
     let mut seen = [maps.short().await, maps.short().await];
     seen.sort();
     assert_eq!(seen, ["DELETED free", "MODIFIED held"]);
@@ -116,8 +139,21 @@ async fn a_deleted_namespace_takes_its_contents_along() {
 
     let (def, patch) = (world.def("ConfigMap"), json!({"metadata": {"finalizers": null}}));
     let body = patch.to_string().into();
-    world.engine.patch(&def, "shop", "held", None, PatchKind::Merge, body, options()).await.unwrap();
+    world
+        .engine
+        .patch(&def, "shop", "held", None, PatchKind::Merge, body, options())
+        .await
+        .unwrap();
     assert_eq!(maps.short().await, "DELETED held");
     assert_eq!(namespaces.short().await, "DELETED shop");
-    assert_eq!(world.engine.list(&world.def("Framework"), Some("shop"), ListOptions::default()).await.unwrap().items.len(), 0);
+    assert_eq!(
+        world
+            .engine
+            .list(&world.def("Framework"), Some("shop"), ListOptions::default())
+            .await
+            .unwrap()
+            .items
+            .len(),
+        0
+    );
 }

@@ -18,13 +18,18 @@ fn names(list: &List) -> Vec<&str> {
 #[tokio::test]
 async fn a_list_is_sorted_and_of_one_namespace() {
     let world = with_maps(&["b", "a", "c"]).await;
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default-2"}});
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default-2"}});
     world.create(namespace).await.unwrap();
     let mut other = config_map("aa", json!({}));
     other["metadata"]["namespace"] = json!("default-2");
     world.create(other).await.unwrap();
-    assert_eq!(names(&world.list("ConfigMap", ListOptions::default()).await.unwrap()), ["a", "b", "c"]);
-    let all = world.engine.list(&world.def("ConfigMap"), None, ListOptions::default()).await.unwrap();
+    assert_eq!(
+        names(&world.list("ConfigMap", ListOptions::default()).await.unwrap()),
+        ["a", "b", "c"]
+    );
+    let all =
+        world.engine.list(&world.def("ConfigMap"), None, ListOptions::default()).await.unwrap();
     let paths: Vec<&str> = all.items.iter().map(|object| object.path()).collect();
     assert_eq!(paths, ["default-2/aa", "default/a", "default/b", "default/c"]);
 }
@@ -38,7 +43,10 @@ async fn pages_show_one_state_while_the_world_changes() {
     world.delete("ConfigMap", "c").await.unwrap();
     world.create(config_map("bb", json!({}))).await.unwrap();
     let second = world.list("ConfigMap", page(2, first.continue_.clone())).await.unwrap();
-    assert_eq!((names(&second), second.remaining, second.version), (vec!["c", "d"], Some(1), first.version));
+    assert_eq!(
+        (names(&second), second.remaining, second.version),
+        (vec!["c", "d"], Some(1), first.version)
+    );
     let third = world.list("ConfigMap", page(2, second.continue_)).await.unwrap();
     assert_eq!((names(&third), &third.continue_, third.remaining), (vec!["e"], &None, None));
     let fresh = world.list("ConfigMap", ListOptions::default()).await.unwrap();
@@ -104,24 +112,44 @@ async fn selectors_select() {
     ];
     for (label_selector, field_selector, expected) in cases {
         let options = ListOptions { label_selector, field_selector, ..ListOptions::default() };
-        assert_eq!(names(&world.list("ConfigMap", options.clone()).await.unwrap()), expected, "{options:?}");
+        assert_eq!(
+            names(&world.list("ConfigMap", options.clone()).await.unwrap()),
+            expected,
+            "{options:?}"
+        );
     }
     let unknown = ListOptions { field_selector: fielded("spec.x=1"), ..ListOptions::default() };
     let error = world.list("ConfigMap", unknown).await.unwrap_err();
     assert_eq!((error.code, &*error.message), (400, "field label not supported: spec.x"));
-    let page = ListOptions { limit: 1, label_selector: labelled("name!=b"), ..ListOptions::default() };
+    let page =
+        ListOptions { limit: 1, label_selector: labelled("name!=b"), ..ListOptions::default() };
     let first = world.list("ConfigMap", page).await.unwrap();
-    assert_eq!((names(&first), first.remaining, first.continue_.is_some()), (vec!["a"], None, true));
+    assert_eq!(
+        (names(&first), first.remaining, first.continue_.is_some()),
+        (vec!["a"], None, true)
+    );
 }
 
 #[tokio::test]
 async fn contradictory_options_are_refused() {
     let world = with_maps(&["a"]).await;
     let exact = Some(VersionMatch::Exact);
-    let token = || Some(super::super::page::PageToken::new(commonage_store::Version(9), "default/a", None).encode());
+    let token = || {
+        Some(
+            super::super::page::PageToken::new(commonage_store::Version(9), "default/a", None)
+                .encode(),
+        )
+    };
     let cases = [
         (ListOptions { version_match: exact, ..ListOptions::default() }, 422),
-        (ListOptions { version_match: exact, resource_version: Some(0), ..ListOptions::default() }, 422),
+        (
+            ListOptions {
+                version_match: exact,
+                resource_version: Some(0),
+                ..ListOptions::default()
+            },
+            422,
+        ),
         (
             ListOptions {
                 version_match: Some(VersionMatch::NotOlderThan),
@@ -131,7 +159,10 @@ async fn contradictory_options_are_refused() {
             },
             422,
         ),
-        (ListOptions { resource_version: Some(1), continue_: token(), ..ListOptions::default() }, 400),
+        (
+            ListOptions { resource_version: Some(1), continue_: token(), ..ListOptions::default() },
+            400,
+        ),
         (ListOptions { send_initial_events: Some(true), ..ListOptions::default() }, 422),
         (ListOptions { continue_: Some("nonsense!".to_owned()), ..ListOptions::default() }, 400),
         (ListOptions { continue_: Some("e30".to_owned()), ..ListOptions::default() }, 400),

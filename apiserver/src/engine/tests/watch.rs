@@ -80,16 +80,43 @@ async fn a_version_from_before_the_log_is_too_old() {
     let first = World::over(store.clone()).await;
     first.create(config_map("a", json!({}))).await.unwrap();
     drop(first);
+    store.compact(store.revision().await.unwrap()).await.unwrap();
     let world = World::over(store).await;
     let mut watch = world.watch("ConfigMap", from(1)).await;
     let (kind, status) = watch.next().await.unwrap();
-    assert_eq!((kind, &status["code"], &status["reason"]), (EventKind::Error, &json!(410), &json!("Expired")));
+    assert_eq!(
+        (kind, &status["code"], &status["reason"]),
+        (EventKind::Error, &json!(410), &json!("Expired"))
+    );
     assert!(status["message"].as_str().unwrap().starts_with("too old resource version: 1 ("));
     assert!(watch.next().await.is_none());
     let list = world.list("ConfigMap", ListOptions::default()).await.unwrap();
     let mut watch = world.watch("ConfigMap", from(list.version.0)).await;
     world.delete("ConfigMap", "a").await.unwrap();
     assert_eq!(watch.short().await, "DELETED a");
+}
+
+#[tokio::test]
+async fn a_watch_survives_a_restart_of_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Arc::new(EmbeddedStore::open(dir.path(), EmbeddedOptions::default()).unwrap());
+    let world = World::over(open()).await;
+    let seen = world.create(config_map("a", json!({}))).await.unwrap().object.version.0;
+    world.create(config_map("b", json!({}))).await.unwrap();
+    world.delete("ConfigMap", "a").await.unwrap();
+    let all = world.list("ConfigMap", ListOptions::default()).await.unwrap();
+    world.shutdown.cancel();
+    world.engine.stopped().await;
+    drop(world);
+
+    let world = World::over(open()).await;
+    let again = world.list("ConfigMap", ListOptions::default()).await.unwrap();
+    assert_eq!(again.items[0].body, all.items[0].body);
+    assert!(again.version >= all.version);
+    let mut watch = world.watch("ConfigMap", from(seen)).await;
+    assert_eq!([watch.short().await, watch.short().await], ["ADDED b", "DELETED a"]);
+    world.create(config_map("c", json!({}))).await.unwrap();
+    assert_eq!(watch.short().await, "ADDED c");
 }
 
 #[tokio::test]
@@ -181,7 +208,8 @@ async fn a_watch_list_says_when_it_is_complete() {
 async fn a_bookmark_comes_before_the_end() {
     let world = World::new().await;
     world.create(config_map("a", json!({}))).await.unwrap();
-    let options = WatchOptions { bookmarks: true, timeout: Duration::from_millis(2300), ..watch_options() };
+    let options =
+        WatchOptions { bookmarks: true, timeout: Duration::from_millis(2300), ..watch_options() };
     let mut watch = world.engine.watch(&world.def("ConfigMap"), None, options).await.unwrap();
     assert_eq!(watch.next().await.unwrap().events()[0].kind, EventKind::Added);
     world.create(queue("elsewhere")).await.unwrap();
@@ -212,7 +240,10 @@ async fn a_watcher_that_does_not_read_is_closed() {
     while counters.closed_slow.load(std::sync::atomic::Ordering::Relaxed) == 0 {
         number += 1;
         assert!(number < 10_000, "nobody was closed");
-        world.merge("ConfigMap", "a", None, json!({"data": {"a": number.to_string()}})).await.unwrap();
+        world
+            .merge("ConfigMap", "a", None, json!({"data": {"a": number.to_string()}}))
+            .await
+            .unwrap();
     }
     let mut last = String::new();
     while let Some((_, object)) = lazy.next().await {

@@ -32,7 +32,10 @@ impl Launched {
 
     /// The causes, with the task's place in front of their fields.
     pub(super) fn located(&self, causes: Vec<Cause>) -> Vec<Cause> {
-        causes.into_iter().map(|cause| Cause { field: format!("{}{}", self.path, cause.field), ..cause }).collect()
+        causes
+            .into_iter()
+            .map(|cause| Cause { field: format!("{}{}", self.path, cause.field), ..cause })
+            .collect()
     }
 
     /// An error of this task, with its place.
@@ -41,7 +44,8 @@ impl Launched {
             return error;
         }
         if error.reason == "Invalid"
-            && let Some(details) = error.details.as_deref().filter(|details| !details.causes.is_empty())
+            && let Some(details) =
+                error.details.as_deref().filter(|details| !details.causes.is_empty())
         {
             let causes = self.located(details.causes.clone());
             return ApiError::invalid_kind(GROUP, "OfferAcceptance", &details.name, causes);
@@ -65,9 +69,11 @@ pub(super) fn acceptance(body: &Value, name: &str) -> Result<Acceptance, ApiErro
     let mut tasks = Vec::new();
     for (operation, asked) in items(body, "operations", "operations", &mut causes) {
         let at = format!("operations[{operation}]");
-        let members: Vec<&str> = asked.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+        let members: Vec<&str> =
+            asked.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
         if members != ["launch"] {
-            let detail = "an operation has exactly one member; the one that is understood now is \"launch\"";
+            let detail =
+                "an operation has exactly one member; the one that is understood now is \"launch\"";
             causes.push(Cause::invalid(at, asked, detail));
             continue;
         }
@@ -95,7 +101,12 @@ fn launched(operation: usize, number: usize, task: &Value) -> Launched {
     if object["apiVersion"].is_null() {
         object["apiVersion"] = format!("{GROUP}/{}", commonage_schemas::VERSION).into();
     }
-    Launched { operation, number, path: format!("operations[{operation}].launch.tasks[{number}]."), object }
+    Launched {
+        operation,
+        number,
+        path: format!("operations[{operation}].launch.tasks[{number}]."),
+        object,
+    }
 }
 
 fn offers(body: &Value, name: &str, causes: &mut Vec<Cause>) -> Vec<String> {
@@ -111,7 +122,12 @@ fn offers(body: &Value, name: &str, causes: &mut Vec<Cause>) -> Vec<String> {
 }
 
 /// The numbered items of a list that may be absent.
-fn items<'v>(of: &'v Value, name: &str, field: &str, causes: &mut Vec<Cause>) -> Vec<(usize, &'v Value)> {
+fn items<'v>(
+    of: &'v Value,
+    name: &str,
+    field: &str,
+    causes: &mut Vec<Cause>,
+) -> Vec<(usize, &'v Value)> {
     match &of[name] {
         Value::Null => Vec::new(),
         Value::Array(items) => items.iter().enumerate().collect(),
@@ -123,7 +139,10 @@ fn items<'v>(of: &'v Value, name: &str, field: &str, causes: &mut Vec<Cause>) ->
 }
 
 /// Names that appear twice: the store would refuse the write.
-pub(super) fn duplicates<'v>(launched: &[Launched], tasks: impl Iterator<Item = &'v Value>) -> Vec<Cause> {
+pub(super) fn duplicates<'v>(
+    launched: &[Launched],
+    tasks: impl Iterator<Item = &'v Value>,
+) -> Vec<Cause> {
     let mut seen = BTreeSet::new();
     let mut causes = Vec::new();
     for (launched, task) in launched.iter().zip(tasks) {

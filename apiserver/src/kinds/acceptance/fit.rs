@@ -29,7 +29,8 @@ impl Offered {
             let unreadable = |error: &dyn std::fmt::Display| {
                 vec![Cause::invalid(&*field, &name, &format!("the offer can't be read: {error}"))]
             };
-            let spec: OfferSpec = serde_json::from_value(offer["spec"].clone()).map_err(|error| unreadable(&error))?;
+            let spec: OfferSpec = serde_json::from_value(offer["spec"].clone())
+                .map_err(|error| unreadable(&error))?;
             let Some(first) = &mut joined else {
                 let OfferSpec { agent, framework, queue, resources, .. } = spec;
                 joined = Some(Offered { agent, framework, queue, resources });
@@ -40,11 +41,14 @@ impl Offered {
                 ("framework", &spec.framework, &first.framework),
                 ("queue", &spec.queue, &first.queue),
             ];
-            if let Some((what, is, wanted)) = same.into_iter().find(|(_, is, wanted)| is != wanted) {
-                let detail = format!("its {what} is {is:?}, that of the offer in the path is {wanted:?}");
+            if let Some((what, is, wanted)) = same.into_iter().find(|(_, is, wanted)| is != wanted)
+            {
+                let detail =
+                    format!("its {what} is {is:?}, that of the offer in the path is {wanted:?}");
                 return Err(vec![Cause::invalid(field, &name, &detail)]);
             }
-            first.resources = first.resources.checked_add(&spec.resources).map_err(|error| unreadable(&error))?;
+            first.resources =
+                first.resources.checked_add(&spec.resources).map_err(|error| unreadable(&error))?;
         }
         joined.ok_or_else(|| vec![Cause::required("offers", "")])
     }
@@ -54,7 +58,8 @@ impl Offered {
         let mut causes = Vec::new();
         let mut set = |field: &str, wanted: &str, also: &[String]| {
             let given = &task["spec"][field];
-            let fits = given.is_null() || given == wanted || also.iter().any(|one| given == one.as_str());
+            let fits =
+                given.is_null() || given == wanted || also.iter().any(|one| given == one.as_str());
             if !fits {
                 let detail = format!("the offer's is {wanted:?}");
                 causes.push(Cause::invalid(format!("spec.{field}"), given, &detail));
@@ -107,13 +112,21 @@ pub(super) fn fit<'v>(
 }
 
 /// Says which field asks for more than is left.
-fn refusal(launched: &Launched, task: &Value, spec: &TaskSpec, rest: &Resources, error: &ResourcesError) -> Cause {
+fn refusal(
+    launched: &Launched,
+    task: &Value,
+    spec: &TaskSpec,
+    rest: &Resources,
+    error: &ResourcesError,
+) -> Cause {
     let path = &launched.path;
-    let (ResourcesError::NotEnough { name, .. } | ResourcesError::Overflow { name } | ResourcesError::Mismatch { name, .. }) =
-        error;
+    let (ResourcesError::NotEnough { name, .. }
+    | ResourcesError::Overflow { name }
+    | ResourcesError::Mismatch { name, .. }) = error;
     if name == PORTS {
         let free = rest.ports().cloned().unwrap_or_default();
-        let outside = ports::host_ports(task).into_iter().position(|port| port != 0 && !free.has(port));
+        let outside =
+            ports::host_ports(task).into_iter().position(|port| port != 0 && !free.has(port));
         if let Some(number) = outside {
             let value = task["spec"]["container"]["ports"][number]["hostPort"].clone();
             let field = format!("{path}spec.container.ports[{number}].hostPort");
@@ -122,5 +135,9 @@ fn refusal(launched: &Launched, task: &Value, spec: &TaskSpec, rest: &Resources,
     }
     let wanted = spec.resources.get(name).map_or(Value::Null, |amount| json!(amount.to_text(name)));
     let left = rest.get(name).map_or_else(|| "nothing".to_owned(), |amount| amount.to_text(name));
-    Cause::invalid(format!("{path}spec.resources.{name}"), &wanted, &format!("the offer has {left} of it left"))
+    Cause::invalid(
+        format!("{path}spec.resources.{name}"),
+        &wanted,
+        &format!("the offer has {left} of it left"),
+    )
 }

@@ -24,7 +24,9 @@ async fn with_offer(resources: Value) -> World {
 async fn untouched(world: &World) -> bool {
     let tasks = world.list("Task", ListOptions::default()).await.unwrap();
     let offer = world.get("Offer", "o").await.unwrap();
-    tasks.items.is_empty() && offer["metadata"]["deletionTimestamp"].is_null() && offer["status"].is_null()
+    tasks.items.is_empty()
+        && offer["metadata"]["deletionTimestamp"].is_null()
+        && offer["status"].is_null()
 }
 
 #[tokio::test]
@@ -38,20 +40,30 @@ async fn an_acceptance_makes_the_tasks_and_marks_the_offer_in_one_step() {
     let mut body = launch(&[first, second]);
     body["filter"] = json!({"refuseSeconds": 60});
     let answer = world.post("Offer", "o", "accept", body).await.unwrap();
-    assert_eq!((&answer["kind"], &answer["status"]["tasks"]), (&json!("OfferAcceptance"), &json!(["a", "b"])));
+    assert_eq!(
+        (&answer["kind"], &answer["status"]["tasks"]),
+        (&json!("OfferAcceptance"), &json!(["a", "b"]))
+    );
     let task = world.get("Task", "a").await.unwrap();
     assert_eq!(answer["operations"][0]["launch"]["tasks"][0], task);
     let spec = &task["spec"];
-    let expected = [("framework", "spark"), ("queue", "eng.batch"), ("agent", "node-1"), ("offer", "o")];
+    let expected =
+        [("framework", "spark"), ("queue", "eng.batch"), ("agent", "node-1"), ("offer", "o")];
     assert!(expected.into_iter().all(|(field, value)| spec[field] == value), "{spec}");
     assert_eq!((&task["status"]["state"], states(&task)), (&json!("Staging"), vec!["Staging"]));
     assert_eq!(task["status"]["hostPorts"], json!([31001, 31000]));
     assert_eq!(task["metadata"]["finalizers"], json!(["commonage.dev/task"]));
-    assert_eq!(world.get("Task", "b").await.unwrap()["spec"]["container"]["ports"][0]["hostPort"], 31002);
+    assert_eq!(
+        world.get("Task", "b").await.unwrap()["spec"]["container"]["ports"][0]["hostPort"],
+        31002
+    );
     let offer = world.get("Offer", "o").await.unwrap();
     assert!(offer["metadata"]["deletionTimestamp"].is_string());
     let verdict = &offer["status"]["answer"];
-    assert_eq!((&verdict["verdict"], &verdict["refuseSeconds"]), (&json!("Accepted"), &json!(60.0)));
+    assert_eq!(
+        (&verdict["verdict"], &verdict["refuseSeconds"]),
+        (&json!("Accepted"), &json!(60.0))
+    );
     assert_eq!(verdict["tasks"], json!(["a", "b"]));
     let revision = |object: &Value| crate::engine::tests::version_of(object) / 256;
     assert_eq!(revision(&offer), revision(&task));
@@ -99,7 +111,11 @@ async fn what_does_not_fit_changes_nothing_and_names_operation_and_field() {
     let world = with_offer(offered).await;
     for (tasks, field) in cases {
         let error = world.post("Offer", "o", "accept", launch(&tasks)).await.unwrap_err();
-        assert_eq!((error.code, fields(&error)), (422, vec![&*format!("operations[0].launch.tasks{field}")]), "{error}");
+        assert_eq!(
+            (error.code, fields(&error)),
+            (422, vec![&*format!("operations[0].launch.tasks{field}")]),
+            "{error}"
+        );
         assert!(untouched(&world).await, "{field}");
     }
     let unknown = json!({"operations": [{"reserve": {}}]});
@@ -108,7 +124,8 @@ async fn what_does_not_fit_changes_nothing_and_names_operation_and_field() {
     let many: Vec<Value> = (0..101).map(|number| sized(&format!("t{number}"), "1m")).collect();
     assert_eq!(world.post("Offer", "o", "accept", launch(&many)).await.unwrap_err().code, 422);
     world.create(sized("taken", "1")).await.unwrap();
-    let error = world.post("Offer", "o", "accept", launch(&[sized("taken", "1")])).await.unwrap_err();
+    let error =
+        world.post("Offer", "o", "accept", launch(&[sized("taken", "1")])).await.unwrap_err();
     assert_eq!((error.code, &*error.reason), (409, "AlreadyExists"));
 }
 
@@ -130,7 +147,11 @@ async fn several_offers_of_one_agent_add_up() {
     assert!(untouched(&world).await);
     with(json!(["p", "o"])).await.unwrap();
     for name in ["o", "p"] {
-        assert_eq!(world.get("Offer", name).await.unwrap()["status"]["answer"]["tasks"], json!(["t"]), "{name}");
+        assert_eq!(
+            world.get("Offer", name).await.unwrap()["status"]["answer"]["tasks"],
+            json!(["t"]),
+            "{name}"
+        );
     }
 }
 
@@ -142,7 +163,12 @@ async fn of_many_who_accept_one_wins() {
     });
     let results = futures::future::join_all(accepts).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
-    assert!(results.iter().flat_map(|result| result.as_ref().err()).all(|error| error.reason == "OfferGone"));
+    assert!(
+        results
+            .iter()
+            .flat_map(|result| result.as_ref().err())
+            .all(|error| error.reason == "OfferGone")
+    );
     assert_eq!(world.list("Task", ListOptions::default()).await.unwrap().items.len(), 1);
 }
 
@@ -157,21 +183,33 @@ async fn a_plain_create_may_use_up_an_offer() {
     task["spec"]["resources"]["cpu"] = json!("1");
     let created = world.create(task.clone()).await.unwrap();
     let object = created.object.to_value();
-    assert_eq!((&object["spec"]["agent"], &object["status"]["state"]), (&json!("node-1"), &json!("Staging")));
+    assert_eq!(
+        (&object["spec"]["agent"], &object["status"]["state"]),
+        (&json!("node-1"), &json!("Staging"))
+    );
     assert_eq!(&*world.create(task).await.unwrap_err().reason, "OfferGone");
 }
 
 #[tokio::test]
 async fn declining_and_deleting_say_why() {
-    let cases: [(&str, Value, f64); 3] =
-        [("o1", json!({}), 5.0), ("o2", json!({"refuseSeconds": 0}), 0.0), ("o3", json!({"refuseSeconds": 1e12}), 31_536_000.0)];
+    let cases: [(&str, Value, f64); 3] = [
+        ("o1", json!({}), 5.0),
+        ("o2", json!({"refuseSeconds": 0}), 0.0),
+        ("o3", json!({"refuseSeconds": 1e12}), 31_536_000.0),
+    ];
     let world = World::new().await;
     for (name, body, seconds) in cases {
         world.create(offer(name, json!({"cpu": "1"}))).await.unwrap();
         let answer = world.post("Offer", name, "decline", body).await.unwrap();
-        assert_eq!((&answer["kind"], answer["refuseSeconds"].as_f64()), (&json!("OfferDecline"), Some(seconds)));
+        assert_eq!(
+            (&answer["kind"], answer["refuseSeconds"].as_f64()),
+            (&json!("OfferDecline"), Some(seconds))
+        );
         let verdict = world.get("Offer", name).await.unwrap()["status"]["answer"].clone();
-        assert_eq!((&verdict["verdict"], verdict["refuseSeconds"].as_f64()), (&json!("Declined"), Some(seconds)));
+        assert_eq!(
+            (&verdict["verdict"], verdict["refuseSeconds"].as_f64()),
+            (&json!("Declined"), Some(seconds))
+        );
     }
     let mut expired = offer("expired", json!({"cpu": "1"}));
     expired["spec"]["expiresAt"] = json!("2020-01-01T00:00:00Z");
@@ -181,10 +219,18 @@ async fn declining_and_deleting_say_why() {
     let error = world.post("Offer", "expired", "accept", launch(&[])).await.unwrap_err();
     assert_eq!(&*error.reason, "OfferGone");
     let allocator = UserInfo::controllers;
-    let cases = [("user", UserInfo::admin(), "Declined"), ("expired", allocator(), "Expired"), ("rescinded", allocator(), "Rescinded")];
+    let cases = [
+        ("user", UserInfo::admin(), "Declined"),
+        ("expired", allocator(), "Expired"),
+        ("rescinded", allocator(), "Rescinded"),
+    ];
     for (name, user, verdict) in cases {
         let def = world.def("Offer");
-        let deleted = world.engine.delete(&def, "default", name, DeleteOptions::default(), as_user(user)).await.unwrap();
+        let deleted = world
+            .engine
+            .delete(&def, "default", name, DeleteOptions::default(), as_user(user))
+            .await
+            .unwrap();
         let Deleted::Marked(offer) = deleted else { panic!("the allocator's finalizer holds it") };
         assert_eq!(offer.to_value()["status"]["answer"]["verdict"], verdict);
     }

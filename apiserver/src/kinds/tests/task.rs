@@ -8,7 +8,10 @@ use crate::engine::{Deleted, PatchKind};
 async fn a_new_task_waits_in_its_queue() {
     let world = World::new().await;
     let task = world.create(new_task("t")).await.unwrap().object.to_value();
-    assert_eq!((&task["spec"]["framework"], &task["spec"]["queue"]), (&json!("default"), &json!("default")));
+    assert_eq!(
+        (&task["spec"]["framework"], &task["spec"]["queue"]),
+        (&json!("default"), &json!("default"))
+    );
     assert_eq!(task["status"]["state"], "Pending");
     assert_eq!(states(&task), ["Pending"]);
     assert_eq!(task["metadata"]["finalizers"], json!(["commonage.dev/task"]));
@@ -46,26 +49,37 @@ async fn wrong_tasks_are_refused_with_their_fields() {
 async fn a_binding_gives_agent_and_ports_once() {
     let world = World::new().await;
     let mut task = new_task("t");
-    task["spec"]["container"]["ports"] = json!([{"name": "a"}, {"name": "b", "hostPort": 8080}, {"name": "c"}]);
+    task["spec"]["container"]["ports"] =
+        json!([{"name": "a"}, {"name": "b", "hostPort": 8080}, {"name": "c"}]);
     let created = world.create(task).await.unwrap().object.to_value();
-    let bind = |ports: Value| world.post("Task", "t", "binding", json!({"agent": "node-1", "hostPorts": ports}));
+    let bind = |ports: Value| {
+        world.post("Task", "t", "binding", json!({"agent": "node-1", "hostPorts": ports}))
+    };
     let error = bind(json!([31000])).await.unwrap_err();
     assert_eq!((error.code, fields(&error)), (422, vec!["hostPorts"]));
-    let stale = json!({"agent": "node-1", "hostPorts": [1, 2], "metadata": {"resourceVersion": "1"}});
+    let stale =
+        json!({"agent": "node-1", "hostPorts": [1, 2], "metadata": {"resourceVersion": "1"}});
     assert_eq!(world.post("Task", "t", "binding", stale).await.unwrap_err().code, 409);
     let bound = bind(json!([31000, 31001])).await.unwrap();
     assert_eq!(bound["spec"]["agent"], "node-1");
     assert_eq!(bound["status"]["hostPorts"], json!([31000, 8080, 31001]));
     assert_eq!(bound["spec"]["container"]["ports"][2]["hostPort"], 31001);
     assert_eq!(states(&bound), ["Pending", "Staging"]);
-    assert_eq!(bound["metadata"]["generation"], created["metadata"]["generation"].as_i64().unwrap() + 1);
+    assert_eq!(
+        bound["metadata"]["generation"],
+        created["metadata"]["generation"].as_i64().unwrap() + 1
+    );
     let error = bind(json!([31000, 31001])).await.unwrap_err();
     assert_eq!((error.code, &*error.reason), (409, "AlreadyBound"));
     world.create(new_task("dying")).await.unwrap();
     assert!(matches!(world.delete("Task", "dying").await.unwrap(), Deleted::Marked(_)));
-    let error = world.post("Task", "dying", "binding", json!({"agent": "node-1"})).await.unwrap_err();
+    let error =
+        world.post("Task", "dying", "binding", json!({"agent": "node-1"})).await.unwrap_err();
     assert_eq!((error.code, &*error.reason), (409, "Conflict"));
-    assert_eq!(world.post("Task", "none", "binding", json!({"agent": "a"})).await.unwrap_err().code, 404);
+    assert_eq!(
+        world.post("Task", "none", "binding", json!({"agent": "a"})).await.unwrap_err().code,
+        404
+    );
     assert_eq!(world.post("Task", "t", "nonsense", json!({})).await.unwrap_err().code, 404);
 }
 
@@ -74,17 +88,24 @@ async fn states_follow_the_table_and_the_server_writes_the_history() {
     let world = World::new().await;
     world.create(new_task("t")).await.unwrap();
     world.post("Task", "t", "binding", json!({"agent": "node-1"})).await.unwrap();
-    let report = |status: Value| world.merge("Task", "t", Some("status"), json!({"status": status}));
-    let running = report(json!({"state": "Running", "history": [], "containerId": "c1"})).await.unwrap();
+    let report =
+        |status: Value| world.merge("Task", "t", Some("status"), json!({"status": status}));
+    let running =
+        report(json!({"state": "Running", "history": [], "containerId": "c1"})).await.unwrap();
     assert_eq!(states(&running), ["Pending", "Staging", "Running"]);
     assert!(running["status"]["startedAt"].is_string());
     let again = report(json!({"state": "Running", "ready": true})).await.unwrap();
     assert_eq!(states(&again).len(), 3);
     let error = report(json!({"state": "Starting"})).await.unwrap_err();
     assert_eq!((error.code, &*error.reason), (409, "IllegalTransition"));
-    assert!(error.message.ends_with("the task is Running and can't become Starting"), "{}", error.message);
+    assert!(
+        error.message.ends_with("the task is Running and can't become Starting"),
+        "{}",
+        error.message
+    );
     assert_eq!(report(json!({"state": "Dancing"})).await.unwrap_err().code, 422);
-    let failed = report(json!({"state": "Failed", "reason": "ExitCode", "exitCode": 3})).await.unwrap();
+    let failed =
+        report(json!({"state": "Failed", "reason": "ExitCode", "exitCode": 3})).await.unwrap();
     assert_eq!(failed["status"]["history"][3]["reason"], "ExitCode");
     assert!(failed["status"]["finishedAt"].is_string());
     assert_eq!(failed["metadata"]["generation"], running["metadata"]["generation"]);
@@ -102,7 +123,14 @@ async fn an_agent_reports_only_on_its_own_tasks() {
     world.post("Task", "t", "binding", json!({"agent": "node-1"})).await.unwrap();
     let report = |agent: &str| {
         let status = json!({"status": {"state": "Running"}});
-        world.patch("Task", "t", Some("status"), PatchKind::Merge, status, as_user(UserInfo::agent(agent)))
+        world.patch(
+            "Task",
+            "t",
+            Some("status"),
+            PatchKind::Merge,
+            status,
+            as_user(UserInfo::agent(agent)),
+        )
     };
     assert_eq!(report("node-2").await.unwrap_err().code, 403);
     assert!(report("node-1").await.is_ok());
@@ -112,7 +140,10 @@ async fn an_agent_reports_only_on_its_own_tasks() {
 async fn only_metadata_and_the_kill_policy_may_change() {
     let world = World::new().await;
     world.create(new_task("t")).await.unwrap();
-    let error = world.merge("Task", "t", None, json!({"spec": {"priority": 5, "queue": "other"}})).await.unwrap_err();
+    let error = world
+        .merge("Task", "t", None, json!({"spec": {"priority": 5, "queue": "other"}}))
+        .await
+        .unwrap_err();
     assert_eq!((error.code, fields(&error)), (422, vec!["spec.priority", "spec.queue"]));
     let patch = json!({"spec": {"killPolicy": {"gracePeriodSeconds": 5}}, "metadata": {"labels": {"a": "b"}}});
     let changed = world.merge("Task", "t", None, patch).await.unwrap();
