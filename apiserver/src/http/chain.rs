@@ -12,7 +12,7 @@ use futures::FutureExt;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, Response};
 
-use super::metrics::Observation;
+use super::metrics::{Metrics, Observation};
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::{App, documents, resources};
@@ -77,11 +77,7 @@ pub(crate) async fn serve(app: Arc<App>, caller: Caller, request: Request<Body>)
     let info = RequestInfo::new(&head.method, head.uri.path(), &query);
     let audit_id = audit_id(&head.headers);
     let answer = answer(&app, &caller, &info, &query, &head.headers, body);
-    let mut response = match AssertUnwindSafe(answer).catch_unwind().await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => error.into_response(),
-        Err(_) => panicked(&app).into_response(),
-    };
+    let mut response = recovered(&app.metrics, answer).await;
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
@@ -89,10 +85,21 @@ pub(crate) async fn serve(app: Arc<App>, caller: Caller, request: Request<Body>)
     response
 }
 
-/// The panic itself has been written to the log by the panic hook.
-fn panicked(app: &App) -> ApiError {
-    app.metrics.panics.fetch_add(1, Relaxed);
-    ApiError::internal("this request made the server panic; its log has the details")
+/// What the handler answers, or a 500 if it panics: one request's bug is not everybody's. The panic
+/// itself has been written to the log by the panic hook.
+async fn recovered(
+    metrics: &Metrics,
+    answer: impl Future<Output = Result<Response<Body>, ApiError>>,
+) -> Response<Body> {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => error.into_response(),
+        Err(_) => {
+            metrics.panics.fetch_add(1, Relaxed);
+            let error = "this request made the server panic; its log has the details";
+            ApiError::internal(error).into_response()
+        }
+    }
 }
 
 fn audit_id(headers: &HeaderMap) -> HeaderValue {
@@ -220,4 +227,29 @@ fn observe(
         dry_run: query.filled("dryRun") == Some("All"),
         took,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_and_counted() {
+        let metrics = Metrics::default();
+        let answer = async { panic!("on purpose") };
+        let response = recovered(&metrics, answer).await;
+        assert_eq!(response.status(), 500);
+        assert_eq!(metrics.panics.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn an_audit_id_is_echoed_unless_it_is_no_id() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(audit_id(&headers).len(), 36);
+        headers.insert(AUDIT_ID, HeaderValue::from_static("mine"));
+        assert_eq!(audit_id(&headers), "mine");
+        let long = "x".repeat(AUDIT_ID_BYTES_MAX + 1);
+        headers.insert(AUDIT_ID, long.parse().expect("it is ASCII"));
+        assert_eq!(audit_id(&headers).len(), 36);
+    }
 }
