@@ -14,6 +14,35 @@
 //! * no queue and no ancestor of a queue is taken past its limit;
 //! * who is next is always the competitor with the smallest weighted dominant share;
 //! * the same state, time and seed give the same plan.
+//!
+//! ```
+//! use commonage_allocator::{
+//!     AgentInfo, Allocator, FrameworkInfo, ObjectKey, Placement, TaskInfo,
+//! };
+//! use commonage_schemas::resources::Resources;
+//!
+//! let mut allocator = Allocator::default();
+//! let allocatable = Resources::from_pairs([("cpu", "4"), ("ports", "31000-31009")])?;
+//! allocator.upsert_agent("node-1", AgentInfo { allocatable, ..AgentInfo::default() });
+//! let framework = FrameworkInfo {
+//!     queues: vec!["eng.web".to_owned()],
+//!     placement: Placement::Tasks,
+//!     ..FrameworkInfo::default()
+//! };
+//! allocator.upsert_framework(&ObjectKey::new("shop", "default"), framework);
+//! let task = TaskInfo {
+//!     queue: "eng.web".to_owned(),
+//!     resources: Resources::from_pairs([("cpu", "500m")])?,
+//!     host_ports: vec![0],
+//!     ..TaskInfo::default()
+//! };
+//! allocator.upsert_task(&ObjectKey::new("shop", "web-0"), &task);
+//!
+//! let plan = allocator.plan(0, 42);
+//! assert_eq!(&*plan.bindings[0].agent, "node-1");
+//! assert_eq!(plan.bindings[0].host_ports, [31000]);
+//! # Ok::<(), commonage_schemas::resources::AmountError>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod accounts;

@@ -47,6 +47,7 @@ impl Allocator {
             lanes,
             goods: Goods::of(&info.resources),
         };
+        let mut before = None;
         if let Some(id) = self.offers.id(key) {
             let offer = &mut self.offers[id];
             if offer.held == held {
@@ -54,7 +55,7 @@ impl Allocator {
                 offer.expires_at_ms = info.expires_at_ms;
                 return;
             }
-            self.forget_offer(key);
+            before = self.forget_offer(key);
         } else {
             self.count_allocation(leaf);
         }
@@ -65,6 +66,10 @@ impl Allocator {
             answered: info.answered,
         });
         self.hold(Holder::Offer(id), &held);
+        if let Some((leaf, agent)) = before {
+            self.collect_leaf(leaf);
+            self.collect_agent(agent);
+        }
     }
 
     /// Tells that an offer is accounted for and gone: what it held is free, but for what tasks

@@ -73,13 +73,14 @@ impl Allocator {
                 return;
             }
         }
-        self.forget_task(key);
+        let before = self.forget_task(key);
         let id = self.insert_task(key, info, leaf);
         self.hold(Holder::Task(id), &held);
         self.tasks[id].held = Some(held);
         if !known_as_bound {
             self.count_allocation(leaf);
         }
+        self.collect_places(before);
     }
 
     fn upsert_waiting(&mut self, key: &ObjectKey, info: &TaskInfo) {
@@ -94,7 +95,7 @@ impl Allocator {
         let framework =
             ObjectKey { namespace: key.namespace.clone(), name: (*info.framework).into() };
         let leaf = self.leaf_of(&framework, &info.queue);
-        self.forget_task(key);
+        let before = self.forget_task(key);
         let id = self.insert_task(key, info, leaf);
         let arrival = arrival.unwrap_or_else(|| {
             self.arrivals += 1;
@@ -108,6 +109,7 @@ impl Allocator {
         let shape = self.shapes.acquire(shape);
         self.leaves[leaf].pending.insert(turn);
         self.tasks[id].wait = Some(Wait { shape, turn });
+        self.collect_places(before);
     }
 
     fn shape_of(&self, key: &ObjectKey, info: &TaskInfo) -> Shape {
@@ -158,7 +160,13 @@ impl Allocator {
 
     /// Tells that a task has ended or is gone: what it held is free.
     pub fn remove_task(&mut self, key: &ObjectKey) {
-        let Some((leaf, agent)) = self.forget_task(key) else { return };
+        let before = self.forget_task(key);
+        self.collect_places(before);
+    }
+
+    /// Forgets where a task was booked, if nothing else is.
+    fn collect_places(&mut self, places: Option<(Id, Option<Id>)>) {
+        let Some((leaf, agent)) = places else { return };
         self.collect_leaf(leaf);
         if let Some(agent) = agent {
             self.collect_agent(agent);

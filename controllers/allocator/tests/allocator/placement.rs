@@ -161,18 +161,23 @@ fn a_gang_is_placed_whole_or_not_at_all() {
 
 #[test]
 fn a_gang_that_fails_leaves_no_trace() {
-    let mut world = cluster(2, "cpu=2");
-    for number in 0..5 {
-        task(&mut world, &format!("m{number}"), "cpu=1", |task| {
-            task.gang = Some(Gang { name: "mpi".to_owned(), size: 5 });
-            task.spread = Some("rack".to_owned());
-            task.priority = 1;
-        });
+    for spread in [None, Some("rack".to_owned())] {
+        let mut world = cluster(2, "cpu=2");
+        world.queue("default", 1.0, "cpu=4");
+        for number in 0..5 {
+            task(&mut world, &format!("m{number}"), "cpu=1", |task| {
+                task.gang = Some(Gang { name: "mpi".to_owned(), size: 5 });
+                task.spread.clone_from(&spread);
+                task.priority = 1;
+            });
+            // Of the same shape: the search for it must be where it was.
+            let single = format!("t-{number}");
+            task(&mut world, &single, "cpu=1", |task| task.spread.clone_from(&spread));
+        }
+        let plan = world.step();
+        assert_eq!(plan.bindings.len(), 4);
+        assert!(plan.bindings.iter().all(|binding| binding.task.name.starts_with("t-")));
     }
-    world.tasks("t", 4, "default", "default", "cpu=1");
-    let plan = world.step();
-    assert_eq!(plan.bindings.len(), 4);
-    assert!(plan.bindings.iter().all(|binding| binding.task.name.starts_with("t-")));
 }
 
 #[test]
