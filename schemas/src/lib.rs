@@ -31,7 +31,9 @@ pub use task::{Task, TaskBinding, TaskSpec, TaskStatus};
 pub use task_state::TaskState;
 pub use volume::{Volume, VolumeSpec, VolumeStatus};
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt;
 
 /// The API group of every kind in this crate.
@@ -42,7 +44,7 @@ pub const VERSION: &str = "v1";
 /// The definitions of all our kinds, in the form in which a framework author would bring a kind of
 /// their own: the API server builds what it serves from these.
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
-    vec![
+    let mut all = vec![
         Agent::crd(),
         Framework::crd(),
         Offer::crd(),
@@ -50,7 +52,26 @@ pub fn all_crds() -> Vec<CustomResourceDefinition> {
         Reservation::crd(),
         Task::crd(),
         Volume::crd(),
-    ]
+    ];
+    let schemas =
+        all.iter_mut().flat_map(|crd| &mut crd.spec.versions).filter_map(|v| v.schema.as_mut());
+    schemas.filter_map(|s| s.open_api_v3_schema.as_mut()).for_each(unwrap_descriptions);
+    all
+}
+
+/// Doc comments are broken into lines for the source; `kubectl explain` wraps for its own screen.
+fn unwrap_descriptions(schema: &mut JSONSchemaProps) {
+    if let Some(text) = schema.description.as_mut().filter(|text| !text.contains("```")) {
+        let paragraphs = text.split("\n\n").map(|p| p.replace('\n', " "));
+        *text = paragraphs.collect::<Vec<_>>().join("\n\n");
+    }
+    schema.properties.iter_mut().flat_map(|p| p.values_mut()).for_each(unwrap_descriptions);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = schema.items.as_mut() {
+        unwrap_descriptions(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = schema.additional_properties.as_mut() {
+        unwrap_descriptions(values);
+    }
 }
 
 /// `false`, for `skip_serializing_if` of flags that are off unless somebody turns them on.

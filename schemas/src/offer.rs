@@ -157,9 +157,7 @@ impl OfferAcceptance {
         OfferAcceptance {
             api_version: api_version(),
             kind: acceptance_kind(),
-            operations: vec![OfferOperation {
-                launch: Some(Launch { tasks }),
-            }],
+            operations: vec![OfferOperation { launch: Some(Launch { tasks }) }],
             ..OfferAcceptance::default()
         }
     }

@@ -97,28 +97,19 @@ pub fn parse(text: &str, unit: Unit) -> Result<i64, QuantityError> {
         return Err(QuantityError::Empty { example });
     }
     if trimmed.starts_with('-') {
-        return Err(QuantityError::Negative {
-            text: text.to_owned(),
-            example,
-        });
+        return Err(QuantityError::Negative { text: text.to_owned(), example });
     }
     let unsigned = trimmed.strip_prefix('+').unwrap_or(trimmed);
-    let number = Number::split(unsigned).ok_or_else(|| QuantityError::NoDigits {
-        text: text.to_owned(),
-        example,
-    })?;
+    let number = Number::split(unsigned)
+        .ok_or_else(|| QuantityError::NoDigits { text: text.to_owned(), example })?;
     let (times, over) = suffix(number.suffix).ok_or_else(|| QuantityError::Suffix {
         text: text.to_owned(),
         suffix: number.suffix.to_owned(),
         example,
     })?;
-    number
-        .steps(times, over, unit)
-        .and_then(|steps| i64::try_from(steps).ok())
-        .ok_or_else(|| QuantityError::TooLarge {
-            text: text.to_owned(),
-            most: format(i64::MAX, unit),
-        })
+    number.steps(times, over, unit).and_then(|steps| i64::try_from(steps).ok()).ok_or_else(|| {
+        QuantityError::TooLarge { text: text.to_owned(), most: format(i64::MAX, unit) }
+    })
 }
 
 /// Writes steps of `unit` in the shortest exact form: `2`, `500m`, `4Gi`, `1536Mi`.
@@ -156,11 +147,7 @@ impl<'a> Number<'a> {
             Some(after) => leading_digits(after),
             None => ("", rest),
         };
-        (!whole.is_empty() || !fraction.is_empty()).then_some(Self {
-            whole,
-            fraction,
-            suffix,
-        })
+        (!whole.is_empty() || !fraction.is_empty()).then_some(Self { whole, fraction, suffix })
     }
 
     /// The number × `times` ÷ `over` in steps, rounded up; `None` when it does not fit.
@@ -170,14 +157,10 @@ impl<'a> Number<'a> {
         let cut = fraction.len() > kept.len();
         let mut mantissa: u128 = 0;
         for digit in self.whole.bytes().chain(kept.bytes()) {
-            mantissa = mantissa
-                .checked_mul(10)?
-                .checked_add(u128::from(digit - b'0'))?;
+            mantissa = mantissa.checked_mul(10)?.checked_add(u128::from(digit - b'0'))?;
         }
         let divisor = 10_u128.pow(kept.len() as u32).checked_mul(over)?;
-        let dividend = mantissa
-            .checked_mul(times)?
-            .checked_mul(unit.steps_per_one())?;
+        let dividend = mantissa.checked_mul(times)?.checked_mul(unit.steps_per_one())?;
         if cut {
             return (dividend / divisor).checked_add(1);
         }
@@ -186,10 +169,7 @@ impl<'a> Number<'a> {
 }
 
 fn leading_digits(text: &str) -> (&str, &str) {
-    let end = text
-        .bytes()
-        .position(|b| !b.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -221,9 +201,7 @@ fn suffix(suffix: &str) -> Option<(u128, u128)> {
             if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
                 return None;
             }
-            let power = digits
-                .parse::<u32>()
-                .map_or(EXPONENT_MOST, |p| p.min(EXPONENT_MOST));
+            let power = digits.parse::<u32>().map_or(EXPONENT_MOST, |p| p.min(EXPONENT_MOST));
             let factor = 10_u128.pow(power);
             if negative { (1, factor) } else { (factor, 1) }
         }
@@ -283,11 +261,7 @@ mod tests {
             ("1 Gi", Unit::Bytes, "unknown suffix \" Gi\""),
             ("8Ei", Unit::Bytes, "too large"),
             ("1e99999999999", Unit::Bytes, "too large"),
-            (
-                "99999999999999999999999999999999999999999999",
-                Unit::Bytes,
-                "too large",
-            ),
+            ("99999999999999999999999999999999999999999999", Unit::Bytes, "too large"),
         ] {
             let message = parse(text, unit).unwrap_err().to_string();
             assert!(message.contains(part), "{text}: {message}");

@@ -54,12 +54,7 @@ fn default_weight() -> IntOrString {
 
 impl Default for QueueSpec {
     fn default() -> Self {
-        QueueSpec {
-            weight: default_weight(),
-            guarantee: None,
-            limit: None,
-            priority: 0,
-        }
+        QueueSpec { weight: default_weight(), guarantee: None, limit: None, priority: 0 }
     }
 }
 

@@ -218,8 +218,7 @@ impl Resources {
                 have: "none".to_owned(),
                 want: amount.to_text(name),
             })?;
-            rest.0
-                .insert(name.to_owned(), have.checked_sub(name, amount)?);
+            rest.0.insert(name.to_owned(), have.checked_sub(name, amount)?);
         }
         rest.0.retain(|_, amount| !amount.is_zero());
         Ok(rest)
@@ -271,13 +270,11 @@ impl Resources {
         self.iter()
             .map(|(name, amount)| {
                 let scaled = match amount {
-                    Amount::Scalar(steps) => {
-                        Amount::Scalar(steps.checked_mul(i64::from(times)).ok_or_else(|| {
-                            ResourcesError::Overflow {
-                                name: name.to_owned(),
-                            }
-                        })?)
-                    }
+                    Amount::Scalar(steps) => Amount::Scalar(
+                        steps
+                            .checked_mul(i64::from(times))
+                            .ok_or_else(|| ResourcesError::Overflow { name: name.to_owned() })?,
+                    ),
                     other => other.clone(),
                 };
                 Ok((name.to_owned(), scaled))

@@ -465,11 +465,7 @@ impl TaskSpec {
 
     /// How many host ports somebody still has to pick.
     pub fn ports_to_pick(&self) -> usize {
-        self.container
-            .ports
-            .iter()
-            .filter(|p| p.host_port == 0)
-            .count()
+        self.container.ports.iter().filter(|p| p.host_port == 0).count()
     }
 
     /// Labels that the agent must have.

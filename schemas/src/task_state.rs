@@ -77,10 +77,7 @@ impl TaskState {
     /// Final: the state never changes again, and the task holds no resources.
     pub const fn is_terminal(self) -> bool {
         use TaskState::*;
-        matches!(
-            self,
-            Finished | Failed | Killed | Error | Dropped | Lost | Gone
-        )
+        matches!(self, Finished | Failed | Killed | Error | Dropped | Lost | Gone)
     }
 
     /// The table. Staying in a state is always legal (and no transition); an agent may report late
@@ -152,9 +149,7 @@ mod tests {
     fn no_live_state_is_a_dead_end() {
         for from in TaskState::ALL.into_iter().filter(|s| !s.is_terminal()) {
             assert!(
-                TaskState::ALL
-                    .into_iter()
-                    .any(|to| to.is_terminal() && from.can_become(to)),
+                TaskState::ALL.into_iter().any(|to| to.is_terminal() && from.can_become(to)),
                 "{from} can never end"
             );
         }

@@ -35,11 +35,7 @@ pub enum FieldErrorKind {
 
 impl FieldError {
     fn required(field: impl Into<String>, message: impl Into<String>) -> FieldError {
-        FieldError {
-            field: field.into(),
-            kind: FieldErrorKind::Required,
-            message: message.into(),
-        }
+        FieldError { field: field.into(), kind: FieldErrorKind::Required, message: message.into() }
     }
     fn invalid(field: impl Into<String>, value: &Value, message: impl Into<String>) -> FieldError {
         FieldError {
@@ -49,11 +45,7 @@ impl FieldError {
         }
     }
     fn forbidden(field: impl Into<String>, message: impl Into<String>) -> FieldError {
-        FieldError {
-            field: field.into(),
-            kind: FieldErrorKind::Forbidden,
-            message: message.into(),
-        }
+        FieldError { field: field.into(), kind: FieldErrorKind::Forbidden, message: message.into() }
     }
     fn duplicate(field: impl Into<String>, value: &str) -> FieldError {
         FieldError {
@@ -122,11 +114,7 @@ fn framework(spec: &Value, errors: &mut Vec<FieldError>) {
         }
     }
     for (i, demand) in items(&spec["demand"]) {
-        amounts(
-            &format!("spec.demand[{i}].resources"),
-            &demand["resources"],
-            errors,
-        );
+        amounts(&format!("spec.demand[{i}].resources"), &demand["resources"], errors);
         queue_name(&format!("spec.demand[{i}].queue"), &demand["queue"], errors);
     }
     for (i, least) in items(&spec["offers"]["minAllocatable"]) {
@@ -148,12 +136,7 @@ pub fn task(at: &str, spec: &Value, errors: &mut Vec<FieldError>) {
     ports(at, spec, errors);
     mounts(at, &spec["container"]["mounts"], errors);
     for check_name in ["healthCheck", "readinessCheck"] {
-        check(
-            &format!("{at}.{check_name}"),
-            &spec[check_name],
-            spec,
-            errors,
-        );
+        check(&format!("{at}.{check_name}"), &spec[check_name], spec, errors);
     }
     let signal = &spec["killPolicy"]["signal"];
     if let Some(name) = signal.as_str()
@@ -248,16 +231,13 @@ fn command(at: &str, container: &Value, errors: &mut Vec<FieldError>) {
 
 fn ports(at: &str, spec: &Value, errors: &mut Vec<FieldError>) {
     let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
-    let asked: Option<Ranges> = spec["resources"]["ports"]
-        .as_str()
-        .and_then(|text| text.parse().ok());
+    let asked: Option<Ranges> =
+        spec["resources"]["ports"].as_str().and_then(|text| text.parse().ok());
     for (i, port) in items(&spec["container"]["ports"]) {
         let field = format!("{at}.container.ports[{i}]");
         if let Some(name) = port["name"].as_str() {
             if name.is_empty()
-                || !name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             {
                 errors.push(FieldError::invalid(
                     format!("{field}.name"),
@@ -269,18 +249,13 @@ fn ports(at: &str, spec: &Value, errors: &mut Vec<FieldError>) {
                 errors.push(FieldError::duplicate(format!("{field}.name"), name));
             }
         }
-        let Some(number) = port["hostPort"]
-            .as_u64()
-            .and_then(|n| u16::try_from(n).ok())
-            .filter(|n| *n != 0)
+        let Some(number) =
+            port["hostPort"].as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0)
         else {
             continue;
         };
         if !numbers.insert(number) {
-            errors.push(FieldError::duplicate(
-                format!("{field}.hostPort"),
-                &number.to_string(),
-            ));
+            errors.push(FieldError::duplicate(format!("{field}.hostPort"), &number.to_string()));
         }
         if let Some(asked) = &asked
             && !asked.has(number)
@@ -312,10 +287,7 @@ fn mounts(at: &str, mounts: &Value, errors: &mut Vec<FieldError>) {
             }
             _ => {}
         }
-        let sources = SOURCES
-            .iter()
-            .filter(|name| !mount[**name].is_null())
-            .count();
+        let sources = SOURCES.iter().filter(|name| !mount[**name].is_null()).count();
         if sources != 1 {
             errors.push(FieldError::invalid(
                 field.clone(),
@@ -323,11 +295,7 @@ fn mounts(at: &str, mounts: &Value, errors: &mut Vec<FieldError>) {
                 format!("must have exactly one of {}", SOURCES.join(", ")),
             ));
         }
-        size(
-            &format!("{field}.tmpfs.size"),
-            &mount["tmpfs"]["size"],
-            errors,
-        );
+        size(&format!("{field}.tmpfs.size"), &mount["tmpfs"]["size"], errors);
     }
 }
 
@@ -335,16 +303,10 @@ fn check(at: &str, check: &Value, spec: &Value, errors: &mut Vec<FieldError>) {
     if check.is_null() {
         return;
     }
-    let given: Vec<&str> = ["http", "tcp", "exec"]
-        .into_iter()
-        .filter(|name| !check[*name].is_null())
-        .collect();
+    let given: Vec<&str> =
+        ["http", "tcp", "exec"].into_iter().filter(|name| !check[*name].is_null()).collect();
     if given.len() != 1 {
-        errors.push(FieldError::invalid(
-            at,
-            check,
-            "must have exactly one of http, tcp, exec",
-        ));
+        errors.push(FieldError::invalid(at, check, "must have exactly one of http, tcp, exec"));
     }
     for kind in given.into_iter().filter(|kind| *kind != "exec") {
         let ports = || items(&spec["container"]["ports"]).map(|(_, port)| port);
@@ -370,9 +332,7 @@ fn queue_name(field: &str, name: &Value, errors: &mut Vec<FieldError>) {
     let Some(text) = name.as_str() else { return };
     let label = |part: &str| {
         !part.is_empty()
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !part.starts_with('-')
             && !part.ends_with('-')
     };
@@ -392,9 +352,7 @@ fn amounts(field: &str, value: &Value, errors: &mut Vec<FieldError>) {
         return;
     }
     for (name, message) in resources::parse_errors(field, value) {
-        let refused = value
-            .get(name.rsplit('.').next().unwrap_or_default())
-            .unwrap_or(value);
+        let refused = value.get(name.rsplit('.').next().unwrap_or_default()).unwrap_or(value);
         errors.push(FieldError::invalid(name, refused, message));
     }
 }
@@ -419,10 +377,7 @@ mod tests {
 
     fn fields(kind: &str, spec: Value) -> Vec<String> {
         let object = json!({"metadata": {"name": "x"}, "spec": spec});
-        validate(kind, &object)
-            .into_iter()
-            .map(|e| e.field)
-            .collect()
+        validate(kind, &object).into_iter().map(|e| e.field).collect()
     }
 
     #[test]
@@ -443,10 +398,7 @@ mod tests {
                 "spec.resources.memory",
             ),
             (json!({"container": {}}), "spec.container.command"),
-            (
-                json!({"container": {"command": ["a"], "user": "root"}}),
-                "spec.container.user",
-            ),
+            (json!({"container": {"command": ["a"], "user": "root"}}), "spec.container.user"),
             (
                 json!({"container": {"command": ["a"], "workingDir": "tmp"}}),
                 "spec.container.workingDir",
@@ -467,25 +419,15 @@ mod tests {
                 json!({"container": {"command": ["a"]}, "healthCheck": {"tcp": {}}}),
                 "spec.healthCheck.tcp.port",
             ),
-            (
-                json!({"container": {"command": ["a"]}, "healthCheck": {}}),
-                "spec.healthCheck",
-            ),
+            (json!({"container": {"command": ["a"]}, "healthCheck": {}}), "spec.healthCheck"),
             (
                 json!({"container": {"command": ["a"]}, "killPolicy": {"signal": "BANG"}}),
                 "spec.killPolicy.signal",
             ),
-            (
-                json!({"container": {"command": ["a"]}, "queue": "Eng..web"}),
-                "spec.queue",
-            ),
+            (json!({"container": {"command": ["a"]}, "queue": "Eng..web"}), "spec.queue"),
         ];
         for (spec, field) in cases {
-            assert_eq!(
-                fields("Task", spec.clone()),
-                vec![field.to_owned()],
-                "{spec}"
-            );
+            assert_eq!(fields("Task", spec.clone()), vec![field.to_owned()], "{spec}");
         }
     }
 
@@ -495,10 +437,7 @@ mod tests {
             assert!(fields("Queue", json!({"weight": good})).is_empty());
         }
         for bad in [json!(0), json!("-1"), json!("heavy"), json!("inf")] {
-            assert_eq!(
-                fields("Queue", json!({"weight": bad})),
-                vec!["spec.weight".to_owned()]
-            );
+            assert_eq!(fields("Queue", json!({"weight": bad})), vec!["spec.weight".to_owned()]);
         }
     }
 

@@ -87,9 +87,7 @@ pub(crate) fn name_error(name: &str) -> Option<String> {
             bytes.first().is_some_and(|b| edge(*b))
                 && bytes.last().is_some_and(|b| edge(*b))
                 && bytes.len() <= 253
-                && bytes
-                    .iter()
-                    .all(|b| edge(*b) || matches!(b, b'-' | b'_' | b'.'))
+                && bytes.iter().all(|b| edge(*b) || matches!(b, b'-' | b'_' | b'.'))
         };
         return (!ok(domain) || !ok(rest)).then(|| {
             format!("{name:?} is not a resource name; write for example \"example.com/fpga\"")
@@ -125,10 +123,7 @@ impl Amount {
             trimmed
                 .parse()
                 .map(Self::Ranges)
-                .map_err(|error| AmountError::Ranges {
-                    name: named(),
-                    error,
-                })
+                .map_err(|error| AmountError::Ranges { name: named(), error })
         };
         if name == PORTS {
             return ranges();
@@ -137,29 +132,19 @@ impl Amount {
         if custom && trimmed.starts_with('{') {
             let inner = trimmed[1..]
                 .strip_suffix('}')
-                .ok_or_else(|| AmountError::Set {
-                    name: named(),
-                    text: text.to_owned(),
-                })?;
-            let items = inner
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty());
+                .ok_or_else(|| AmountError::Set { name: named(), text: text.to_owned() })?;
+            let items = inner.split(',').map(str::trim).filter(|item| !item.is_empty());
             return Ok(Self::Set(items.map(ToOwned::to_owned).collect()));
         }
         match quantity::parse(trimmed, unit_of(name)) {
-            Ok(steps) if name == GPU && steps % 1000 != 0 => Err(AmountError::NotWhole {
-                name: named(),
-                text: text.to_owned(),
-            }),
+            Ok(steps) if name == GPU && steps % 1000 != 0 => {
+                Err(AmountError::NotWhole { name: named(), text: text.to_owned() })
+            }
             Ok(steps) => Ok(Self::Scalar(steps)),
             Err(_) if custom && trimmed.contains(['-', ',']) && !trimmed.starts_with('-') => {
                 ranges()
             }
-            Err(error) => Err(AmountError::Quantity {
-                name: named(),
-                error,
-            }),
+            Err(error) => Err(AmountError::Quantity { name: named(), error }),
         }
     }
 
@@ -210,20 +195,15 @@ impl Amount {
     }
 
     fn mismatch(&self, name: &str, other: &Self) -> ResourcesError {
-        ResourcesError::Mismatch {
-            name: name.to_owned(),
-            left: self.shape(),
-            right: other.shape(),
-        }
+        ResourcesError::Mismatch { name: name.to_owned(), left: self.shape(), right: other.shape() }
     }
 
     pub(super) fn checked_add(&self, name: &str, other: &Self) -> Result<Self, ResourcesError> {
         Ok(match (self, other) {
-            (Self::Scalar(a), Self::Scalar(b)) => {
-                Self::Scalar(a.checked_add(*b).ok_or_else(|| ResourcesError::Overflow {
-                    name: name.to_owned(),
-                })?)
-            }
+            (Self::Scalar(a), Self::Scalar(b)) => Self::Scalar(
+                a.checked_add(*b)
+                    .ok_or_else(|| ResourcesError::Overflow { name: name.to_owned() })?,
+            ),
             (Self::Ranges(a), Self::Ranges(b)) => Self::Ranges(a.union(b)),
             (Self::Set(a), Self::Set(b)) => Self::Set(a | b),
             _ => return Err(self.mismatch(name, other)),
@@ -237,12 +217,11 @@ impl Amount {
             (Self::Set(a), Self::Set(b)) => Some(Self::Set(a - b)),
             _ => return Err(self.mismatch(name, other)),
         };
-        rest.filter(|_| self.contains(other))
-            .ok_or_else(|| ResourcesError::NotEnough {
-                name: name.to_owned(),
-                have: self.to_text(name),
-                want: other.to_text(name),
-            })
+        rest.filter(|_| self.contains(other)).ok_or_else(|| ResourcesError::NotEnough {
+            name: name.to_owned(),
+            have: self.to_text(name),
+            want: other.to_text(name),
+        })
     }
 
     /// What both have; `None` when they are of different shapes.

@@ -38,10 +38,7 @@ impl Ranges {
     /// hold nothing.
     #[must_use]
     pub fn from_pairs(pairs: impl IntoIterator<Item = (u16, u16)>) -> Self {
-        let mut sorted: Vec<_> = pairs
-            .into_iter()
-            .filter(|(low, high)| low <= high)
-            .collect();
+        let mut sorted: Vec<_> = pairs.into_iter().filter(|(low, high)| low <= high).collect();
         sorted.sort_unstable();
         let mut joined: Vec<(u16, u16)> = Vec::with_capacity(sorted.len());
         for (low, high) in sorted {
@@ -68,10 +65,7 @@ impl Ranges {
     /// How many numbers there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0
-            .iter()
-            .map(|&(low, high)| usize::from(high - low) + 1)
-            .sum()
+        self.0.iter().map(|&(low, high)| usize::from(high - low) + 1).sum()
     }
 
     /// Every number, ascending.
@@ -151,10 +145,7 @@ impl Ranges {
 fn push(ranges: &mut Vec<(u16, u16)>, from: u32, end: u32) {
     if from < end {
         let fits = "bounds come from u16 ranges";
-        ranges.push((
-            u16::try_from(from).expect(fits),
-            u16::try_from(end - 1).expect(fits),
-        ));
+        ranges.push((u16::try_from(from).expect(fits), u16::try_from(end - 1).expect(fits)));
     }
 }
 
@@ -173,16 +164,12 @@ impl FromStr for Ranges {
         }
         let mut pairs = Vec::new();
         for piece in text.split(',') {
-            let wrong = || RangesError::Piece {
-                text: piece.trim().to_owned(),
-            };
+            let wrong = || RangesError::Piece { text: piece.trim().to_owned() };
             let (low, high) = piece.split_once('-').unwrap_or((piece, piece));
             let low: u16 = low.trim().parse().map_err(|_| wrong())?;
             let high: u16 = high.trim().parse().map_err(|_| wrong())?;
             if low > high {
-                return Err(RangesError::Reversed {
-                    text: piece.trim().to_owned(),
-                });
+                return Err(RangesError::Reversed { text: piece.trim().to_owned() });
             }
             pairs.push((low, high));
         }

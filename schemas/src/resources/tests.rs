@@ -36,27 +36,16 @@ fn json_in_is_strings_or_numbers_and_out_is_strings() {
 #[test]
 fn json_errors_name_the_resource() {
     for (value, part) in [
-        (
-            json!({"memory": "4GB"}),
-            "memory: \"4GB\" is not a quantity",
-        ),
+        (json!({"memory": "4GB"}), "memory: \"4GB\" is not a quantity"),
         (json!({"cpu": -1}), "cpu: \"-1\" is negative"),
-        (
-            json!({"gpu": "500m"}),
-            "gpu: \"500m\" is not a whole number",
-        ),
-        (
-            json!({"ports": "9-1"}),
-            "ports: \"9-1\" is the wrong way round",
-        ),
+        (json!({"gpu": "500m"}), "gpu: \"500m\" is not a whole number"),
+        (json!({"ports": "9-1"}), "ports: \"9-1\" is the wrong way round"),
         (json!({"ports": "70000"}), "ports: \"70000\" is not a range"),
         (json!({"cpu": true}), "an amount of cpu"),
         (json!({"example.com/x": "{a"}), "is not a set"),
         (json!("cpu"), "a map from resource names"),
     ] {
-        let message = serde_json::from_value::<Resources>(value)
-            .unwrap_err()
-            .to_string();
+        let message = serde_json::from_value::<Resources>(value).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
     }
 }
@@ -75,23 +64,11 @@ fn parse_errors_come_all_at_once_with_their_fields() {
             "spec.resources.memory"
         ]
     );
-    assert!(
-        errors[0].1.starts_with("\"x\" is not a quantity"),
-        "{}",
-        errors[0].1
-    );
-    assert!(
-        errors[1].1.contains("did you mean \"cpu\""),
-        "{}",
-        errors[1].1
-    );
+    assert!(errors[0].1.starts_with("\"x\" is not a quantity"), "{}", errors[0].1);
+    assert!(errors[1].1.contains("did you mean \"cpu\""), "{}", errors[1].1);
     assert!(parse_errors("spec.resources", &json!({"cpu": 1})).is_empty());
     assert_eq!(resources(&[("fpga", "1")]).name_errors().len(), 1);
-    assert!(
-        resources(&[("example.com/fpga", "1")])
-            .name_errors()
-            .is_empty()
-    );
+    assert!(resources(&[("example.com/fpga", "1")]).name_errors().is_empty());
 }
 
 #[test]
@@ -112,14 +89,8 @@ fn arithmetic_is_checked() {
     assert!(most.scale(2).is_err());
     let set = resources(&[("example.com/x", "{a}")]);
     let number = resources(&[("example.com/x", "1")]);
-    assert!(matches!(
-        set.checked_add(&number),
-        Err(ResourcesError::Mismatch { .. })
-    ));
-    assert!(matches!(
-        set.checked_sub(&number),
-        Err(ResourcesError::Mismatch { .. })
-    ));
+    assert!(matches!(set.checked_add(&number), Err(ResourcesError::Mismatch { .. })));
+    assert!(matches!(set.checked_sub(&number), Err(ResourcesError::Mismatch { .. })));
 }
 
 #[test]
@@ -137,10 +108,7 @@ fn containment_looks_through_zeros() {
         least.set(PORTS, Amount::Ranges(Ranges::new()));
         least
     });
-    assert_eq!(
-        have.scale(3).unwrap(),
-        resources(&[("cpu", "6"), ("ports", "1-10")])
-    );
+    assert_eq!(have.scale(3).unwrap(), resources(&[("cpu", "6"), ("ports", "1-10")]));
 }
 
 #[test]
@@ -158,15 +126,9 @@ fn ranges_are_sets() {
     assert!(all.contains(&ranges("2-4,20,65535")));
     assert!(!all.contains(&ranges("10-11")));
     assert!(all.has(30) && !all.has(31) && !all.has(0));
-    assert_eq!(
-        all.subtract(&ranges("1,5-6,10-25,65535")).to_string(),
-        "2-4,7-9,26-30"
-    );
+    assert_eq!(all.subtract(&ranges("1,5-6,10-25,65535")).to_string(), "2-4,7-9,26-30");
     assert_eq!(all.subtract(&ranges("0-65535")), Ranges::new());
-    assert_eq!(
-        ranges("0-65535").subtract(&ranges("0,65535")).to_string(),
-        "1-65534"
-    );
+    assert_eq!(ranges("0-65535").subtract(&ranges("0,65535")).to_string(), "1-65534");
     assert_eq!(all.intersect(&ranges("9-21")).to_string(), "9-10,20-21");
     assert_eq!(all.union(&ranges("11-19")).to_string(), "1-30,65535");
     let (taken, rest) = all.take(12).unwrap();
@@ -182,8 +144,5 @@ fn schema_is_structural() {
     let schema = schemars::schema_for!(Resources);
     let value = schema.to_value();
     assert_eq!(value["type"], "object");
-    assert_eq!(
-        value["additionalProperties"]["x-kubernetes-int-or-string"],
-        true
-    );
+    assert_eq!(value["additionalProperties"]["x-kubernetes-int-or-string"], true);
 }
