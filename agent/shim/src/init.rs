@@ -6,9 +6,10 @@
 //! actions work on the command (the kernel ignores them for a process 1), orphans are reaped, and
 //! the exact way the command ended is known.
 //!
-//! It talks to the shim through two pipes. On the *exec pipe* comes nothing but its end when the
-//! command was executed, or a [`Failure`]; on the *status pipe* the command's wait status. The
-//! command holds neither.
+//! It talks to the shim through three pipes, of which the command holds none. On the *exec pipe*
+//! it says [`FILTERED`] and waits; the shim asks the kernel whether that is true and answers on
+//! the *go pipe*. Then the exec pipe ends when the command was executed, or a [`Failure`] comes.
+//! On the *status pipe* comes the command's wait status.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -38,7 +39,18 @@ pub(crate) struct Plan {
     pub(crate) filters: Filters,
     pub(crate) exec_pipe: RawFd,
     pub(crate) status_pipe: RawFd,
+    pub(crate) go_pipe: RawFd,
 }
+
+/// Init's ends of the three pipes.
+pub(crate) struct PlanPipes {
+    pub(crate) exec_pipe: RawFd,
+    pub(crate) status_pipe: RawFd,
+    pub(crate) go_pipe: RawFd,
+}
+
+/// "The filters are in force; may I?"
+pub(crate) const FILTERED: u8 = b'R';
 
 /// The executor given to libcontainer.
 #[derive(Clone)]
@@ -55,6 +67,7 @@ pub(crate) struct Failure {
 #[repr(u8)]
 enum Step {
     Seccomp = b'S',
+    Go = b'G',
     Fork = b'F',
     WorkingDir = b'D',
     Exec = b'X',
@@ -62,12 +75,8 @@ enum Step {
 
 impl Plan {
     /// Strings in the form the kernel takes. `check` has seen to it that none holds a zero byte.
-    pub(crate) fn new(
-        launch: &Launch,
-        filters: Filters,
-        exec_pipe: RawFd,
-        status_pipe: RawFd,
-    ) -> Self {
+    pub(crate) fn new(launch: &Launch, filters: Filters, pipes: PlanPipes) -> Self {
+        let PlanPipes { exec_pipe, status_pipe, go_pipe } = pipes;
         let c = |s: &str| CString::new(s).unwrap_or_default();
         let environment = spec::environment(launch);
         let program = launch.command.first().map_or("", String::as_str);
@@ -81,6 +90,7 @@ impl Plan {
             filters,
             exec_pipe,
             status_pipe,
+            go_pipe,
         }
     }
 }
@@ -116,7 +126,7 @@ impl Executor for Init {
 fn run(plan: &Plan) -> Failure {
     let fail = |step, errno: i32| Failure { step, errno };
     sys::default_signals();
-    sys::close_from(3, &[plan.exec_pipe, plan.status_pipe]);
+    sys::close_from(3, &[plan.exec_pipe, plan.status_pipe, plan.go_pipe]);
     // Not to be traced or read by the task: this process image is the host's. And not to outlive
     // the shim: a task that nobody supervises is over.
     let hardened = nix::sys::prctl::set_dumpable(false)
@@ -132,6 +142,12 @@ fn run(plan: &Plan) -> Failure {
     if plan.filters.apply().is_err() {
         return fail(Step::Seccomp, Errno::last_raw());
     }
+    write_all(plan.exec_pipe, &[FILTERED]);
+    match nix::unistd::read(plan.go_pipe, &mut [0]) {
+        Ok(1) => {}
+        Ok(_) => return fail(Step::Go, 0),
+        Err(errno) => return fail(Step::Go, errno as i32),
+    }
     match sys::fork_unchecked() {
         Ok(None) => {
             let failure = become_command(plan);
@@ -140,6 +156,7 @@ fn run(plan: &Plan) -> Failure {
         }
         Ok(Some(child)) => {
             let _ = nix::unistd::close(plan.exec_pipe);
+            let _ = nix::unistd::close(plan.go_pipe);
             supervise(child, plan.status_pipe)
         }
         Err(error) => fail(Step::Fork, error.raw_os_error().unwrap_or(libc::EAGAIN)),
@@ -202,7 +219,7 @@ fn report(pipe: RawFd, failure: Failure) {
 }
 
 fn write_all(pipe: RawFd, bytes: &[u8]) {
-    // SAFETY: the descriptor is one of the two pipes kept open for exactly this.
+    // SAFETY: the descriptor is one of the pipes kept open for exactly this.
     let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
     // Far below PIPE_BUF, so it is all or nothing; and if the shim is gone nobody wants it.
     let _ = nix::unistd::write(pipe, bytes);
@@ -215,6 +232,7 @@ impl Failure {
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let step = match bytes.first()? {
             b'S' => Step::Seccomp,
+            b'G' => Step::Go,
             b'F' => Step::Fork,
             b'D' => Step::WorkingDir,
             b'X' => Step::Exec,
@@ -238,7 +256,7 @@ impl Failure {
                 FailureReason::LimitsTooSmall,
                 format!("no room to start {program:?} within the limits: {}", errno.desc()),
             ),
-            (Step::Fork, _) => (
+            (Step::Fork | Step::Go, _) => (
                 FailureReason::CreateFailed,
                 format!("the container's first process: {}", errno.desc()),
             ),

@@ -4,15 +4,15 @@
 //! and needs nobody: not the agent, not the zygote.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::rc::Rc;
 
 use jiff::Timestamp;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, chown, pipe2, setsid};
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Hierarchies;
 use crate::control::Control;
-use crate::init::{Init, Plan};
+use crate::init::{Init, Plan, PlanPipes};
 use crate::launch::{Exit, ExitError, FailureReason, Launch, Root, Stream};
 use crate::lock::Lock;
 use crate::output::Output;
@@ -127,6 +127,7 @@ pub(crate) struct Created {
     pub(crate) outputs: [Output; 2],
     pub(crate) exec_pipe: File,
     pub(crate) status_pipe: File,
+    pub(crate) go_pipe: File,
     pub(crate) hierarchies: Hierarchies,
 }
 
@@ -138,17 +139,24 @@ fn create(state: &StateDir, launch: &Launch, filters: &Filters) -> Result<Create
     let hierarchies = Hierarchies::find().map_err(other)?;
     prepare_files(state, launch, &hierarchies).map_err(other)?;
     let pipes = Pipes::new(launch).map_err(other)?;
-    let plan =
-        Plan::new(launch, filters.clone(), pipes.exec.1.as_raw_fd(), pipes.status.1.as_raw_fd());
+    let plan_pipes = PlanPipes {
+        exec_pipe: pipes.exec.1.as_raw_fd(),
+        status_pipe: pipes.status.1.as_raw_fd(),
+        go_pipe: pipes.go.0.as_raw_fd(),
+    };
+    let plan = Plan::new(launch, filters.clone(), plan_pipes);
     sys::alarm(CREATE_TIMEOUT_SECONDS);
     let init = start(state, launch, plan, pipes.stdout.1, pipes.stderr.1);
     sys::alarm(0);
-    // The writing ends of the other two are the container's now.
-    drop((pipes.exec.1, pipes.status.1));
+    // These ends are the container's now.
+    drop((pipes.exec.1, pipes.status.1, pipes.go.0));
     let init = init.inspect_err(|_| {
         let _ = remove_group(launch);
     })?;
     let outputs = || -> io::Result<[Output; 2]> {
+        for pipe in [&pipes.exec.0, &pipes.status.0] {
+            fcntl(pipe.as_raw_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
         Ok([
             Output::new(pipes.stdout.0, state.log(Stream::Stdout), &launch.log)?,
             Output::new(pipes.stderr.0, state.log(Stream::Stderr), &launch.log)?,
@@ -163,6 +171,7 @@ fn create(state: &StateDir, launch: &Launch, filters: &Filters) -> Result<Create
         outputs,
         exec_pipe: pipes.exec.0.into(),
         status_pipe: pipes.status.0.into(),
+        go_pipe: pipes.go.1.into(),
         hierarchies,
     })
 }
@@ -191,12 +200,14 @@ struct Pipes {
     stderr: Pipe,
     exec: Pipe,
     status: Pipe,
+    go: Pipe,
 }
 
 impl Pipes {
     fn new(launch: &Launch) -> io::Result<Self> {
         let pipe = || pipe2(OFlag::O_CLOEXEC);
-        let pipes = Self { stdout: pipe()?, stderr: pipe()?, exec: pipe()?, status: pipe()? };
+        let pipes =
+            Self { stdout: pipe()?, stderr: pipe()?, exec: pipe()?, status: pipe()?, go: pipe()? };
         // So that the task may open /dev/stdout and /dev/stderr, which is a new open of the pipe.
         for output in [&pipes.stdout, &pipes.stderr] {
             nix::unistd::fchown(
@@ -301,16 +312,4 @@ pub(crate) fn clean_up(state: &StateDir, launch: &Launch) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Reads all there is without waiting for more.
-pub(crate) fn read_available(pipe: &mut File) -> Vec<u8> {
-    let mut bytes = [0; 64];
-    if nix::fcntl::fcntl(pipe.as_fd().as_raw_fd(), nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
-        .is_err()
-    {
-        return Vec::new();
-    }
-    let length = pipe.read(&mut bytes).unwrap_or(0);
-    bytes[..length].to_vec()
 }

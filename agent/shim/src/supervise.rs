@@ -1,7 +1,7 @@
 //! The shim's loop: output, requests, and the end of the container.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use jiff::Timestamp;
@@ -10,11 +10,14 @@ use nix::sys::signalfd::SignalFd;
 
 use crate::client::{Phase, Status};
 use crate::control::{Control, Task};
-use crate::init::Failure;
+use crate::init::{FILTERED, Failure};
 use crate::launch::{Exit, ExitError, FailureReason, Launch};
 use crate::output::Output;
-use crate::shim::{Created, read_available};
+use crate::shim::Created;
 use crate::{cgroup::Hierarchies, sys};
+
+/// At most these come through the exec pipe: the question, a failure, the end.
+const EXEC_MESSAGES: usize = 3;
 
 /// A started container and what is known of it so far.
 pub(crate) struct Supervisor {
@@ -24,6 +27,9 @@ pub(crate) struct Supervisor {
     buffer: Vec<u8>,
     exec_pipe: Option<File>,
     status_pipe: File,
+    go_pipe: Option<File>,
+    /// Whether the command was allowed to run.
+    released: bool,
     watched: Watched,
     error: Option<ExitError>,
 }
@@ -35,6 +41,8 @@ struct Watched {
     /// Init's own wait status, once reaped. Before that its process id cannot be reused, so a
     /// signal never hits a stranger.
     ended: Option<i32>,
+    /// Somebody asked for its death.
+    killed: bool,
 }
 
 impl Task for Watched {
@@ -58,6 +66,7 @@ impl Task for Watched {
         if !(1..=libc::SIGRTMAX()).contains(&signal) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("no signal {signal}")));
         }
+        self.killed |= signal == libc::SIGKILL;
         if self.ended.is_none() { sys::kill(self.init, signal) } else { Ok(()) }
     }
 }
@@ -71,7 +80,9 @@ impl Supervisor {
             buffer: Vec::new(),
             exec_pipe: Some(created.exec_pipe),
             status_pipe: created.status_pipe,
-            watched: Watched { init: created.init, started_at: None, ended: None },
+            go_pipe: Some(created.go_pipe),
+            released: false,
+            watched: Watched { init: created.init, started_at: None, ended: None, killed: false },
             error: None,
         }
     }
@@ -99,7 +110,10 @@ impl Supervisor {
                 self.reap();
             }
         }
-        self.on_exec();
+        // Nobody is left to write: a message, perhaps, and the end.
+        for _ in 0..EXEC_MESSAGES {
+            self.on_exec();
+        }
         for output in &mut self.outputs {
             output.drain(&mut self.buffer);
         }
@@ -132,23 +146,68 @@ impl Supervisor {
         })
     }
 
-    /// The exec pipe has ended: the command runs, or a reason came why not.
+    /// Init asks to go on, or says what failed, or the exec pipe has ended: the command runs.
     fn on_exec(&mut self) {
-        let Some(mut pipe) = self.exec_pipe.take() else {
-            return;
+        let mut bytes = [0; 64];
+        let Some(pipe) = self.exec_pipe.as_mut() else { return };
+        let message = match pipe.read(&mut bytes) {
+            Ok(length) => &bytes[..length],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) => &[],
         };
-        if let Some(failure) = Failure::parse(&read_available(&mut pipe)) {
-            self.error = Some(failure.explain(&self.launch));
+        let (asks, rest) = match message {
+            [FILTERED, rest @ ..] => (true, rest),
+            rest => (false, rest),
+        };
+        if asks {
+            self.on_filtered();
+        }
+        if let Some(failure) = Failure::parse(rest) {
+            self.error.get_or_insert_with(|| failure.explain(&self.launch));
+        }
+        if message.is_empty() {
+            self.exec_pipe = None;
+            if self.error.is_none() {
+                self.on_end_of_exec();
+            }
+        }
+    }
+
+    /// Before the command, so that nothing of it ever runs unfiltered.
+    fn on_filtered(&mut self) {
+        // Dropped in any case: init takes the end of the pipe for a no.
+        let go = self.go_pipe.take();
+        if seccomp_in_force(self.watched.init) {
+            let _ = go.map(|mut pipe| pipe.write_all(&[FILTERED]));
+            self.released = true;
             return;
         }
-        self.watched.started_at = Some(Timestamp::now());
-        if !seccomp_in_force(self.watched.init) {
-            let _ = sys::kill(self.watched.init, libc::SIGKILL);
-            self.error = Some(ExitError {
-                reason: FailureReason::SeccompMissing,
-                message: "the task ran without its system call filter and was killed".to_owned(),
-            });
+        let _ = sys::kill(self.watched.init, libc::SIGKILL);
+        self.error = Some(ExitError {
+            reason: FailureReason::SeccompMissing,
+            message: "the kernel does not confirm the system call filter".to_owned(),
+        });
+    }
+
+    fn on_end_of_exec(&mut self) {
+        if self.released {
+            self.watched.started_at = Some(Timestamp::now());
+            return;
         }
+        if self.watched.killed {
+            return;
+        }
+        // Without a word: killed from outside, or by the kernel for want of memory.
+        let (reason, what) = match self.oom_kills() {
+            0 => (FailureReason::CreateFailed, "was killed"),
+            _ => (FailureReason::LimitsTooSmall, "did not fit into the memory limit"),
+        };
+        let message = format!("the container's first process {what}");
+        self.error = Some(ExitError { reason, message });
+    }
+
+    fn oom_kills(&self) -> u64 {
+        self.hierarchies.group(&self.launch.cgroup).map_or(0, |group| group.oom_kills())
     }
 
     fn reap(&mut self) {
@@ -161,10 +220,13 @@ impl Supervisor {
     }
 
     fn exit(&mut self) -> Exit {
-        let oom_kills = self.hierarchies.group(&self.launch.cgroup).map_or(0, |g| g.oom_kills());
+        let oom_kills = self.oom_kills();
         // Init's report is the command's own status. Without one, init itself was killed.
-        let reported =
-            read_available(&mut self.status_pipe).try_into().ok().map(i32::from_le_bytes);
+        let mut reported = [0; size_of::<i32>()];
+        let reported = match self.status_pipe.read(&mut reported) {
+            Ok(length) if length == reported.len() => Some(i32::from_le_bytes(reported)),
+            _ => None,
+        };
         let status = reported.or(self.watched.ended).unwrap_or_default();
         let ran = self.error.is_none();
         let exit_code = (ran && libc::WIFEXITED(status)).then(|| libc::WEXITSTATUS(status));
@@ -189,15 +251,15 @@ struct Ready {
     exec: bool,
 }
 
-/// Asks the kernel. A process that cannot be asked counts as unfiltered; it is not reaped yet, so
-/// even a dead one can.
+/// Asks the kernel. A process that cannot be asked counts as unfiltered. Only a living one can: a
+/// zombie has no filters any more.
 fn seccomp_in_force(pid: i32) -> bool {
-    const FILTERED: &str = "2";
+    const FILTERING: &str = "2";
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("Seccomp:"))
-        .is_some_and(|v| v.trim() == FILTERED)
+    let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    // The second is told since Linux 5.9.
+    field("Seccomp:") == Some(FILTERING)
+        && field("Seccomp_filters:").is_none_or(|count| count == FILTERING)
 }
 
 #[cfg(test)]

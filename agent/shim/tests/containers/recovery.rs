@@ -60,12 +60,13 @@ fn a_dead_zygote_is_replaced() {
 }
 
 fn a_lost_shim_is_noticed_and_cleaned_up_after() {
-    let task = Task::sh("echo ready; sleep 1000 & sleep 1000");
+    let task = Task::sh("echo ready; sleep 1000 & sleep 1000; true");
     let shim = task.start();
     task.until_output("ready");
     let connection = Shim::connect(task.path()).unwrap();
-    let inside = task.processes();
-    assert!(inside.len() >= 3, "{inside:?}");
+    let inside = eventually("init, the shell and two more are there", || {
+        Some(task.processes()).filter(|processes| processes.len() == 4)
+    });
     kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
     assert_eq!(connection.wait().unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
     eventually("it counts as lost", || {
