@@ -11,8 +11,8 @@ use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::Cache;
+use super::contents::Objects;
 use super::event::EventKind;
-use super::resource::Objects;
 use crate::object::Object;
 
 /// Keys in one page of the load: pages of 500 cost five times as much (measured with etcd).

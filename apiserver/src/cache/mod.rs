@@ -4,6 +4,7 @@
 //! take a lock for as long as it takes to copy a pointer; watchers are indexed and never waited
 //! for. Its caller is the engine; it must never write to the store.
 
+mod contents;
 mod event;
 mod feed;
 mod log;
@@ -19,7 +20,8 @@ pub use event::{Chunk, EventKind, WatchEvent};
 pub use watch::Watch;
 pub use watchers::WatchCounters;
 
-pub(crate) use resource::{Begin, Objects, ResourceCache, end_of, range};
+pub(crate) use contents::Objects;
+pub(crate) use resource::{Begin, ResourceCache, end_of, range};
 pub(crate) use selection::Selection;
 pub(crate) use watch::Extras;
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use commonage_store::{Change, Revision, Version};
-use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
 
+use super::contents::{Contents, Objects, Trigger};
 use super::event::{EventKind, WatchEvent};
 use super::log::{EventLog, LogChunk, Past};
 use super::selection::Selection;
@@ -23,12 +23,9 @@ const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(300);
 /// Snapshots kept per kind: they share structure, each costs what changed since.
 const SNAPSHOTS_MAX: usize = 64;
 
-/// All objects of a kind in the order of their paths, at some version.
-pub(crate) type Objects = OrdMap<Arc<str>, Arc<Object>>;
-
 #[derive(Debug, Default)]
 struct State {
-    objects: Objects,
+    contents: Contents,
     log: EventLog,
     /// Of the last change of this kind (or the revision that the cache was loaded at).
     version: Version,
@@ -40,7 +37,17 @@ pub(crate) struct ResourceCache {
     fields: Arc<Fields>,
     state: RwLock<State>,
     watchers: Arc<Watchers>,
-    snapshots: Mutex<VecDeque<(Version, Instant, Objects)>>,
+    trigger: Option<Trigger>,
+    snapshots: Mutex<VecDeque<Kept>>,
+}
+
+/// A snapshot that a page token names.
+#[derive(Debug)]
+struct Kept {
+    version: Version,
+    scope: String,
+    since: Instant,
+    objects: Objects,
 }
 
 /// Where a watch begins.
@@ -61,12 +68,14 @@ pub(crate) const fn end_of(revision: Revision) -> Version {
 impl ResourceCache {
     pub(super) fn new(def: Arc<ResourceDef>, counters: Arc<WatchCounters>) -> ResourceCache {
         let fields = Arc::new(Fields::of(&def));
-        let watchers = Arc::new(Watchers::new(def.trigger_field.as_deref(), &fields, counters));
+        let trigger = Trigger::of(&def, &fields);
+        let watchers = Arc::new(Watchers::new(trigger.clone(), counters));
         ResourceCache {
             def,
             fields,
             state: RwLock::default(),
             watchers,
+            trigger,
             snapshots: Mutex::default(),
         }
     }
@@ -80,24 +89,31 @@ impl ResourceCache {
     }
 
     pub(crate) fn get(&self, path: &str) -> Option<Arc<Object>> {
-        self.state.read().objects.get(path).cloned()
+        self.state.read().contents.all().get(path).cloned()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.state.read().objects.len()
+        self.state.read().contents.all().len()
     }
 
     /// The objects and the version of the last change among them.
     pub(crate) fn snapshot(&self) -> (Objects, Version) {
         let state = self.state.read();
-        (state.objects.clone(), state.version)
+        (state.contents.all().clone(), state.version)
+    }
+
+    /// As [`ResourceCache::snapshot`], but perhaps without what is not selected.
+    pub(crate) fn snapshot_of(&self, selection: &Selection) -> (Objects, Version) {
+        let state = self.state.read();
+        (state.contents.select(selection), state.version)
     }
 
     /// Replaces everything: the cache was (re)loaded at `revision`. Watches end, and can't be
     /// resumed from before.
     pub(super) fn reset(&self, objects: Objects, revision: Revision) {
         let version = end_of(revision);
-        *self.state.write() = State { objects, log: EventLog::starting_at(version), version };
+        let contents = Contents::new(self.def.is_namespaced(), self.trigger.clone(), objects);
+        *self.state.write() = State { contents, log: EventLog::starting_at(version), version };
         self.watchers.end_all();
     }
 
@@ -133,8 +149,8 @@ impl ResourceCache {
         let mut state = self.state.write();
         for (path, object) in fresh {
             match object {
-                Some(object) => drop(state.objects.insert(path, object)),
-                None => drop(state.objects.remove(&*path)),
+                Some(object) => state.contents.insert(path, object),
+                None => state.contents.remove(&path),
             }
         }
         state.version = chunk.all.version();
@@ -188,7 +204,8 @@ impl ResourceCache {
             let state = self.state.read();
             Ok(match begin {
                 Begin::State => {
-                    (Backlog::state(state.objects.clone(), state.version), state.version)
+                    let objects = state.contents.select(&selection);
+                    (Backlog::state(objects, state.version), state.version)
                 }
                 Begin::After(version) => {
                     (Backlog::log(state.log.after(version)?, version), version.max(state.version))
@@ -198,28 +215,29 @@ impl ResourceCache {
         Ok(Subscription { selection, backlog, queue, registration })
     }
 
-    /// Remembers a snapshot that a page token names.
-    pub(crate) fn keep_snapshot(&self, version: Version, objects: &Objects) {
+    /// Remembers a snapshot of [`ResourceCache::snapshot_of`] that a page token names.
+    pub(crate) fn keep_snapshot(&self, version: Version, selection: &Selection, objects: &Objects) {
+        let scope = self.state.read().contents.scope(selection);
         let mut snapshots = self.snapshots.lock();
-        let now = Instant::now();
-        while snapshots.front().is_some_and(|(_, kept_at, _)| now - *kept_at > SNAPSHOT_AGE_MAX) {
+        let since = Instant::now();
+        while snapshots.front().is_some_and(|kept| since - kept.since > SNAPSHOT_AGE_MAX) {
             snapshots.pop_front();
         }
-        if snapshots.iter().any(|(kept, _, _)| *kept == version) {
+        if snapshots.iter().any(|kept| kept.version == version && kept.scope == scope) {
             return;
         }
         if snapshots.len() >= SNAPSHOTS_MAX {
             snapshots.pop_front();
         }
-        snapshots.push_back((version, now, objects.clone()));
+        snapshots.push_back(Kept { version, scope, since, objects: objects.clone() });
     }
 
-    pub(crate) fn kept_snapshot(&self, version: Version) -> Option<Objects> {
-        self.snapshots
-            .lock()
-            .iter()
-            .find(|(kept, _, _)| *kept == version)
-            .map(|(_, _, objects)| objects.clone())
+    pub(crate) fn kept_snapshot(&self, version: Version, selection: &Selection) -> Option<Objects> {
+        let scope = self.state.read().contents.scope(selection);
+        let snapshots = self.snapshots.lock();
+        let mut kept = snapshots.iter();
+        let kept = kept.find(|kept| kept.version == version && kept.scope == scope)?;
+        Some(kept.objects.clone())
     }
 }
 

@@ -11,9 +11,10 @@ use futures::Stream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
+use super::contents::Objects;
 use super::event::{Chunk, WatchEvent};
 use super::log::LogChunk;
-use super::resource::{Objects, end_of, range};
+use super::resource::{end_of, range};
 use super::selection::Selection;
 use super::watchers::Registration;
 use crate::object::Object;

@@ -11,10 +11,11 @@ use commonage_store::Version;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use super::contents::Trigger;
 use super::event::Chunk;
 use super::log::LogChunk;
 use super::selection::Selection;
-use crate::object::{Fields, Object};
+use crate::object::Object;
 
 /// Chunks that may wait for one watcher. A chunk is shared by all watchers and at most a few
 /// thousand come in a second, so this is a second or more of not reading at the highest load;
@@ -68,12 +69,6 @@ pub(super) struct Watchers {
     counters: Arc<WatchCounters>,
 }
 
-#[derive(Debug)]
-struct Trigger {
-    field: String,
-    position: usize,
-}
-
 /// Removes its watcher when dropped.
 #[derive(Debug)]
 pub(super) struct Registration {
@@ -83,14 +78,7 @@ pub(super) struct Registration {
 }
 
 impl Watchers {
-    pub(super) fn new(
-        trigger_field: Option<&str>,
-        fields: &Fields,
-        counters: Arc<WatchCounters>,
-    ) -> Watchers {
-        let trigger = trigger_field.and_then(|field| {
-            Some(Trigger { field: field.to_owned(), position: fields.position(field)? })
-        });
+    pub(super) fn new(trigger: Option<Trigger>, counters: Arc<WatchCounters>) -> Watchers {
         Watchers { index: Mutex::default(), trigger, counters }
     }
 
@@ -142,7 +130,7 @@ impl Watchers {
         for_groups(&mut index.by_namespace, chunk, |object| Some(object.namespace()), send);
         for_groups(&mut index.by_name, chunk, |object| Some(object.name()), send);
         if let Some(trigger) = &self.trigger {
-            for_trigger(&mut index.by_trigger, chunk, trigger.position, send);
+            for_trigger(&mut index.by_trigger, chunk, trigger, send);
         }
     }
 
@@ -242,7 +230,7 @@ fn for_groups<'c>(
 fn for_trigger(
     groups: &mut HashMap<Box<str>, Vec<Watcher>>,
     chunk: &LogChunk,
-    position: usize,
+    trigger: &Trigger,
     send: impl Fn(&mut Vec<Watcher>, &[usize]),
 ) {
     if groups.is_empty() {
@@ -250,11 +238,11 @@ fn for_trigger(
     }
     let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
     for (at, (event, past)) in chunk.all.events().iter().zip(&chunk.pasts).enumerate() {
-        let now = event.object.as_deref().map(|object| value(object, position));
+        let now = event.object.as_deref().map(|object| trigger.value(object));
         let before = past
             .previous
             .as_deref()
-            .map(|object| value(object, position))
+            .map(|object| trigger.value(object))
             .filter(|before| now != Some(*before));
         for key in now.into_iter().chain(before).filter(|key| groups.contains_key(*key)) {
             places.entry(key).or_default().push(at);
@@ -265,10 +253,6 @@ fn for_trigger(
             send(group, &at);
         }
     }
-}
-
-fn value(object: &Object, position: usize) -> &str {
-    object.fields[position].as_deref().unwrap_or("")
 }
 
 impl Index {

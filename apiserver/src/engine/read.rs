@@ -157,17 +157,17 @@ impl Engine {
     fn list_now(&self, request: &Request) -> List {
         // The revision is read first: what the snapshot has beyond it carries its own version.
         let revision = end_of(self.cache.revision());
-        let (objects, changed) = request.resource.snapshot();
+        let (objects, changed) = request.resource.snapshot_of(&request.selection);
         request.page(&objects, revision.max(end_of(changed.revision())))
     }
 
     async fn list_at(&self, request: &Request, version: Version) -> Result<List, ApiError> {
         self.fresh(Some(version.0)).await?;
-        let (objects, changed) = request.resource.snapshot();
+        let (objects, changed) = request.resource.snapshot_of(&request.selection);
         if changed.revision() <= version.revision() {
             return Ok(request.page(&objects, version));
         }
-        if let Some(objects) = request.resource.kept_snapshot(version) {
+        if let Some(objects) = request.resource.kept_snapshot(version, &request.selection) {
             return Ok(request.page(&objects, version));
         }
         match self.objects_at(request, version.revision()).await {
@@ -237,9 +237,6 @@ impl Request {
     fn page(&self, objects: &Objects, version: Version) -> List {
         let namespace = self.selection.namespace();
         let after = self.token.as_ref().map(|token| token.after.as_str());
-        if let Some(only) = self.only(objects) {
-            return List { items: only, version, continue_: None, remaining: None };
-        }
         let wanted = if self.limit == 0 { usize::MAX } else { self.limit + 1 };
         let mut items: Vec<Arc<Object>> = range(objects, namespace, after)
             .filter(|object| self.selection.matches(object))
@@ -253,22 +250,9 @@ impl Request {
         let last = items.last().map_or("", |object| object.path());
         let remaining =
             self.selection.is_unselective().then(|| self.remaining(objects, last, items.len()));
-        self.resource.keep_snapshot(version, objects);
+        self.resource.keep_snapshot(version, &self.selection, objects);
         let continue_ = Some(PageToken::new(version, last, remaining).encode());
         List { items, version, continue_, remaining }
-    }
-
-    /// A name selects one object at most: no need to look at the others.
-    fn only(&self, objects: &Objects) -> Option<Vec<Arc<Object>>> {
-        let name = self.selection.exact("metadata.name")?;
-        let namespaced = self.resource.def().is_namespaced();
-        let namespace = match self.selection.namespace() {
-            Some(namespace) => namespace,
-            None if !namespaced => "",
-            None => return None,
-        };
-        let found = objects.get(format!("{namespace}/{name}").as_str());
-        Some(found.filter(|object| self.selection.matches(object)).cloned().into_iter().collect())
     }
 
     /// Counted once per list: the next pages subtract.

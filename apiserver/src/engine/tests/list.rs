@@ -174,3 +174,36 @@ async fn contradictory_options_are_refused() {
     let any = ListOptions { limit: 1, resource_version: Some(0), ..ListOptions::default() };
     assert_eq!(world.list("ConfigMap", any).await.unwrap().items.len(), 1);
 }
+
+#[tokio::test]
+async fn the_trigger_field_has_an_index_that_pages_too() {
+    let world = World::new().await;
+    for number in 0..6 {
+        let name = format!("t{number}");
+        world.create(task(&name)).await.unwrap();
+        let agent = if number % 2 == 0 { "even" } else { "odd" };
+        world.post("Task", &name, "binding", json!({"agent": agent})).await.unwrap();
+    }
+    world.create(task("free")).await.unwrap();
+    let by = |agent: &str, limit, continue_| ListOptions {
+        field_selector: fielded(&format!("spec.agent={agent}")),
+        limit,
+        continue_,
+        ..ListOptions::default()
+    };
+    let first = world.list("Task", by("even", 2, None)).await.unwrap();
+    assert_eq!(names(&first), ["t0", "t2"]);
+    let all = world.list("Task", ListOptions { limit: 4, ..ListOptions::default() }).await.unwrap();
+    world.create(task("later")).await.unwrap();
+    let second = world.list("Task", by("even", 2, first.continue_)).await.unwrap();
+    assert_eq!((names(&second), &second.continue_), (vec!["t4"], &None));
+    let rest = ListOptions { limit: 4, continue_: all.continue_, ..ListOptions::default() };
+    assert_eq!(names(&world.list("Task", rest).await.unwrap()), ["t3", "t4", "t5"]);
+    assert_eq!(names(&world.list("Task", by("", 0, None)).await.unwrap()), ["free", "later"]);
+    for name in ["t1", "t3"] {
+        world.delete("Task", name).await.unwrap();
+        world.merge("Task", name, None, json!({"metadata": {"finalizers": null}})).await.unwrap();
+    }
+    assert_eq!(names(&world.list("Task", by("odd", 0, None)).await.unwrap()), ["t5"]);
+    assert!(names(&world.list("Task", by("nobody", 0, None)).await.unwrap()).is_empty());
+}
