@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use futures::StreamExt;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -68,7 +68,10 @@ impl AgentProxy {
         let status = answer.status();
         if status.is_success() {
             let kind = answer.headers().get(CONTENT_TYPE).cloned();
-            let mut response = Response::new(Body::new(answer.into_body()));
+            // A followed log ends with its task; it must not hold a server that goes down.
+            let server_ends = app.end_watches.clone().cancelled_owned();
+            let log = answer.into_body().into_data_stream();
+            let mut response = Response::new(Body::from_stream(log.take_until(server_ends)));
             let kind = kind.unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
             response.headers_mut().insert(CONTENT_TYPE, kind);
             return Ok(response);
@@ -129,8 +132,6 @@ impl AgentProxy {
 }
 
 fn log_path(target: &LogTarget, place: &Place, query: &Query) -> String {
-    let namespace = utf8_percent_encode(&target.namespace, NON_ALPHANUMERIC);
-    let name = utf8_percent_encode(&target.name, NON_ALPHANUMERIC);
     let mut parameters = form_urlencoded::Serializer::new(String::new());
     for parameter in PARAMETERS {
         if let Some(value) = query.get(parameter) {
@@ -138,7 +139,8 @@ fn log_path(target: &LogTarget, place: &Place, query: &Query) -> String {
         }
     }
     let parameters = parameters.finish();
-    format!("/logs/{namespace}/{name}/{}?{parameters}", place.task_uid)
+    // The Task exists, so that its names are DNS names: nothing in them needs escaping.
+    format!("/logs/{}/{}/{}?{parameters}", target.namespace, target.name, place.task_uid)
 }
 
 fn unreachable_agent(agent: &str, why: &str) -> ApiError {
