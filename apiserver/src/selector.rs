@@ -112,54 +112,54 @@ impl<'t> LabelParser<'t> {
         } else if self.rest.is_empty() || self.rest.starts_with(',') {
             LabelTest::Exists
         } else {
-            self.test()?
+            self.test(&key)?
         };
         Ok(LabelRequirement { key, test })
     }
 
-    fn test(&mut self) -> Result<LabelTest, String> {
+    fn test(&mut self, key: &str) -> Result<LabelTest, String> {
         if self.eat("==") || self.eat("=") {
-            return Ok(LabelTest::In(vec![self.value()?]));
+            return Ok(LabelTest::In(vec![self.value(key)?]));
         }
         if self.eat("!=") {
-            return Ok(LabelTest::NotIn(vec![self.value()?]));
+            return Ok(LabelTest::NotIn(vec![self.value(key)?]));
         }
         if self.eat(">") {
-            return self.number().map(LabelTest::Greater);
+            return self.number(key).map(LabelTest::Greater);
         }
         if self.eat("<") {
-            return self.number().map(LabelTest::Less);
+            return self.number(key).map(LabelTest::Less);
         }
         match self.word() {
-            "in" => self.values().map(LabelTest::In),
-            "notin" => self.values().map(LabelTest::NotIn),
+            "in" => self.values(key).map(LabelTest::In),
+            "notin" => self.values(key).map(LabelTest::NotIn),
             other => Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")),
         }
     }
 
-    fn value(&mut self) -> Result<String, String> {
+    fn value(&mut self, key: &str) -> Result<String, String> {
         self.spaces();
         let value = self.word();
         crate::meta::check_label_value(value)
-            .map_err(|why| format!("values[0][]: Invalid value: {value:?}: {why}"))?;
+            .map_err(|why| format!("values[0][{key}]: Invalid value: {value:?}: {why}"))?;
         Ok(value.to_owned())
     }
 
-    fn number(&mut self) -> Result<i64, String> {
-        let value = self.value()?;
+    fn number(&mut self, key: &str) -> Result<i64, String> {
+        let value = self.value(key)?;
         value.parse().map_err(|_| {
             format!("values[0]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer")
         })
     }
 
-    fn values(&mut self) -> Result<Vec<String>, String> {
+    fn values(&mut self, key: &str) -> Result<Vec<String>, String> {
         self.spaces();
         if !self.eat("(") {
             return Err(format!("found '{}' expected: '('", self.word()));
         }
         let mut values = Vec::new();
         loop {
-            values.push(self.value()?);
+            values.push(self.value(key)?);
             self.spaces();
             if self.eat(")") {
                 return Ok(values);
@@ -339,6 +339,27 @@ mod tests {
         for text in ["a b", "a=b c", "a in", "a in (x", "=x", "a>x", "a,", "-a=b", "a=b=c", "a=-"] {
             let error = LabelSelector::parse(text).unwrap_err();
             assert_eq!((error.code, &*error.reason), (400, "BadRequest"), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_parsers_panic() {
+        let texts =
+            ["a=b,c in (d,e),!f,g>1", "a=ä\\,b!=c\\=d", "(ä)=[ö", "{.a['b'][0][?(@.c==\"d\")]}"];
+        for text in texts {
+            let bounds = (0..=text.len()).filter(|at| text.is_char_boundary(*at));
+            for cut in bounds {
+                for piece in [
+                    text[..cut].to_owned(),
+                    text[cut..].to_owned(),
+                    format!("{}ß{}", &text[..cut], &text[cut..]),
+                ] {
+                    // What comes out does not matter, only that something does.
+                    let _ = LabelSelector::parse(&piece);
+                    let _ = FieldSelector::parse(&piece);
+                    let _ = crate::jsonpath::JsonPath::parse(&piece);
+                }
+            }
         }
     }
 

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret, ServiceAccount};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, ObjectMeta, Status};
-use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use super::shared::{bodies, shared};
 use crate::resource::{Origin, ResourceDef, Scheme};
 
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
@@ -47,6 +44,7 @@ impl Components {
             schemas.insert(name(def), finish(kind, &def.kind));
             schemas.insert(list_name(def), finish(list, &def.list_kind));
         }
+        add_bodies(scheme, &mut schemas);
         Components { schemas }
     }
 
@@ -75,56 +73,30 @@ impl Components {
 
 /// `dev.commonage.v1.Task`, `io.k8s.api.core.v1.Namespace`.
 pub(super) fn name(def: &ResourceDef) -> String {
+    name_of(def, &def.kind)
+}
+
+pub(super) fn list_name(def: &ResourceDef) -> String {
+    name_of(def, &def.list_kind)
+}
+
+/// Another kind of the same group and version.
+pub(super) fn name_of(def: &ResourceDef, kind: &str) -> String {
     match def.origin {
         Origin::BuiltIn => {
             let group =
                 def.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
-            format!("io.k8s.api.{group}.{}.{}", def.version, def.kind)
+            format!("io.k8s.api.{group}.{}.{kind}", def.version)
         }
         Origin::Custom => {
             let reversed: Vec<&str> = def.group.rsplit('.').collect();
-            format!("{}.{}.{}", reversed.join("."), def.version, def.kind)
+            format!("{}.{}.{kind}", reversed.join("."), def.version)
         }
     }
-}
-
-pub(super) fn list_name(def: &ResourceDef) -> String {
-    let name = name(def);
-    let prefix = name.strip_suffix(&def.kind).expect("a name ends in its kind");
-    format!("{prefix}{}", def.list_kind)
 }
 
 pub(super) fn reference(name: &str) -> Value {
     json!({ "$ref": format!("{REFERENCE}{name}") })
-}
-
-/// Kubernetes' types, generated from k8s-openapi with their documentation.
-fn shared() -> BTreeMap<String, Value> {
-    let mut generator = SchemaSettings::openapi3().into_generator();
-    generator.subschema_for::<ObjectMeta>();
-    generator.subschema_for::<ListMeta>();
-    generator.subschema_for::<DeleteOptions>();
-    generator.subschema_for::<Status>();
-    generator.subschema_for::<Namespace>();
-    generator.subschema_for::<Event>();
-    generator.subschema_for::<ConfigMap>();
-    generator.subschema_for::<Secret>();
-    generator.subschema_for::<ServiceAccount>();
-    generator.subschema_for::<Lease>();
-    let mut schemas: BTreeMap<String, Value> =
-        generator.take_definitions(true).into_iter().collect();
-    for kind in ["DeleteOptions", "Status"] {
-        if let Some(schema) = schemas.get_mut(&format!("{META}.{kind}")) {
-            schema["x-kubernetes-group-version-kind"] =
-                json!([{"group": "", "version": "v1", "kind": kind}]);
-        }
-    }
-    let patch = json!({
-        "type": "object",
-        "description": "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body.",
-    });
-    schemas.insert(format!("{META}.Patch"), patch);
-    schemas
 }
 
 /// A custom kind's own schema says nothing about apiVersion, kind and metadata.
@@ -137,6 +109,27 @@ fn with_object_meta(mut schema: Value, schemas: &BTreeMap<String, Value>) -> Val
     add_type_fields(&mut schema, schemas);
     schema["properties"]["metadata"] = metadata;
     schema
+}
+
+/// What the subresources of our kinds take and answer.
+fn add_bodies(scheme: &Scheme, schemas: &mut BTreeMap<String, Value>) {
+    let ours: Vec<_> = scheme.iter().filter(|def| def.group == commonage_schemas::GROUP).collect();
+    let Some(def) = ours.first() else { return };
+    let kinds: Vec<&str> = ours
+        .iter()
+        .flat_map(|def| &def.subresources)
+        .map(|subresource| subresource.kind.as_str())
+        .collect();
+    let prefix = name_of(def, "");
+    for (name, mut schema) in bodies(&prefix) {
+        let kind = name.strip_prefix(&prefix).unwrap_or_default();
+        if kinds.contains(&kind) {
+            schema = with_object_meta(schema, schemas);
+            schema["x-kubernetes-group-version-kind"] =
+                json!([{"group": def.group, "version": def.version, "kind": kind}]);
+        }
+        schemas.insert(name, schema);
+    }
 }
 
 fn list_of(def: &ResourceDef, schemas: &BTreeMap<String, Value>) -> Value {

@@ -6,6 +6,7 @@ mod components;
 mod messages;
 mod operations;
 mod proto;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod v2;

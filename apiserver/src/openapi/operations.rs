@@ -3,8 +3,8 @@
 //! kubectl decides from the patch operation's parameters whether the server validates fields and
 //! knows dry runs: the paths are not decoration.
 
-use super::components::{META, list_name, name};
-use crate::resource::{Origin, ResourceDef};
+use super::components::{META, list_name, name, name_of};
+use crate::resource::{Origin, ResourceDef, Subresource};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ParameterType {
@@ -38,6 +38,8 @@ pub(super) struct Operation {
     pub(super) method: &'static str,
     /// `x-kubernetes-action`.
     pub(super) action: &'static str,
+    /// Of `x-kubernetes-group-version-kind`.
+    pub(super) kind: String,
     pub(super) id: String,
     pub(super) query: Vec<Parameter>,
     /// Media types and schema name of the request's body.
@@ -112,10 +114,16 @@ pub(super) fn of(def: &ResourceDef) -> Vec<PathItem> {
     if def.has_status {
         items.push(PathItem {
             path: format!("{collection}/{{name}}/status"),
-            path_parameters: parameters,
+            path_parameters: parameters.clone(),
             operations: vec![read(def, "Status"), replace(def, "Status"), patch(def, "Status")],
         });
     }
+    let with_body = def.subresources.iter().filter(|subresource| subresource.kind != def.kind);
+    items.extend(with_body.map(|subresource| PathItem {
+        path: format!("{collection}/{{name}}/{}", subresource.name),
+        path_parameters: parameters.clone(),
+        operations: vec![answer(def, subresource)],
+    }));
     items
 }
 
@@ -153,6 +161,7 @@ fn list(def: &ResourceDef, suffix: &str) -> Operation {
     Operation {
         method: "get",
         action: "list",
+        kind: def.kind.clone(),
         id: id(def, "list", suffix),
         query: LIST.to_vec(),
         body: None,
@@ -165,6 +174,7 @@ fn create(def: &ResourceDef) -> Operation {
     Operation {
         method: "post",
         action: "post",
+        kind: def.kind.clone(),
         id: id(def, "create", ""),
         query: WRITE.to_vec(),
         body: Some((OBJECT, name(def))),
@@ -173,10 +183,26 @@ fn create(def: &ResourceDef) -> Operation {
     }
 }
 
+/// The POST of a subresource that takes and answers an object of its own kind.
+fn answer(def: &ResourceDef, subresource: &Subresource) -> Operation {
+    let body = name_of(def, &subresource.kind);
+    Operation {
+        method: "post",
+        action: "post",
+        kind: subresource.kind.clone(),
+        id: id(def, "create", &capitalized(&subresource.name)),
+        query: WRITE.to_vec(),
+        body: Some((OBJECT, body.clone())),
+        produces: OBJECT,
+        responses: ["200", "201"].map(|code| (code, body.clone())).into(),
+    }
+}
+
 fn delete_collection(def: &ResourceDef) -> Operation {
     Operation {
         method: "delete",
         action: "deletecollection",
+        kind: def.kind.clone(),
         id: id(def, "deleteCollection", ""),
         query: LIST.iter().chain(&DELETE).filter(|(name, _)| *name != "watch").copied().collect(),
         body: Some((OBJECT, format!("{META}.DeleteOptions"))),
@@ -189,6 +215,7 @@ fn read(def: &ResourceDef, suffix: &str) -> Operation {
     Operation {
         method: "get",
         action: "get",
+        kind: def.kind.clone(),
         id: id(def, "read", suffix),
         query: vec![("resourceVersion", ParameterType::String)],
         body: None,
@@ -201,6 +228,7 @@ fn replace(def: &ResourceDef, suffix: &str) -> Operation {
     Operation {
         method: "put",
         action: "put",
+        kind: def.kind.clone(),
         id: id(def, "replace", suffix),
         query: WRITE.to_vec(),
         body: Some((OBJECT, name(def))),
@@ -213,6 +241,7 @@ fn delete(def: &ResourceDef) -> Operation {
     Operation {
         method: "delete",
         action: "delete",
+        kind: def.kind.clone(),
         id: id(def, "delete", ""),
         query: DELETE.to_vec(),
         body: Some((OBJECT, format!("{META}.DeleteOptions"))),
@@ -226,6 +255,7 @@ fn patch(def: &ResourceDef, suffix: &str) -> Operation {
     Operation {
         method: "patch",
         action: "patch",
+        kind: def.kind.clone(),
         id: id(def, "patch", suffix),
         query: WRITE.iter().copied().chain([("force", ParameterType::Boolean)]).collect(),
         body: Some((kinds, format!("{META}.Patch"))),

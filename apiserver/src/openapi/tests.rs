@@ -92,6 +92,27 @@ fn kubectl_reads_from_patch_that_fields_are_validated() {
 }
 
 #[test]
+fn answering_an_offer_is_described_with_its_body() {
+    let document = parsed("apis/commonage.dev/v1");
+    let path = "/apis/commonage.dev/v1/namespaces/{namespace}/offers/{name}/accept";
+    let accept = &document["paths"][path]["post"];
+    assert_eq!(accept["operationId"], "createCommonageDevV1NamespacedOfferAccept");
+    assert_eq!(accept["x-kubernetes-group-version-kind"]["kind"], "OfferAcceptance");
+    let acceptance = &document["components"]["schemas"]["dev.commonage.v1.OfferAcceptance"];
+    assert!(acceptance["properties"]["operations"].is_object());
+    assert_eq!(acceptance["x-kubernetes-group-version-kind"][0]["kind"], "OfferAcceptance");
+    let binding = &document["components"]["schemas"]["dev.commonage.v1.TaskBinding"];
+    assert!(binding["properties"]["agent"].is_object());
+}
+
+#[test]
+fn kubectl_learns_how_finalizers_merge() {
+    let meta = &parsed("api/v1")["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"];
+    assert_eq!(meta["properties"]["finalizers"]["x-kubernetes-patch-strategy"], "merge");
+    assert_eq!(meta["properties"]["ownerReferences"]["x-kubernetes-patch-merge-key"], "uid");
+}
+
+#[test]
 fn swagger_says_the_same_without_what_it_cannot_say() {
     let document: Value = serde_json::from_slice(&documents().v2_json.unwrap().bytes).unwrap();
     let task = &document["definitions"]["dev.commonage.v1.Task"];

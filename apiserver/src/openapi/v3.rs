@@ -67,7 +67,7 @@ fn operation_value(def: &ResourceDef, operation: &Operation) -> Value {
         "parameters": parameters,
         "responses": responses,
         "x-kubernetes-action": operation.action,
-        "x-kubernetes-group-version-kind": {"group": def.group, "version": def.version, "kind": def.kind},
+        "x-kubernetes-group-version-kind": {"group": def.group, "version": def.version, "kind": operation.kind},
     });
     if let Some((kinds, schema)) = &operation.body {
         value["requestBody"] = json!({ "content": content(kinds, schema) });

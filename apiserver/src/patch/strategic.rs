@@ -21,7 +21,7 @@ fn list_merge(kind: &str, path: &str) -> ListMerge {
     match (kind, path) {
         (_, "metadata.ownerReferences") => ListMerge::Key("uid"),
         (_, "metadata.finalizers") => ListMerge::Set,
-        ("ServiceAccount", "secrets" | "imagePullSecrets") => ListMerge::Key("name"),
+        ("ServiceAccount", "secrets") => ListMerge::Key("name"),
         ("Namespace", "status.conditions") => ListMerge::Key("type"),
         _ => ListMerge::Replace,
     }

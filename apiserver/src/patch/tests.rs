@@ -155,6 +155,12 @@ fn strategic_merge_knows_the_lists_of_built_in_kinds() {
             json!({"secrets": [{"name": "a", "namespace": "y"}, {"name": "c"}]}),
         ),
         (
+            "ServiceAccount",
+            json!({"imagePullSecrets": [{"name": "a"}]}),
+            json!({"imagePullSecrets": [{"name": "b"}]}),
+            json!({"imagePullSecrets": [{"name": "b"}]}),
+        ),
+        (
             "ConfigMap",
             json!({"metadata": {"finalizers": ["a/a", "b/b"]}}),
             json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/a"], "finalizers": ["c/c"]}}),
