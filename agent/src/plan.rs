@@ -169,7 +169,8 @@ fn begin(record: &Record, context: &Context<'_>, plan: &mut Plan) -> Option<Task
         plan.actions.push(Action::Forget);
         return None;
     };
-    if task.state().is_terminal() || record.busy {
+    // A task that is still Pending is nobody's yet, whatever its spec says.
+    if task.state().is_terminal() || task.state() == TaskState::Pending || record.busy {
         return None;
     }
     if has_run(task) {
@@ -222,6 +223,7 @@ fn go_on(
             }
             let mut status = outcome::of(end, actual.entry.kill.as_ref());
             status.container_id = Some(actual.entry.uid.clone());
+            status.ready = was_ready(record).map(|_| false);
             Some(status)
         }
     }
@@ -390,6 +392,11 @@ fn has_run(task: &Task) -> bool {
     };
     began(task.state())
         || task.status.iter().flat_map(|status| &status.history).any(|change| began(change.state))
+}
+
+/// What the API server last heard about readiness, if anything.
+fn was_ready(record: &Record) -> Option<bool> {
+    record.desired.as_ref()?.status.as_ref()?.ready
 }
 
 /// The uid under which a Task is known; empty only for an object that no server has stored.

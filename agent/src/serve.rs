@@ -13,6 +13,7 @@ use commonage_schemas::names::APISERVER_USER;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -36,7 +37,7 @@ pub(crate) enum ServeError {
     #[error("listen on {listen}")]
     Listen { listen: SocketAddr, source: std::io::Error },
     #[error("read the agent's {what} (PEM)")]
-    Pem { what: &'static str, source: std::io::Error },
+    Pem { what: &'static str, source: rustls::pki_types::pem::Error },
     #[error("the agent's {what} is not in the PEM text given")]
     PemEmpty { what: &'static str },
     #[error("build the verifier of client certificates")]
@@ -165,7 +166,7 @@ fn tls_config(identity: &Identity) -> Result<ServerConfig, ServeError> {
 }
 
 fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, ServeError> {
-    let found: Vec<_> = rustls_pemfile::certs(&mut pem.as_bytes())
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|source| ServeError::Pem { what, source })?;
     if found.is_empty() {
@@ -175,8 +176,9 @@ fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'sta
 }
 
 fn key(pem: &str) -> Result<PrivateKeyDer<'static>, ServeError> {
-    const WHAT: &str = "private key";
-    rustls_pemfile::private_key(&mut pem.as_bytes())
-        .map_err(|source| ServeError::Pem { what: WHAT, source })?
-        .ok_or(ServeError::PemEmpty { what: WHAT })
+    PrivateKeyDer::from_pem_slice(pem.as_bytes())
+        .map_err(|source| ServeError::Pem { what: "private key", source })
 }
+
+#[cfg(test)]
+mod tests;

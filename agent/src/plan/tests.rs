@@ -161,6 +161,7 @@ fn a_task_from_its_arrival_to_its_end() {
         ("Task object gone", gone_since(6, exited(3)), 7, "look at 66"),
         ("… for long", gone_since(6, exited(3)), 66, "forget"),
         ("nothing left", record(None, None), 66, "forget"),
+        ("not bound yet", record(Some(task("Pending", json!({}))), None), 0, ""),
     ];
     for (case, record, second, want) in steps {
         assert_eq!(said(&record, second), want, "{case}");
