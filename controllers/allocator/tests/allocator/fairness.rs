@@ -157,3 +157,25 @@ fn usage_tells_who_has_what() {
     assert_eq!(framework.pending, 2);
     assert_eq!(framework.allocated, agent.allocated);
 }
+
+/// Mesos' own `HierarchicalAllocatorTest.UnreservedDRF`: each new agent goes whole to the framework
+/// with the smallest share in the queue with the smallest share.
+#[test]
+fn whole_agents_go_where_mesos_sends_them() {
+    let mut world = World::default();
+    let next_agent_goes_to = |world: &mut World, agent: &str, allocatable: &str| {
+        world.agent(agent, allocatable);
+        let plan = world.step();
+        assert_eq!(plan.offers.len(), 1, "{agent}");
+        plan.offers[0].framework.name.to_string()
+    };
+    world.framework("f1", &["role1"], |_| {});
+    assert_eq!(next_agent_goes_to(&mut world, "a1", "cpu=2 memory=1Gi"), "f1");
+    world.framework("f2", &["role2"], |_| {});
+    assert_eq!(next_agent_goes_to(&mut world, "a2", "cpu=1 memory=512Mi"), "f2");
+    assert_eq!(next_agent_goes_to(&mut world, "a3", "cpu=3 memory=2Gi"), "f2");
+    world.framework("f3", &["role1"], |_| {});
+    assert_eq!(next_agent_goes_to(&mut world, "a4", "cpu=4 memory=4Gi"), "f3");
+    world.framework("f4", &["role1"], |_| {});
+    assert_eq!(next_agent_goes_to(&mut world, "a5", "cpu=1 memory=512Mi"), "f2");
+}
