@@ -2,6 +2,7 @@
 //! Each case is a record and the plan that must come of it, in one line.
 
 use super::*;
+use crate::ledger::Entry;
 use commonage_shim::launch::Exit;
 use serde_json::{Value, json};
 

@@ -1,0 +1,77 @@
+//! What is known about one task: the input of [`super::plan`].
+
+use commonage_schemas::Task;
+use jiff::Timestamp;
+
+use crate::ledger::Entry;
+use crate::task::outcome::End;
+
+/// All that is known about one task.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// The Task as the API server has it; `None` once it is deleted (or is not known yet).
+    pub desired: Option<Task>,
+    /// The ledger's side; `None` if nothing was ever begun.
+    pub actual: Option<Actual>,
+    pub report: Reporting,
+    /// When `desired` became `None`.
+    pub gone_since: Option<Timestamp>,
+    /// An action of an earlier plan is still being carried out; see [`super::Action::is_exclusive`].
+    pub busy: bool,
+}
+
+/// What was begun for a task, and how far it is.
+#[derive(Clone, Debug)]
+pub struct Actual {
+    pub entry: Entry,
+    pub phase: Phase,
+    /// The last signal that its shim took, and when. Forgotten with the agent, so that a new one
+    /// sends it again.
+    pub signalled: Option<(i32, Timestamp)>,
+    pub health: Health,
+}
+
+impl Actual {
+    /// What is known about a task whose container is about to be made.
+    pub fn launching(entry: Entry, since: Timestamp) -> Actual {
+        Actual {
+            entry,
+            phase: Phase::Launching { since },
+            signalled: None,
+            health: Health::default(),
+        }
+    }
+}
+
+/// How far a container is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Phase {
+    /// Its shim has been asked for, or is making it.
+    Launching { since: Timestamp },
+    /// Its command runs.
+    Running { started_at: Timestamp },
+    /// It is no more.
+    Ended(End),
+}
+
+/// What the checks have found so far; `None` where there is no verdict yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    /// Checks were begun for this container.
+    pub watched: bool,
+    pub healthy: Option<bool>,
+    pub ready: Option<bool>,
+    /// The health check failed for good; in words.
+    pub failed: Option<String>,
+}
+
+/// How far the reports are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reporting {
+    /// One is on its way; the next waits for it, so that no two overtake each other.
+    pub in_flight: bool,
+    /// The last one failed: not again before this time.
+    pub not_before: Option<Timestamp>,
+    /// How many failed in a row.
+    pub failures: u32,
+}
