@@ -111,6 +111,7 @@ done
 show "$cmn" get tasks -o wide
 
 title "Down again"
+uids=$(kubectl get tasks -o jsonpath='{range .items[*]}{.metadata.uid}{"\n"}{end}')
 show kubectl delete task redis-0 redis-1 redis-2
 stop "$up"
 if kill -0 "$up" 2>/dev/null; then fail "the cluster still runs"; fi
@@ -118,6 +119,10 @@ up=''
 left=$(pgrep -f -- "$work/data" || true)
 [ -z "$left" ] || fail "processes are left: $(echo $left)"
 if grep -q "$work" /proc/self/mounts; then fail "mounts are left: $(grep "$work" /proc/self/mounts)"; fi
+for uid in $uids; do
+    groups=$(find /sys/fs/cgroup -type d -name "*$uid*")
+    [ -z "$groups" ] || fail "control groups are left: $groups"
+done
 rm -rf "$work"
 [ ! -e "$work" ] || fail "$work is left"
-echo "no process, no mount, no file is left"
+echo "no process, no mount, no control group, no file is left"

@@ -87,7 +87,7 @@ pub(crate) fn note(text: &str) {
 
 /// A labelled line for people: the label carries the tone.
 pub(crate) fn message(tone: Tone, label: &str, text: &str) {
-    note(&format!("{} {text}", paint(Stream::Stderr, tone, label)));
+    note(format!("{} {text}", paint(Stream::Stderr, tone, label)).trim_end());
 }
 
 /// A finished step: `✓` on a terminal, a plain bullet elsewhere.

@@ -7,7 +7,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Args as ClapArgs;
 use commonage_schemas::{
-    Resources, Task, TaskSpec, TaskState,
+    Resources, Task, TaskSpec, TaskState, reasons,
     resources::{Amount, AmountError},
     task::{Container, ContainerPort, EnvVar, TaskStatus, WhyPending},
 };
@@ -277,33 +277,35 @@ impl Watched<'_> {
 
 /// What a person wants to know beside the state's name.
 fn state_words(status: &TaskStatus) -> String {
-    let reason = status.message.as_ref().or(status.reason.as_ref()).cloned();
-    let agent = status.agent.as_ref().map(|agent| format!("on agent {agent}"));
-    let ports = (!status.host_ports.is_empty()).then(|| {
-        let ports: Vec<String> = status.host_ports.iter().map(ToString::to_string).collect();
-        format!("ports {}", ports.join(", "))
-    });
-    let end = match (status.state, status.exit_code, status.signal) {
-        (TaskState::Finished | TaskState::Failed, Some(code), _) => {
-            Some(format!("exit code {code}"))
-        }
-        (_, _, Some(signal)) => Some(format!("by signal {signal}")),
-        _ => None,
-    };
-    let took = match (&status.started_at, &status.finished_at) {
-        (Some(start), Some(finish)) if status.state.is_terminal() => {
-            let seconds = finish.0.duration_since(start.0).as_secs_f64();
-            Some(format!("after {seconds:.1} s"))
-        }
-        _ => None,
-    };
     let parts = match status.state.is_terminal() {
-        true => [end, took, reason],
-        false => [agent, ports, reason],
+        true => [Some(how_it_ended(status)), took(status), None],
+        false => {
+            let agent = status.agent.as_ref().map(|agent| format!("on agent {agent}"));
+            let ports: Vec<String> = status.host_ports.iter().map(ToString::to_string).collect();
+            let ports = (!ports.is_empty()).then(|| format!("port {}", ports.join(", ")));
+            [agent, ports, status.message.clone().or(status.reason.clone())]
+        }
     };
-    let words: Vec<String> =
-        parts.into_iter().flatten().filter(|words| !words.is_empty()).collect();
+    let words: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
     words.join(", ")
+}
+
+/// The agent's words if it gave any, with the reason where that says more than they do.
+fn how_it_ended(status: &TaskStatus) -> String {
+    match (&status.message, &status.reason, status.exit_code, status.signal) {
+        (Some(message), Some(reason), ..) if reason != reasons::task::EXIT_CODE => {
+            format!("{message} ({reason})")
+        }
+        (Some(message), ..) => message.clone(),
+        (None, _, _, Some(signal)) => format!("by signal {signal}"),
+        (None, _, Some(code), None) => format!("exit code {code}"),
+        (None, reason, None, None) => reason.clone().unwrap_or_default(),
+    }
+}
+
+fn took(status: &TaskStatus) -> Option<String> {
+    let (start, finish) = (status.started_at.as_ref()?, status.finished_at.as_ref()?);
+    Some(format!("after {:.1} s", finish.0.duration_since(start.0).as_secs_f64()))
 }
 
 /// `2 agents: 1 without enough memory, 1 excluded by constraints`.
@@ -327,14 +329,13 @@ pub(crate) fn why_words(why: &WhyPending) -> String {
 
 /// The exit code that a shell would give the task's end.
 fn exit_code(status: &TaskStatus) -> u8 {
-    if status.started_at.is_none() {
-        return exit::NEVER_RAN;
-    }
     let by_signal = |signal: i32| u8::try_from(128 + signal).unwrap_or(exit::REFUSED);
     match (status.exit_code, status.signal) {
         (_, Some(signal)) if signal > 0 => by_signal(signal),
+        // Also of a command that could not be started: 126 or 127, as in a shell.
         (Some(code), _) => u8::try_from(code).unwrap_or(exit::REFUSED),
         _ if status.state == TaskState::Finished => 0,
+        _ if status.started_at.is_none() => exit::NEVER_RAN,
         _ => exit::REFUSED,
     }
 }

@@ -7,7 +7,7 @@ file=$1 want=$((${2:-12} * 1000 * 1000))
 
 documents() {
     cat /usr/share/common-licenses/* 2>/dev/null
-    for directory in /usr/share/man /usr/share/doc; do
+    for directory in /usr/share/doc /usr/share/man; do
         [ -d "$directory" ] || continue
         find "$directory" -type f \( -name '*.gz' -o -name '*.txt' -o -name 'copyright' -o -name 'README*' \) -print0 |
             sort -z | xargs -0 -r -n 200 zcat -f -q 2>/dev/null
