@@ -3,6 +3,7 @@
 
 mod crud;
 mod deletion;
+mod faults;
 mod list;
 mod watch;
 
