@@ -29,6 +29,18 @@ pub(super) fn fill(task: &mut Value, picked: &[u16]) -> Result<(), usize> {
     Ok(())
 }
 
+/// Keeps what was picked for the ports that an update leaves open: whoever applies the text of which
+/// the task was made again has not changed it. (A Service keeps its node ports in the same way.)
+pub(super) fn keep(old: &Value, new: &mut Value) {
+    let picked = host_ports(old);
+    let ports = new.pointer_mut("/spec/container/ports").and_then(Value::as_array_mut);
+    for (port, number) in ports.into_iter().flatten().zip(picked) {
+        if host_port(port) == 0 {
+            port["hostPort"] = json!(number);
+        }
+    }
+}
+
 /// The lowest numbers for the open ports of a task: out of those that its own resources name, else
 /// out of `free`, from which they are then taken. `None` when there are too few.
 pub(super) fn pick(task: &Value, own: Option<&Ranges>, free: &mut Ranges) -> Option<Vec<u16>> {

@@ -46,6 +46,7 @@ impl Strategy for Tasks {
         new: &mut Value,
     ) -> Result<(), ApiError> {
         if subresource != Some("status") {
+            ports::keep(old, new);
             return Ok(());
         }
         if let Some(agent) = cx.user.agent_name()

@@ -82,9 +82,11 @@ fn nginx_serves_on_the_port_that_it_was_given_until_it_is_deleted() {
     let answer = get(&port);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 
-    // Applying the same again changes nothing.
-    let again = cluster.kubectl(&["apply", "-f", &manifest.to_string_lossy()]).ok();
-    assert!(again.contains("unchanged"), "{again}");
+    // Applying the same again changes nothing, though the port was picked meanwhile.
+    let version = cluster.field("task/nginx", ".metadata.generation");
+    cluster.kubectl(&["apply", "-f", &manifest.to_string_lossy()]).ok();
+    assert_eq!(cluster.field("task/nginx", ".metadata.generation"), version);
+    assert_eq!(cluster.field("task/nginx", ".status.hostPorts[0]"), port);
 
     cluster.kubectl(&["delete", "task", "nginx", "--timeout=40s"]).ok();
     assert!(
@@ -110,25 +112,28 @@ fn a_log_is_followed_to_the_end_of_its_task() {
 #[test]
 fn kubectl_watches_a_task_through_its_states() {
     let cluster = Cluster::start();
+    let run = |name| {
+        cluster.cmn(&["run", "--name", name, "--cpu", "0.1", "--memory", "32Mi", "--", "true"]).ok()
+    };
+    run("before");
+    let states = "jsonpath={.metadata.name} {.status.state}{\"\\n\"}";
     let mut watch = cluster
         .kubectl_command()
-        .args(["get", "tasks", "-w", "-o", "jsonpath={.status.state}{\"\\n\"}"])
+        .args(["get", "tasks", "-w", "-o", states])
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    cluster.cmn(&["run", "--name", "seen", "--cpu", "0.1", "--memory", "32Mi", "--", "true"]).ok();
-    let output = watch.stdout.take().unwrap();
-    let mut states = Vec::new();
-    for line in std::io::BufRead::lines(std::io::BufReader::new(output)) {
-        states.push(line.unwrap());
-        if states.last().is_some_and(|s| s == "Finished") {
-            break;
-        }
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().unwrap()));
+    // The first line says that the watch has begun.
+    assert_eq!(lines.next().unwrap().unwrap(), "before Finished");
+    run("seen");
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|line| line != "seen Finished") {
+        seen.push(lines.next().unwrap().unwrap());
     }
     watch.kill().unwrap();
     watch.wait().unwrap();
-    assert_eq!(states.first().map(String::as_str), Some("Pending"), "{states:?}");
-    assert!(states.contains(&"Staging".to_owned()), "{states:?}");
+    assert_eq!(seen[..2], ["seen Pending", "seen Staging"], "{seen:?}");
 }
 
 /// One plain HTTP request, read to its end.
