@@ -17,6 +17,9 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at a group that is being emptied.
 const KILL_POLL: Duration = Duration::from_millis(2);
 
+/// Allowed by libcontainer 0.7.0 to every container, whatever its specification says.
+const ADDED_DEVICES: &[&str] = &["c *:* m", "b *:* m", "c 5:1 rwm", "c 10:200 rwm"];
+
 /// What a task has used so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -138,6 +141,17 @@ impl Group<'_> {
     pub(crate) fn oom_kills(&self) -> u64 {
         let text = self.file("memory", "memory.oom_control", "memory.events");
         text.and_then(|text| keyed(&text, "oom_kill")).unwrap_or(0)
+    }
+
+    /// Takes back the device rules that libcontainer adds to those of the specification: making
+    /// any node, the console, and network tunnels. Only version 1 has a list to write to.
+    pub(crate) fn deny_added_devices(&self) -> io::Result<()> {
+        let Some(hierarchy) = self.hierarchies.with("devices") else { return Ok(()) };
+        if hierarchy.controllers.is_none() {
+            return Ok(());
+        }
+        let list = hierarchy.mount_point.join(&self.path).join("devices.deny");
+        ADDED_DEVICES.iter().try_for_each(|rule| std::fs::write(&list, rule))
     }
 
     pub(crate) fn usage(&self) -> Usage {

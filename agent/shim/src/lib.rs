@@ -13,11 +13,11 @@
 //! `main` calls [`dispatch`] before anything else: it runs the zygote and shim subcommands of
 //! the same executable and returns only if the process is neither.
 #![warn(missing_docs)]
-#![allow(unsafe_code)]
 
 mod cgroup;
 pub mod client;
 mod control;
+#[allow(unsafe_code)]
 mod init;
 pub mod launch;
 mod lock;
@@ -28,7 +28,9 @@ mod shim;
 mod spec;
 mod state_dir;
 mod supervise;
+#[allow(unsafe_code)]
 mod sys;
+#[allow(unsafe_code)]
 pub mod zygote;
 
 use std::ffi::{OsStr, OsString};

@@ -177,16 +177,23 @@ impl Supervisor {
     fn on_filtered(&mut self) {
         // Dropped in any case: init takes the end of the pipe for a no.
         let go = self.go_pipe.take();
-        if seccomp_in_force(self.watched.init) {
+        let error = if !seccomp_in_force(self.watched.init) {
+            let reason = FailureReason::SeccompMissing;
+            ExitError { reason, message: "the system call filter is not in force".to_owned() }
+        } else if let Err(error) = self.deny_added_devices() {
+            let reason = FailureReason::CreateFailed;
+            ExitError { reason, message: format!("device rules: {error}") }
+        } else {
             let _ = go.map(|mut pipe| pipe.write_all(&[FILTERED]));
             self.released = true;
             return;
-        }
+        };
         let _ = sys::kill(self.watched.init, libc::SIGKILL);
-        self.error = Some(ExitError {
-            reason: FailureReason::SeccompMissing,
-            message: "the kernel does not confirm the system call filter".to_owned(),
-        });
+        self.error = Some(error);
+    }
+
+    fn deny_added_devices(&self) -> io::Result<()> {
+        self.hierarchies.group(&self.launch.cgroup)?.deny_added_devices()
     }
 
     fn on_end_of_exec(&mut self) {

@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = &[
     ("running_out_of_memory_is_told_apart", running_out_of_memory_is_told_apart),
     ("a_child_running_out_of_memory_is_told", a_child_running_out_of_memory_is_told),
     ("a_fork_bomb_ends_at_the_limit", a_fork_bomb_ends_at_the_limit),
+    ("limits_and_devices_are_the_kernels", limits_and_devices_are_the_kernels),
     ("a_task_cannot_reach_its_own_limits", a_task_cannot_reach_its_own_limits),
 ];
 
@@ -55,6 +56,35 @@ fn a_fork_bomb_ends_at_the_limit() {
     assert_ne!(exit.exit_code, Some(0), "{}", task.stdout());
     assert!(task.stderr().to_lowercase().contains("fork"), "{}", task.stderr());
     assert_eq!(task.processes(), Vec::<i32>::new());
+}
+
+/// What the kernel was told, read back. Version 1 only, where each is one file.
+fn limits_and_devices_are_the_kernels() {
+    let task = Task::sh("echo ready; sleep 1000").with(|launch| {
+        launch.limits.cpu_millis = Some(500);
+        launch.limits.cpu_quota_millis = Some(1500);
+        launch.limits.memory_bytes = Some(64 << 20);
+    });
+    task.start();
+    task.until_output("ready");
+    let read = |name: &str| {
+        let files = task.groups().into_iter().map(|group| group.join(name));
+        files.filter_map(|file| std::fs::read_to_string(file).ok()).next().unwrap_or_default()
+    };
+    if read("devices.list").is_empty() {
+        eprintln!("!!! no version 1 control groups: nothing was read back !!!");
+        return;
+    }
+    assert_eq!(
+        read("devices.list"),
+        "c 1:3 rwm\nc 1:5 rwm\nc 1:7 rwm\nc 1:8 rwm\nc 1:9 rwm\nc 5:0 rwm\nc 5:2 rwm\nc 136:* rwm\n"
+    );
+    assert_eq!(read("cpu.shares"), "512\n");
+    assert_eq!(read("cpu.cfs_quota_us"), "150000\n");
+    assert_eq!(read("memory.limit_in_bytes"), "67108864\n");
+    assert_eq!(read("pids.max"), "4096\n");
+    let swap = read("memory.memsw.limit_in_bytes");
+    assert!(swap.is_empty() || swap == "67108864\n", "{swap}");
 }
 
 fn a_task_cannot_reach_its_own_limits() {
