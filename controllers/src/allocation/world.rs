@@ -71,7 +71,13 @@ where
 {
     tokio::spawn(async move {
         let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
-        while let Some(event) = events.next().await {
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                // Nobody listens any more; a watch that is quiet would not notice by itself.
+                () = sender.closed() => return,
+            };
+            let Some(event) = event else { return };
             match event {
                 Ok(event) => {
                     if sender.send(wrap(event)).await.is_err() {
