@@ -1,4 +1,6 @@
 //! A server on a free port, and a small client that shows whole answers.
+// Each test file uses its own part of this.
+#![allow(dead_code)]
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
