@@ -262,11 +262,19 @@ impl Failure {
             ),
             (Step::WorkingDir, _) => (
                 FailureReason::InvalidWorkingDir,
-                format!("working directory {}: {}", directory.display(), errno.desc()),
+                format!(
+                    "working directory {}: {}{}",
+                    directory.display(),
+                    errno.desc(),
+                    hint(directory)
+                ),
             ),
             (Step::Exec, Errno::ENOENT) => (
                 FailureReason::CommandNotFound,
-                format!("command {program:?}: no such program, or its interpreter is missing"),
+                format!(
+                    "command {program:?}: no such program, or its interpreter is missing{}",
+                    hint(Path::new(program))
+                ),
             ),
             (Step::Exec, _) => (
                 FailureReason::CommandNotFound,
@@ -274,6 +282,16 @@ impl Failure {
             ),
         };
         ExitError { reason, message }
+    }
+}
+
+/// What nobody guesses: the path is there, only not for a task.
+fn hint(path: &Path) -> &'static str {
+    let hidden = ["/home", "/root", "/run", "/tmp"].iter().any(|place| path.starts_with(place));
+    if hidden && path.exists() {
+        " (the machine's own /home, /root, /run and /tmp are hidden from tasks)"
+    } else {
+        ""
     }
 }
 

@@ -68,6 +68,10 @@ fn a_missing_command_is_named() {
     let error = task.run().error.unwrap();
     assert_eq!(error.reason, FailureReason::CommandNotFound);
     assert!(error.message.contains("no-such-program"), "{}", error.message);
+    let hidden = tempfile::NamedTempFile::new().unwrap();
+    let task = Task::command(&[hidden.path().to_str().unwrap()]);
+    let message = task.run().error.unwrap().message;
+    assert!(message.contains("hidden from tasks"), "{message}");
     let task = Task::command(&["/etc/passwd"]);
     let exit = task.run();
     assert_eq!(exit.error.unwrap().reason, FailureReason::CommandNotFound);
