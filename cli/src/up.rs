@@ -16,7 +16,7 @@ use std::{
 use clap::Args as ClapArgs;
 use commonage_agent::Identity;
 use commonage_apiserver::{ApiServer, Config as ServerConfig, auth::UserInfo};
-use commonage_schemas::{Agent, resources::Ranges};
+use commonage_schemas::{Agent, Resources, resources::Ranges};
 use commonage_shim::ZygoteHandle;
 use kube::{Api, Client, runtime::wait::await_condition};
 
@@ -270,13 +270,32 @@ async fn ready(client: Client, name: &str) -> Option<String> {
         conditions.is_some_and(|list| list.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
     };
     let agent = await_condition(Api::<Agent>::all(client), name, is_ready).await.ok()??;
-    Some(agent.status?.allocatable?.to_string())
+    Some(for_people(&agent.status?.allocatable?))
+}
+
+/// Exact byte counts are for programs.
+fn for_people(resources: &Resources) -> String {
+    let gib = |bytes: i64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    let words = resources.iter().map(|(name, amount)| match name {
+        "cpu" => format!("{:.1} cpu", resources.cpu_millis() as f64 / 1e3),
+        "memory" => format!("{} of memory", gib(resources.memory_bytes())),
+        "disk" => format!("{} of disk", gib(resources.disk_bytes())),
+        _ => format!("{name} {}", amount.to_text(name)),
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn amounts_are_rounded_for_people() {
+        let amounts = [("cpu", "1930m"), ("memory", "23683132Ki"), ("ports", "31000-32000")];
+        let text = for_people(&Resources::from_pairs(amounts).unwrap());
+        assert_eq!(text, "1.9 cpu, 22.6 GiB of memory, ports 31000-32000");
+    }
 
     #[test]
     fn stores_are_named() {
