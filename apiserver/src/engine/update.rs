@@ -141,6 +141,9 @@ impl Engine {
             &old,
             &mut new,
         )?;
+        if subresource.is_none() {
+            meta::count_generation(def, &old, &mut new);
+        }
         let mut causes = meta::validate_update(def, &old, &new);
         causes.extend(def.schema.validate(&new));
         if causes.is_empty() {

@@ -72,9 +72,8 @@ pub fn prepare_create(
 }
 
 /// Carries over what an update may not touch (uid, creationTimestamp, deletionTimestamp, …),
-/// resets `status` (main resource) or everything but `status` (`subresource == Some("status")`),
-/// and sets the generation: +1 when anything but metadata and status changed. The resourceVersion
-/// in `new` becomes that of `old`; look at it before, with [`required_version`].
+/// and resets `status` (main resource) or everything but `status` (`subresource == Some("status")`).
+/// The resourceVersion in `new` becomes that of `old`; look at it before, with [`required_version`].
 ///
 /// # Errors
 /// 400 for a mismatch of apiVersion, kind, name or namespace; 409 for another uid.
@@ -111,10 +110,15 @@ pub fn prepare_update(
             None => metadata.remove(*field),
         };
     }
+    Ok(())
+}
+
+/// Counts a change of anything but metadata and status: +1. Comes after the kind's own rules, which
+/// may undo what the client seemed to change.
+pub fn count_generation(def: &ResourceDef, old: &Value, new: &mut Value) {
     if content_changed(def, old, new) {
         bump_generation(new);
     }
-    Ok(())
 }
 
 /// `metadata.generation` + 1; also for setting a deletionTimestamp. Kinds without one keep none.

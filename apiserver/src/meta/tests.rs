@@ -98,9 +98,11 @@ fn an_update_keeps_what_is_not_the_clients() {
     prepare_update(&task_def(), None, &old, &mut new).unwrap();
     assert_eq!(new["metadata"]["creationTimestamp"], old["metadata"]["creationTimestamp"]);
     assert_eq!(new["status"], old["status"]);
+    count_generation(&task_def(), &old, &mut new);
     assert_eq!(new["metadata"]["generation"], 1, "metadata does not count");
     new["spec"]["command"] = json!(["y"]);
     prepare_update(&task_def(), None, &old, &mut new).unwrap();
+    count_generation(&task_def(), &old, &mut new);
     assert_eq!(new["metadata"]["generation"], 2);
 }
 
