@@ -19,6 +19,7 @@ pub mod config;
 pub mod detect;
 mod driver;
 mod health;
+mod lease;
 pub mod ledger;
 mod logs;
 pub mod plan;

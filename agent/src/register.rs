@@ -1,10 +1,12 @@
-//! Telling the cluster that this machine is here: the Agent object, its status, its Lease.
+//! Telling the cluster that this machine is here: the Agent object and its status.
 //!
 //! The Agent's `spec` belongs to the operator and is never written after creation; of the status
-//! this writes what the machine knows (capacity, addresses, system, the condition `Ready`), never
-//! what the allocator accounts. Liveness is the Lease alone, so that heart-beats cost little.
+//! this writes what the machine knows (capacity, addresses, system, the conditions `Ready` and
+//! `DiskPressure`), never what the allocator accounts. Liveness is the Lease's business.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use commonage_schemas::agent::{AgentAddress, AgentSystem, condition};
@@ -12,24 +14,24 @@ use commonage_schemas::names;
 use commonage_schemas::resources::{CPU, DISK, MEMORY, Ranges};
 use commonage_schemas::{Agent, AgentSpec, AgentStatus, Resources};
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
-use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Overrides;
-use crate::detect::{Amounts, Machine, allocatable};
+use crate::detect::{Amounts, Machine, allocatable, disk_used};
 use crate::report::status_code;
 use crate::runtime::describe;
 
-/// The Lease runs out after this many intervals without renewal. Kubernetes: 40 s for 10 s.
-const LEASE_INTERVALS: u32 = 4;
 /// Between looks at the Agent object, in case somebody deleted or emptied it.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+/// `DiskPressure` begins above this share. Kubernetes' kubelet: less than a tenth free.
+const DISK_PRESSURE_USED: f64 = 0.9;
 /// Pause after a failed attempt, at first.
-const AGAIN_FIRST: Duration = Duration::from_millis(250);
+pub(crate) const AGAIN_FIRST: Duration = Duration::from_millis(250);
 /// The longest such pause: a cluster that comes up late is joined soon after.
 const AGAIN_LONGEST: Duration = Duration::from_secs(5);
 /// The farewell may take this long.
@@ -43,6 +45,10 @@ pub(crate) struct Registration {
     pub labels: BTreeMap<String, String>,
     pub status: AgentStatus,
     pub lease_interval: Duration,
+    /// Whose file system is watched for `DiskPressure`.
+    pub data_dir: PathBuf,
+    /// Rung when the control plane may have taken this agent for dead in the meantime.
+    pub returned: Arc<Notify>,
 }
 
 impl Registration {
@@ -62,6 +68,7 @@ impl Registration {
             };
             tokio::select! {
                 () = shutdown.cancelled() => return,
+                () = self.returned.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -76,7 +83,8 @@ impl Registration {
         };
         self.label(&api, &agent).await?;
         let known = agent.status.clone().unwrap_or_default();
-        let wanted = self.status_with_ready(&known, "True", "AgentRunning", "the agent runs");
+        let mut wanted = self.status_with_ready(&known, "True", "AgentRunning", "the agent runs");
+        self.look_at_disk(&mut wanted.conditions);
         if wanted != known {
             self.write_status(&api, &wanted).await?;
             tracing::info!(agent = self.name, endpoint = wanted.endpoint, "registered");
@@ -126,7 +134,7 @@ impl Registration {
         message: &str,
     ) -> AgentStatus {
         let mut conditions = known.conditions.clone();
-        set_condition(&mut conditions, ready, reason, message);
+        set_condition(&mut conditions, condition::READY, ready, reason, message);
         AgentStatus {
             capacity: self.status.capacity.clone(),
             allocatable: self.status.allocatable.clone(),
@@ -136,6 +144,24 @@ impl Registration {
             conditions,
             ..known.clone()
         }
+    }
+
+    fn look_at_disk(&self, conditions: &mut Vec<Condition>) {
+        let used = match disk_used(&self.data_dir) {
+            Ok(used) => used,
+            Err(error) => {
+                tracing::warn!(error = describe(&error), "the disk can't be looked at");
+                return;
+            }
+        };
+        // No figures in the message: it would change, and be written, with every look.
+        let (status, reason, message) = match used > DISK_PRESSURE_USED {
+            true => {
+                ("True", "DiskNearlyFull", "over nine tenths of the data directory's disk are used")
+            }
+            false => ("False", "DiskHasRoom", "the data directory's disk has room"),
+        };
+        set_condition(conditions, condition::DISK_PRESSURE, status, reason, message);
     }
 
     /// Says that the agent stops, so that nothing new is sent here while the Lease still holds.
@@ -155,84 +181,29 @@ impl Registration {
             Err(_) => tracing::debug!("the cluster did not hear the farewell in time"),
         }
     }
-
-    /// Renews the Lease until `shutdown`, beginning at once.
-    pub(crate) async fn keep_lease(self, shutdown: CancellationToken) {
-        let mut pause = AGAIN_FIRST;
-        loop {
-            let wait = match self.renew().await {
-                Ok(()) => {
-                    pause = AGAIN_FIRST;
-                    self.lease_interval
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        agent = self.name,
-                        error = describe(&error),
-                        "lease not renewed"
-                    );
-                    next_pause(&mut pause)
-                }
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
-    }
-
-    async fn renew(&self) -> kube::Result<()> {
-        let api: Api<Lease> = Api::namespaced(self.client.clone(), names::AGENT_LEASE_NAMESPACE);
-        let spec = self.lease_spec();
-        let renewal = Patch::Merge(json!({"spec": {
-            "holderIdentity": spec.holder_identity,
-            "leaseDurationSeconds": spec.lease_duration_seconds,
-            "renewTime": spec.renew_time,
-        }}));
-        let renewed = api.patch(&self.name, &PatchParams::default(), &renewal).await;
-        match renewed {
-            // The Lease or its namespace is missing; in the second case the creation fails too,
-            // and is tried again until the control plane has made the namespace.
-            Err(error) if status_code(&error) == Some(404) => {}
-            renewed => return renewed.map(drop),
-        }
-        let lease = Lease {
-            metadata: ObjectMeta {
-                name: Some(self.name.clone()),
-                namespace: Some(names::AGENT_LEASE_NAMESPACE.to_owned()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(spec),
-        };
-        api.create(&PostParams::default(), &lease).await.map(drop)
-    }
-
-    fn lease_spec(&self) -> LeaseSpec {
-        let duration = (self.lease_interval * LEASE_INTERVALS).as_secs().max(1);
-        LeaseSpec {
-            holder_identity: Some(self.name.clone()),
-            lease_duration_seconds: Some(i32::try_from(duration).unwrap_or(i32::MAX)),
-            renew_time: Some(MicroTime(Timestamp::now())),
-            ..LeaseSpec::default()
-        }
-    }
 }
 
-fn next_pause(pause: &mut Duration) -> Duration {
+pub(crate) fn next_pause(pause: &mut Duration) -> Duration {
     let now = *pause;
     *pause = (now * 2).min(AGAIN_LONGEST);
     now
 }
 
-/// Sets the condition `Ready`; its time moves only when its status does.
-fn set_condition(conditions: &mut Vec<Condition>, status: &str, reason: &str, message: &str) {
-    let old = conditions.iter().position(|c| c.type_ == condition::READY);
+/// Sets a condition; its time moves only when its status does.
+fn set_condition(
+    conditions: &mut Vec<Condition>,
+    type_: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+) {
+    let old = conditions.iter().position(|condition| condition.type_ == type_);
     let since = old
         .map(|place| &conditions[place])
         .filter(|condition| condition.status == status)
         .map(|condition| condition.last_transition_time.clone());
     let new = Condition {
-        type_: condition::READY.to_owned(),
+        type_: type_.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
         message: message.to_owned(),
@@ -318,15 +289,15 @@ mod tests {
     #[test]
     fn ready_keeps_the_time_of_its_last_change() {
         let mut conditions = Vec::new();
-        set_condition(&mut conditions, "True", "AgentRunning", "runs");
+        set_condition(&mut conditions, "Ready", "True", "AgentRunning", "runs");
         conditions[0].last_transition_time = Time("2026-01-01T00:00:00Z".parse().unwrap());
-        set_condition(&mut conditions, "True", "AgentRunning", "still runs");
+        set_condition(&mut conditions, "Ready", "True", "AgentRunning", "still runs");
         assert_eq!(conditions.len(), 1);
         assert_eq!(
             conditions[0].last_transition_time,
             Time("2026-01-01T00:00:00Z".parse().unwrap())
         );
-        set_condition(&mut conditions, "False", "AgentStopped", "stopped");
+        set_condition(&mut conditions, "Ready", "False", "AgentStopped", "stopped");
         assert!(conditions[0].last_transition_time.0.year_after_2026());
     }
 

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use commonage_schemas::resources::Ranges;
@@ -64,6 +65,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             with_port(&host, endpoint.address.port()),
         ),
         lease_interval,
+        data_dir: data_dir.clone(),
+        returned: Arc::default(),
         name: name.clone(),
     };
     let group = format!("{cgroup_parent}/{name}");
