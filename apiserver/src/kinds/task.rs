@@ -46,6 +46,7 @@ impl Strategy for Tasks {
         new: &mut Value,
     ) -> Result<(), ApiError> {
         if subresource != Some("status") {
+            keep_given(old, new);
             ports::keep(old, new);
             return Ok(());
         }
@@ -99,6 +100,16 @@ fn belong(cx: Context<'_>, task: &mut Value) {
         let framework = spec["framework"].as_str().unwrap_or_default();
         spec["queue"] =
             json!(first_queue(cx, framework).unwrap_or_else(|| names::DEFAULT_QUEUE.to_owned()));
+    }
+}
+
+/// What the server gave a task that did not say it stays when an update does not say it either:
+/// whoever replaces the object with the text that it was made from has not changed it.
+fn keep_given(old: &Value, new: &mut Value) {
+    for field in ["framework", "queue", "offer", "agent"] {
+        if new["spec"][field].is_null() && !old["spec"][field].is_null() {
+            new["spec"][field] = old["spec"][field].clone();
+        }
     }
 }
 

@@ -150,4 +150,9 @@ async fn only_metadata_and_the_kill_policy_may_change() {
     assert_eq!(changed["spec"]["killPolicy"]["gracePeriodSeconds"], 5);
     let bind = json!({"spec": {"agent": "node-1"}});
     assert_eq!(fields(&world.merge("Task", "t", None, bind).await.unwrap_err()), ["spec.agent"]);
+    let bound = world.post("Task", "t", "binding", json!({"agent": "node-1"})).await.unwrap();
+    let mut again = new_task("t");
+    again["metadata"] = bound["metadata"].clone();
+    again["spec"]["killPolicy"] = json!({"gracePeriodSeconds": 5});
+    assert_eq!(world.put(None, again).await.unwrap(), bound);
 }
