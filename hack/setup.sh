@@ -34,13 +34,14 @@ missing=() services=()
 need() { # command, package, services that the package would start
     if ! have "$1"; then missing+=("$2"); shift 2; services+=("$@"); fi
 }
-need cc gcc
+need cc build-essential
 need make make
+need pgrep procps
 need protoc protobuf-compiler
 need etcd etcd-server etcd
 need redis-server redis-server redis-server
 need redis-cli redis-tools
-need nginx nginx-light nginx
+need nginx nginx nginx
 need busybox busybox-static
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 
