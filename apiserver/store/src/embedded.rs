@@ -1,10 +1,7 @@
 //! The embedded engine: one directory on this machine, one process, no server.
 //!
-//! A log of changes in fjall (an LSM tree), and an index of it in memory:
-//!
-//! * `log`: version → key and value. Every value is written once, and since versions only grow, the
-//!   tree never has to merge them.
-//! * `about`: the format, and how far the log has been compacted.
+//! A log of changes in fjall (an LSM tree): version → key and value, and an index of it in memory.
+//! Every value is written once, and since versions only grow, the tree never has to merge them.
 //!
 //! One thread, the committer, decides all writes in the order in which they came, puts what waits
 //! into one batch, makes it durable with one fsync, and only then shows it to readers and tails.

@@ -15,13 +15,16 @@ use crate::{Batch, Change, Entry, Revision, StoreError, Version};
 
 /// Grows when the shape of the records does.
 const FORMAT: &[u8] = b"1";
-const FORMAT_KEY: &str = "format";
-const COMPACTED_KEY: &str = "compacted";
+
+/// What is said about the log lies in it, behind all versions, whose first bit is 0. In a keyspace
+/// of its own, hardly ever written and so hardly ever flushed, it would keep all old journals alive.
+const ABOUT: [u8; 1] = [0xff];
+const FORMAT_KEY: &[u8] = b"\xff format";
+const COMPACTED_KEY: &[u8] = b"\xff compacted";
 
 pub(super) struct Log {
     database: Database,
     changes: Keyspace,
-    about: Keyspace,
     index: RwLock<Index>,
     recent: Mutex<Recent>,
     /// The oldest revision that can be read.
@@ -83,19 +86,16 @@ impl Log {
             )),
             error => broken(&format!("cannot open {}", dir.display()), error),
         })?;
-        let keyspace = |name: &str| {
-            let keyspace = database.keyspace(name, KeyspaceCreateOptions::default);
-            keyspace.map_err(|error| broken("cannot open a keyspace", error))
-        };
-        let (changes, about) = (keyspace("log")?, keyspace("about")?);
-        let compacted = read_about(&database, &about)?;
+        let changes = database
+            .keyspace("log", KeyspaceCreateOptions::default)
+            .map_err(|error| broken("cannot open the log", error))?;
+        let compacted = read_about(&database, &changes)?;
         let (index, newest) = read_index(&changes)?;
         let newest = newest.max(compacted);
         let published = watch::Sender::new(newest);
         let log = Log {
             database,
             changes,
-            about,
             index: RwLock::new(index),
             recent: Mutex::new(Recent {
                 batches: VecDeque::new(),
@@ -170,7 +170,7 @@ impl Log {
     /// From here on no revision before `oldest` can be read, even after a restart.
     pub(super) fn set_compacted(&self, oldest: Revision) -> Result<(), fjall::Error> {
         let mut durable = self.database.batch().durability(Some(PersistMode::SyncData));
-        durable.insert(&self.about, COMPACTED_KEY, oldest.0.to_be_bytes());
+        durable.insert(&self.changes, COMPACTED_KEY, oldest.0.to_be_bytes());
         durable.commit()?;
         self.compacted.store(oldest.0, Ordering::Release);
         Ok(())
@@ -236,8 +236,8 @@ fn read_change(guard: fjall::Guard) -> Result<Change, StoreError> {
 }
 
 /// Checks the format, or writes it down in a new log; returns the oldest readable revision.
-fn read_about(database: &Database, about: &Keyspace) -> Result<Revision, StoreError> {
-    let get = |key| about.get(key).map_err(|error| broken("cannot read about the log", error));
+fn read_about(database: &Database, changes: &Keyspace) -> Result<Revision, StoreError> {
+    let get = |key| changes.get(key).map_err(|error| broken("cannot read about the log", error));
     match get(FORMAT_KEY)? {
         Some(format) if &*format == FORMAT => {}
         Some(format) => {
@@ -246,7 +246,7 @@ fn read_about(database: &Database, about: &Keyspace) -> Result<Revision, StoreEr
         }
         None => {
             let mut first = database.batch().durability(Some(PersistMode::SyncAll));
-            first.insert(about, FORMAT_KEY, FORMAT);
+            first.insert(changes, FORMAT_KEY, FORMAT);
             first.commit().map_err(|error| broken("cannot begin a log", error))?;
         }
     }
@@ -257,11 +257,11 @@ fn read_about(database: &Database, about: &Keyspace) -> Result<Revision, StoreEr
     Ok(Revision(u64::from_be_bytes((&*compacted).try_into().map_err(damaged)?)))
 }
 
-/// Reads the whole log once: about a second for a gigabyte.
+/// Reads the whole log once.
 fn read_index(changes: &Keyspace) -> Result<(Index, Revision), StoreError> {
     let mut index = Index::default();
     let mut newest = Revision(0);
-    for change in changes.iter() {
+    for change in changes.range(..ABOUT) {
         let change = read_change(change)?;
         newest = change.version.revision();
         index.apply(&change);

@@ -21,8 +21,9 @@ use crate::{Committed, GuardedWrite, Op, StoreError};
 /// Writes queued, at most; callers wait for room.
 pub(super) const QUEUE_WRITES_MAX: usize = 1_024;
 
-/// Writes taken out of the queue but not sent yet, at most: they wait for a key.
-const WAITING_WRITES_MAX: usize = 4_096;
+/// Writes taken out of the queue but not sent yet, at most: they wait for a key, and all of them are
+/// looked at for each request.
+const WAITING_WRITES_MAX: usize = 1_024;
 
 #[derive(Debug)]
 pub(super) struct Pending {
