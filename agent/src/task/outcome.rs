@@ -5,7 +5,7 @@
 
 use commonage_schemas::reasons::task as reasons;
 use commonage_schemas::{TaskState, TaskStatus};
-use commonage_shim::launch::{Exit, FailureReason};
+use commonage_shim::launch::{Exit, ExitError, FailureReason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use nix::sys::signal::Signal;
@@ -70,13 +70,7 @@ fn of_exit(exit: &Exit, kill: Option<&KillOrder>) -> TaskStatus {
     let kill = kill.filter(|kill| exit.finished_at >= kill.ordered_at);
     let mut status = match (kill, &exit.error) {
         (Some(kill), _) => killed(kill),
-        (None, Some(error)) => {
-            let mut status = failed(error.reason.as_str(), &error.message);
-            if error.reason == FailureReason::CommandNotFound {
-                status.exit_code = Some(EXIT_CODE_NOT_FOUND);
-            }
-            status
-        }
+        (None, Some(error)) => of_error(error),
         (None, None) if exit.oom_killed => {
             failed(reasons::OOM_KILLED, "the task wanted more memory than its limit")
         }
@@ -96,6 +90,19 @@ fn of_exit(exit: &Exit, kill: Option<&KillOrder>) -> TaskStatus {
     status.signal = exit.signal;
     status.started_at = exit.started_at.map(Time);
     status
+}
+
+/// What a task becomes that never ran: a spec that can't be run is refused, a command that can't be
+/// found has failed as it would in a shell.
+fn of_error(error: &ExitError) -> TaskStatus {
+    let state = match error.reason {
+        FailureReason::InvalidLaunch | FailureReason::LimitsTooSmall => TaskState::Error,
+        _ => TaskState::Failed,
+    };
+    TaskStatus {
+        exit_code: (error.reason == FailureReason::CommandNotFound).then_some(EXIT_CODE_NOT_FOUND),
+        ..with(state, error.reason.as_str(), &error.message)
+    }
 }
 
 /// What a task becomes that ended because of our order.
@@ -171,7 +178,6 @@ fn signal_name(signal: i32) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use commonage_shim::launch::ExitError;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -212,6 +218,13 @@ mod tests {
             started_at: None,
             ..exit(None, None)
         };
+        let tiny = Exit {
+            error: Some(ExitError {
+                reason: FailureReason::LimitsTooSmall,
+                message: "memory limit of 1 byte".to_owned(),
+            }),
+            ..absent.clone()
+        };
         let deleted = order(KillCause::Deleted, 5);
         let late = order(KillCause::Deleted, 11);
         let unhealthy = order(KillCause::HealthCheckFailed("GET / got 500".to_owned()), 5);
@@ -225,6 +238,7 @@ mod tests {
             (recorded(&exit(None, Some(11))), None, "Failed KilledBySignal - 11"),
             (recorded(&oom), None, "Failed OomKilled - 9"),
             (recorded(&absent), None, "Failed CommandNotFound 127 -"),
+            (recorded(&tiny), None, "Error LimitsTooSmall - -"),
             (recorded(&exit(None, Some(15))), Some(&deleted), "Killed Deleted - 15"),
             (recorded(&exit(Some(0), None)), Some(&deleted), "Killed Deleted 0 -"),
             (recorded(&exit(Some(0), None)), Some(&late), "Finished - 0 -"),
