@@ -90,8 +90,20 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     parts.spawn(endpoint.serve(crate::logs::router(ledger), background.clone()));
     parts.spawn(registration.clone().keep_agent(background.clone()));
     parts.spawn(registration.clone().keep_lease(background.clone()));
+    let result = work(driver.run(on_shutdown, shutdown), parts, background).await;
+    registration.say_farewell().await;
+    detect::remove_empty_group(&group);
+    result
+}
+
+/// Runs the driver to its end, then ends the parts around it; the death of a part ends it all.
+async fn work(
+    driver: impl Future<Output = anyhow::Result<()>>,
+    mut parts: JoinSet<()>,
+    background: CancellationToken,
+) -> anyhow::Result<()> {
     let result = tokio::select! {
-        result = driver.run(on_shutdown, shutdown) => result,
+        result = driver => result,
         Some(ended) = parts.join_next() => match ended {
             Ok(()) => Err(anyhow::anyhow!("a part of the agent ended by itself")),
             Err(error) => Err(anyhow::Error::new(error).context("a part of the agent died")),
@@ -103,8 +115,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             tracing::error!(%error, "a part of the agent died while stopping");
         }
     }
-    registration.say_farewell().await;
-    detect::remove_empty_group(&group);
     result
 }
 
