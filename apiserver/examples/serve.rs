@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use commonage_apiserver::server::StoreKind;
 use commonage_apiserver::{ApiServer, Config};
 
+/// As in `cmn`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -16,6 +17,7 @@ use http::header::CONTENT_TYPE;
 use http_body::{Body as HttpBody, Frame};
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::body::PIECE_BYTES;
@@ -28,6 +30,11 @@ use crate::engine::{Chunk, EventKind};
 use crate::resource::ResourceDef;
 use crate::status::ApiError;
 use crate::table::{self, Headers, TableOptions};
+
+/// After a piece the next one waits this long, so that what happens meanwhile goes out with it: a
+/// write and a wake-up cost as much as sending a dozen events. The first event after a quiet time
+/// is never late.
+const PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiError> {
     let format = Format::negotiate(call.headers, call.query)?;
@@ -49,6 +56,8 @@ pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<
         chunks: Box::pin(watch.into_stream()),
         render,
         counters,
+        pause: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        pausing: false,
         server_ends: Box::pin(call.app.end_watches.clone().cancelled_owned()),
         ended: false,
     };
@@ -67,6 +76,9 @@ struct WatchBody {
     chunks: Pin<Box<dyn Stream<Item = Arc<Chunk>> + Send>>,
     render: Render,
     counters: Arc<WatchCounters>,
+    pause: Pin<Box<Sleep>>,
+    /// `pause` runs. The chunks are not looked at then: nothing wakes this watch but the timer.
+    pausing: bool,
     server_ends: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
 }
@@ -96,6 +108,10 @@ impl WatchBody {
 
     /// Everything due now, up to a piece's size; a single chunk is passed on as it is.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.pausing && !self.ended {
+            std::task::ready!(self.pause.as_mut().poll(cx));
+            self.pausing = false;
+        }
         let mut first = Bytes::new();
         let mut joined = BytesMut::new();
         while !self.ended && first.len() + joined.len() < PIECE_BYTES {
@@ -118,6 +134,11 @@ impl WatchBody {
             false => joined.freeze(),
         };
         if !piece.is_empty() {
+            // A full piece means that more waits: no reason to pause.
+            if piece.len() < PIECE_BYTES {
+                self.pause.as_mut().reset(Instant::now() + PAUSE);
+                self.pausing = true;
+            }
             return Poll::Ready(Some(piece));
         }
         if self.ended || self.server_ends.as_mut().poll(cx).is_ready() {
