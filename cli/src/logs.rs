@@ -23,6 +23,11 @@ use crate::{
 const FOLLOWED_MAX: usize = 64;
 /// Before a broken log stream is opened again.
 const RETRY: Duration = Duration::from_millis(500);
+/// Without a byte between them; then we give up. 40 times 500 ms, enough for a restart.
+const RETRIES_MAX: u32 = 40;
+/// How often, and how far apart, we look whether a task has ended whose log has.
+const STATE_LOOKS: u32 = 20;
+const STATE_PAUSE: Duration = Duration::from_millis(50);
 const BUFFER_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, ClapArgs)]
@@ -148,54 +153,56 @@ impl Source<'_> {
         )
     }
 
-    /// Passes the log on. A stream that breaks while the task lives (an agent that restarts, say)
-    /// is opened again, and what had been passed on already is skipped.
+    /// Passes the log on. A stream that breaks off, or ends while the task lives (an agent or a
+    /// server restarts, say), is opened again, and what had been passed on already is skipped.
     async fn copy(&self, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut passed: u64 = 0;
+        let mut failures = 0;
         loop {
-            let broken = self.copy_once(&mut passed, &mut sink).await?;
-            if !self.follow || self.has_ended().await? {
-                if broken && !self.follow {
-                    output::note("the log broke off");
+            let before = passed;
+            match self.copy_once(&mut passed, &mut sink).await? {
+                Stop::End if !self.follow || self.has_ended_soon().await => return Ok(()),
+                Stop::End => {}
+                Stop::Broken(error) if !self.follow || failures >= RETRIES_MAX => {
+                    return Err(Failure::api(
+                        format!("the log of task \"{}\" broke off", self.name),
+                        &error,
+                    ));
                 }
-                return Ok(());
+                Stop::Broken(error) => tracing::debug!(%error, "log"),
             }
             if self.tail.is_some() && passed > 0 {
                 output::note("the log broke off; lines may be missing here");
                 return Ok(());
             }
+            failures = if passed > before { 0 } else { failures + 1 };
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    /// One request to its end; whether it broke.
+    /// One request to its end.
     async fn copy_once(
         &self,
         passed: &mut u64,
         sink: &mut impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<bool> {
+    ) -> Result<Stop> {
         let answer = self.client.request_stream(request("GET", &self.path(), Vec::new())).await;
         let mut reader = match answer {
             Ok(reader) => Box::pin(reader),
-            // The agent is away for a moment, or the log not there yet.
-            Err(kube::Error::Api(status)) if self.follow && matches!(status.code, 500..=599) => {
-                return Ok(true);
+            // Asking again helps when somebody is away for a moment, and not when we are refused.
+            Err(kube::Error::Api(status)) if !matches!(status.code, 500..=599) => {
+                let tried = format!("no log of task \"{}\"", self.name);
+                return Err(Failure::status(tried, &status));
             }
-            Err(error) if *passed > 0 => {
-                tracing::debug!(%error, "log");
-                return Ok(true);
-            }
-            Err(error) => {
-                return Err(Failure::api(format!("no log of task \"{}\"", self.name), &error));
-            }
+            Err(error) => return Ok(Stop::Broken(error)),
         };
         let mut skip = *passed;
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let read = match reader.read(&mut buffer).await {
-                Ok(0) => return Ok(false),
+                Ok(0) => return Ok(Stop::End),
                 Ok(read) => read,
-                Err(_) => return Ok(true),
+                Err(error) => return Ok(Stop::Broken(kube::Error::ReadEvents(error))),
             };
             let already = usize::try_from(skip).unwrap_or(usize::MAX).min(read);
             skip -= already as u64;
@@ -206,14 +213,26 @@ impl Source<'_> {
         }
     }
 
-    async fn has_ended(&self) -> Result<bool> {
+    /// Whether the task has ended. Its log ends a moment before its state says so.
+    async fn has_ended_soon(&self) -> bool {
         let api: Api<Task> = Api::namespaced(self.client.clone(), self.namespace);
-        match api.get_opt(self.name).await {
-            Ok(task) => Ok(task.is_none_or(|task| task.state().is_terminal())),
-            // Not known, so not ended; the next request will tell.
-            Err(_) => Ok(false),
+        for _ in 0..STATE_LOOKS {
+            match api.get_opt(self.name).await {
+                Ok(task) if task.as_ref().is_none_or(|task| task.state().is_terminal()) => {
+                    return true;
+                }
+                // Not known, so not ended; the next request will tell.
+                _ => tokio::time::sleep(STATE_PAUSE).await,
+            }
         }
+        false
     }
+}
+
+/// How a request for a log came to its end.
+enum Stop {
+    End,
+    Broken(kube::Error),
 }
 
 /// All tasks of a framework; with `--follow`, also those that start later.

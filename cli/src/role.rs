@@ -42,9 +42,10 @@ pub(crate) struct Log {
 impl Log {
     /// To stderr, so that whoever supervises the process decides where it goes.
     pub(crate) fn start(self) {
+        // Whoever made a request that failed says so; the client would say it once more.
         let usual = match self.verbose {
-            0 => "warn",
-            1 => "info",
+            0 => "warn,kube_client=off",
+            1 => "info,kube_client=off",
             _ => {
                 "info,commonage=debug,commonage_agent=debug,commonage_apiserver=debug,commonage_controllers=debug"
             }
