@@ -349,3 +349,26 @@ async fn documents_carry_their_etags() {
     assert_eq!(moved.header("location"), url);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_long_table_is_rendered_apart() {
+    let server = Server::start().await;
+    let client = server.api.client_for(UserInfo::admin());
+    let maps: kube::Api<k8s_openapi::api::core::v1::ConfigMap> =
+        kube::Api::default_namespaced(client);
+    // One more than is rendered in place.
+    let names = (0..1001).map(|number| format!("m{number}"));
+    let created = futures::future::join_all(names.map(|name| {
+        let maps = maps.clone();
+        async move {
+            let map = serde_json::from_value(map(&name)).unwrap();
+            maps.create(&Default::default(), &map).await
+        }
+    }));
+    assert!(created.await.iter().all(Result::is_ok));
+    let table = server.call_with("GET", MAPS, None, &[("accept", TABLE)]).await.json();
+    assert_eq!(table["rows"].as_array().unwrap().len(), 1001);
+    let pretty = server.call("GET", &format!("{MAPS}?pretty=1"), None).await.json();
+    assert_eq!(pretty["items"].as_array().unwrap().len(), 1001);
+    server.stop().await;
+}

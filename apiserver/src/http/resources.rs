@@ -107,7 +107,7 @@ async fn list(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiErr
     }
     let engine = &call.app.engine;
     let list = engine.list(&target.def, target.namespaces(), options).await?;
-    respond::list(&target.def, list, format, call.query)
+    respond::list(&target.def, list, format, call.query).await
 }
 
 /// The agent that the Task of this request is bound to, for the authorizer. A Task's agent never

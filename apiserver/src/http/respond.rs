@@ -145,22 +145,38 @@ pub(super) fn object(
         Shape::Whole => object.body.clone(),
         Shape::Table(version) => {
             let options = table_options(version, query)?;
-            table::render_one(def, &parsed(object)?, Headers::Shown, options).into()
+            table::render_one(def, &object.to_value(), Headers::Shown, options).into()
         }
-        Shape::Metadata => table::render_partial(&parsed(object)?).into(),
+        Shape::Metadata => table::render_partial(&object.to_value()).into(),
     };
     Ok(document(status, json, format))
 }
 
-pub(super) fn parsed(object: &Object) -> Result<Value, ApiError> {
-    serde_json::from_slice(&object.body).map_err(|error| {
-        tracing::error!(object = object.path(), %error, "a stored object is not JSON");
-        ApiError::internal("a stored object cannot be read")
-    })
-}
+/// Objects that are rendered in place; more take longer than other requests should wait for.
+const RENDER_IN_PLACE_MAX: usize = 1000;
 
 /// A page of a list.
-pub(super) fn list(
+pub(super) async fn list(
+    def: &Arc<ResourceDef>,
+    list: List,
+    format: Format,
+    query: &Query,
+) -> Result<Response<Body>, ApiError> {
+    let as_it_is =
+        format.shape == Shape::Whole && format.encoding == Encoding::Json && !format.pretty;
+    if as_it_is || list.items.len() <= RENDER_IN_PLACE_MAX {
+        return render_list(def, list, format, query);
+    }
+    let (def, query) = (def.clone(), query.clone());
+    tokio::task::spawn_blocking(move || render_list(&def, list, format, &query))
+        .await
+        .unwrap_or_else(|failed| {
+            tracing::error!(%failed, "rendering a list failed");
+            Err(ApiError::internal("the list could not be rendered"))
+        })
+}
+
+fn render_list(
     def: &ResourceDef,
     list: List,
     format: Format,
@@ -172,18 +188,14 @@ pub(super) fn list(
         continue_: list.continue_.as_deref().unwrap_or(""),
         remaining_item_count: list.remaining,
     };
-    let values = || list.items.iter().map(|object| parsed(object));
+    // Parsed one after the other: a tree is gone before the next one is made.
+    let values = list.items.iter().map(|object| object.to_value());
     let json = match format.shape {
         Shape::Whole => return Ok(whole_list(def, &meta, list.items, format)),
         Shape::Table(version) => {
-            let options = table_options(version, query)?;
-            let values: Vec<Value> = values().collect::<Result<_, _>>()?;
-            table::render_list(def, &meta, values, options)
+            table::render_list(def, &meta, values, table_options(version, query)?)
         }
-        Shape::Metadata => {
-            let values: Vec<Value> = values().collect::<Result<_, _>>()?;
-            table::render_partial_list(&meta, values)
-        }
+        Shape::Metadata => table::render_partial_list(&meta, values),
     };
     Ok(document(StatusCode::OK, json.into(), format))
 }

@@ -195,7 +195,7 @@ pub(super) async fn delete_collection(
     let engine = &call.app.engine;
     let deleted =
         engine.delete_collection(&target.def, target.namespaces(), list, delete, options).await?;
-    respond::list(&target.def, deleted, format, call.query)
+    respond::list(&target.def, deleted, format, call.query).await
 }
 
 pub(super) async fn post_subresource(
