@@ -6,6 +6,7 @@
 
 pub mod etcd;
 pub mod host;
+pub mod process;
 
 use std::{
     fs,
