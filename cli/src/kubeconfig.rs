@@ -1,13 +1,14 @@
 //! Which cluster a verb talks to, and as whom.
 //!
-//! In this order: `--kubeconfig`, `$KUBECONFIG`, the cluster that `cmn up` started last on this
-//! machine and that still runs, `~/.kube/config`. What `cmn up` writes for that lives in [`Beacon`].
+//! In this order: `--kubeconfig`, `$KUBECONFIG`, the `cmn up` that runs on this machine,
+//! `~/.kube/config`. What `cmn up` writes for that lives in [`Beacon`].
 
 use std::{
     env,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use kube::{
@@ -19,6 +20,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::{
     args::Global,
     errors::{Failure, Result, chain, exit, first_line},
+    output,
 };
 
 /// A cluster that can be talked to.
@@ -69,7 +71,7 @@ fn find(global: &Global) -> Result<PathBuf> {
             return Ok(path.clone());
         }
     }
-    if let Some(data_dir) = Beacon::newest_running() {
+    if let Some(data_dir) = Beacon::running() {
         return Ok(data_dir.join("kubeconfig"));
     }
     let home = env::home_dir().map(|home| home.join(".kube/config"));
@@ -103,6 +105,7 @@ impl Beacon {
     /// Claims a data directory, which must exist, for as long as the value lives.
     pub(crate) fn light(data_dir: &Path) -> Result<Self> {
         let lock = Self::lock_only(data_dir)?;
+        let _swept = Self::all_running();
         let signs = signs_dir();
         let sign = signs.join(std::process::id().to_string());
         // Only a convenience of the client verbs: without it, they ask for --kubeconfig.
@@ -131,27 +134,45 @@ impl Beacon {
         })
     }
 
-    /// The data directory of the cluster that was started last and still runs.
-    fn newest_running() -> Option<PathBuf> {
-        let mut signs: Vec<_> = fs::read_dir(signs_dir())
-            .ok()?
-            .filter_map(|entry| {
-                let entry = entry.ok()?;
-                Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
-            })
-            .collect();
-        signs.sort();
-        signs.into_iter().rev().find_map(|(_, sign)| {
-            // Asked by process and not by lock: a probe that locks could be in the way of a start.
-            let command = Path::new("/proc").join(sign.file_name()?).join("comm");
-            let running = fs::read_to_string(command).is_ok_and(|name| name.trim_end() == "cmn");
-            if !running {
-                // Left by one that was killed. Whoever comes by sweeps.
-                let _ = fs::remove_file(&sign);
-                return None;
-            }
-            fs::read_to_string(&sign).ok().map(PathBuf::from)
-        })
+    /// The data directory of the cluster that somebody means who names none: the only one that
+    /// runs here; of several, the usual one, or else, after a word about it, the newest.
+    fn running() -> Option<PathBuf> {
+        let mut running = Self::all_running();
+        let newest = running.pop()?;
+        let usual = default_data_dir();
+        if running.is_empty() || newest == usual {
+            return Some(newest);
+        }
+        if running.contains(&usual) {
+            return Some(usual);
+        }
+        let number = running.len() + 1;
+        output::note(&format!(
+            "cluster: {}, the newest of {number} that run here",
+            newest.display()
+        ));
+        Some(newest)
+    }
+
+    /// Data directories of clusters that run, oldest first.
+    fn all_running() -> Vec<PathBuf> {
+        let signs = fs::read_dir(signs_dir()).into_iter().flatten().flatten();
+        let mut running: Vec<_> = signs.filter_map(|sign| Self::read(&sign.path())).collect();
+        running.sort();
+        running.into_iter().map(|(_, data_dir)| data_dir).collect()
+    }
+
+    /// When a cluster was started and where, if it still runs.
+    fn read(sign: &Path) -> Option<(SystemTime, PathBuf)> {
+        // Asked by process and not by lock: a probe that locks could be in the way of a start.
+        let command = Path::new("/proc").join(sign.file_name()?).join("comm");
+        if fs::read_to_string(command).is_ok_and(|name| name.trim_end() == "cmn") {
+            let since = fs::metadata(sign).and_then(|metadata| metadata.modified()).ok()?;
+            return Some((since, fs::read_to_string(sign).ok()?.into()));
+        }
+        // Left by one that was killed. Whoever comes by sweeps.
+        let _ = fs::remove_file(sign);
+        None
     }
 }
 
