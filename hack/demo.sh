@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 if [ "$(id -u)" != 0 ]; then
     echo "containers need root: going on with sudo" >&2
-    exec sudo --preserve-env=PATH,CMN,CORPUS_MB "$0" "$@"
+    exec sudo env "PATH=$PATH" "CMN=${CMN:-}" "CORPUS_MB=${CORPUS_MB:-24}" "$0" "$@"
 fi
 
 cmn=${CMN:-$PWD/target/debug/cmn}
@@ -54,7 +54,8 @@ examples/wordcount/corpus.sh "$work/corpus.txt" "$corpus_mb"
 title "A cluster: store, API server, controllers and one agent in one process"
 began=$(seconds)
 echo "$ cmn up --data-dir $work/data --listen 127.0.0.1:0"
-"$cmn" up --data-dir "$work/data" --listen 127.0.0.1:0 >"$work/up.log" 2>&1 &
+# In a session of its own: a Ctrl-C is for this script, which then stops the cluster in order.
+setsid "$cmn" up --data-dir "$work/data" --listen 127.0.0.1:0 >"$work/up.log" 2>&1 &
 up=$!
 export KUBECONFIG=$work/data/kubeconfig
 # The kubeconfig is written when the API server listens; a cluster that died says why in its log.
@@ -80,7 +81,7 @@ title "Batch: a framework that answers its own offers (queue batch, weight 1)"
 began=$(seconds)
 mkdir "$work/counts"
 echo "$ wordcount corpus.txt --splits 12"
-"$wordcount" "$work/corpus.txt" --namespace batch --queue batch --splits 12 \
+setsid "$wordcount" "$work/corpus.txt" --namespace batch --queue batch --splits 12 \
     --work-dir "$work/counts" --output "$work/result.txt" >"$work/wordcount.log" 2>&1 &
 counting=$!
 "$cmn" wait framework/wordcount -n batch --for=create --timeout 30s >/dev/null

@@ -224,8 +224,8 @@ impl Cluster {
         }
     }
 
-    /// Takes everything down, after a failure as well as without one; a second request to stop
-    /// does not wait.
+    /// Takes everything down, after a failure as well as without one; a second Ctrl-C does
+    /// not wait.
     async fn stop(self, died: Option<Failure>) -> Result<()> {
         let Self { server, controllers, agent, agent_name: _ } = self;
         output::note("stopping: tasks first, then the control plane (again to stop at once)");
@@ -244,7 +244,8 @@ impl Cluster {
         };
         let result = tokio::select! {
             result = parts => result,
-            _ = role::asked_to_stop() => Err(Failure::new("stopped at once: tasks may still be running")
+            // Only a person hurries us. A SIGTERM beside a Ctrl-C is some script's way to be sure.
+            Ok(()) = tokio::signal::ctrl_c() => Err(Failure::new("stopped at once: tasks may still be running")
                 .hint("`cmn up` with the same data directory finds them again")
                 .exit(exit::INTERRUPTED)),
         };
