@@ -18,14 +18,14 @@ use std::{
     pin::pin,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use commonage_schemas::{
     Framework, FrameworkSpec, Offer, OfferAcceptance, OfferDecline, Resources, Task, TaskSpec,
     TaskState,
     task::{Container, EnvVar},
 };
-use futures::TryStreamExt;
+use futures::StreamExt;
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, PostParams},
@@ -38,15 +38,15 @@ const NAME: &str = "wordcount";
 /// Tells the tasks of this run from those of earlier ones.
 const RUN_LABEL: &str = "wordcount/run";
 /// A task that fails this often will not succeed the next time either.
-const ATTEMPTS_MAX: u32 = 3;
+const ATTEMPTS_MAX: u32 = 5;
 /// The last line of every task's answer: without it, some of the log is missing.
 const END_MARK: &str = "#end";
 
 /// One word per line, lower case, counted: `WORD COUNT`, sorted by word.
-const MAP: &str = r#"tail -c +$((OFFSET + 1)) "$INPUT" | head -c "$LENGTH" | tr -cs A-Za-z '\n' | tr A-Z a-z |
+const MAP: &str = r#"export LC_ALL=C; tail -c +$((OFFSET + 1)) "$INPUT" | head -c "$LENGTH" | tr -cs A-Za-z '\n' | tr A-Z a-z |
     awk 'NF { count[$1]++ } END { for (word in count) print word, count[word] }' | sort && echo '#end'"#;
 /// Merges partial counts, which are sorted already.
-const REDUCE: &str = r#"cat "$INPUT"/*.counts | awk '{ count[$1] += $2 } END { for (word in count) print word, count[word] }' |
+const REDUCE: &str = r#"export LC_ALL=C; cat "$INPUT"-*.counts | awk '{ count[$1] += $2 } END { for (word in count) print word, count[word] }' |
     sort && echo '#end'"#;
 
 #[derive(Parser)]
@@ -84,8 +84,12 @@ struct Work {
 }
 
 impl Work {
-    fn new(name: String, script: &'static str, env: Vec<(&'static str, String)>) -> Self {
-        Self { name, attempt: 1, script, env }
+    fn new(name: &str, script: &'static str, env: Vec<(&'static str, String)>) -> Self {
+        Self { name: name.to_owned(), attempt: 1, script, env }
+    }
+
+    fn again(self) -> Self {
+        Self { attempt: self.attempt + 1, ..self }
     }
 }
 
@@ -114,9 +118,8 @@ async fn main() -> Result<()> {
     let frameworks: Api<Framework> = Api::namespaced(client.clone(), &args.namespace);
     register(&frameworks, &args.queue).await?;
     let run = std::process::id().to_string();
-    let maps_left = waiting.len();
-    let mut driver =
-        Driver { client, args, run, each, waiting, running: HashMap::new(), maps_left };
+    let (running, maps_left) = (HashMap::new(), waiting.len());
+    let mut driver = Driver { client, args, run, each, waiting, running, maps_left };
     let result = driver.drive().await;
     // Also after a failure: a framework that leaves gives back what it holds.
     frameworks.delete(NAME, &DeleteParams::default()).await.context("cannot deregister")?;
@@ -145,10 +148,7 @@ fn split(input: &Path, splits: u64) -> Result<Vec<Work>> {
     let mut work = Vec::new();
     let mut start = 0;
     for index in 1..=splits {
-        let target = size * index / splits;
-        if target <= start {
-            continue;
-        }
+        let target = (size * index / splits).max(start);
         file.seek(SeekFrom::Start(target))?;
         let to_line_end =
             if target < size { file.read_until(b'\n', &mut Vec::new())? as u64 } else { 0 };
@@ -157,7 +157,7 @@ fn split(input: &Path, splits: u64) -> Result<Vec<Work>> {
             ("OFFSET", start.to_string()),
             ("LENGTH", (target + to_line_end - start).to_string()),
         ];
-        work.push(Work::new(format!("map-{:02}", work.len()), MAP, env));
+        work.push(Work::new(&format!("map-{:02}", work.len()), MAP, env));
         start = target + to_line_end;
     }
     Ok(work)
@@ -176,19 +176,17 @@ impl Driver {
             pin!(watcher(tasks.clone(), this_run).default_backoff().applied_objects());
         loop {
             tokio::select! {
-                offer = offered.try_next() => {
-                    let offer = offer?.context("the watch of offers ended")?;
+                Some(offer) = offered.next() => match offer {
                     // One with a deletion time stamp has been answered.
-                    if offer.metadata.deletion_timestamp.is_none() {
-                        self.answer(&offers, &offer).await?;
-                    }
-                }
-                task = changed.try_next() => {
-                    let task = task?.context("the watch of tasks ended")?;
-                    if task.state().is_terminal() && self.ended(&tasks, &task).await? {
-                        return Ok(());
-                    }
-                }
+                    Ok(offer) if offer.metadata.deletion_timestamp.is_some() => {}
+                    Ok(offer) => self.answer(&offers, &offer).await?,
+                    Err(error) => println!("offers: {error}; watching again"),
+                },
+                Some(task) = changed.next() => match task {
+                    Ok(task) if !task.state().is_terminal() => {}
+                    Ok(task) => if self.ended(&tasks, &task).await? { return Ok(()) },
+                    Err(error) => println!("tasks: {error}; watching again"),
+                },
             }
         }
     }
@@ -218,15 +216,15 @@ impl Driver {
             println!("{name} ({}): launched {}", offer.spec.resources, shares.join(", "));
             self.running.extend(names.into_iter().zip(launched));
         } else {
-            // Nothing was launched, and there will be other offers.
-            launched.into_iter().rev().for_each(|work| self.waiting.push_front(work));
+            // There will be other offers. Should the tasks exist after all, nobody looks at them:
+            // the next ones have other names.
+            launched.into_iter().rev().for_each(|work| self.waiting.push_front(work.again()));
         }
         Ok(())
     }
 
     fn task(&self, work: &Work) -> Task {
-        let common = [("LC_ALL", "C".to_owned())];
-        let env = common.iter().chain(&work.env);
+        let env = work.env.iter();
         let container = Container {
             command: ["sh", "-c", work.script].map(str::to_owned).to_vec(),
             env: env.map(|(k, v)| EnvVar { name: (*k).to_owned(), value: v.clone() }).collect(),
@@ -253,23 +251,24 @@ impl Driver {
         };
         if let (Err(error), true) = (&answer, work.attempt < ATTEMPTS_MAX) {
             println!("{}: {error:#}; trying again", work.name);
-            self.waiting.push_front(Work { attempt: work.attempt + 1, ..work });
+            self.waiting.push_front(work.again());
             return Ok(false);
         }
         let counts = answer.with_context(|| format!("{} failed for good", work.name))?;
-        tasks.delete(&name, &DeleteParams::default()).await?;
+        // If that fails, it goes with the framework.
+        let _ = tasks.delete(&name, &DeleteParams::default()).await;
         let words = counts.lines().count();
+        let partial = self.args.work_dir.join(&self.run).display().to_string();
         if self.maps_left == 0 {
             fs::write(&self.args.output, counts)?;
             println!("{}: {words} different words, in {}", work.name, self.args.output.display());
             return Ok(true);
         }
-        fs::write(self.args.work_dir.join(format!("{}.counts", work.name)), counts)?;
+        fs::write(format!("{partial}-{}.counts", work.name), counts)?;
         self.maps_left -= 1;
         println!("{}: {words} different words, {} to go", work.name, self.maps_left);
         if self.maps_left == 0 {
-            let env = vec![("INPUT", self.args.work_dir.display().to_string())];
-            self.waiting.push_back(Work::new("reduce".to_owned(), REDUCE, env));
+            self.waiting.push_back(Work::new("reduce", REDUCE, vec![("INPUT", partial)]));
         }
         Ok(false)
     }
@@ -286,11 +285,14 @@ impl Driver {
     }
 }
 
-/// Answers an offer. False when it is too late: the offer has expired or was withdrawn.
+/// Answers an offer. False when it was too late (the offer has expired or was withdrawn), or when
+/// nobody knows whether the answer arrived.
 async fn say(offers: &Api<Offer>, name: &str, verb: &str, body: &impl Serialize) -> Result<bool> {
     match offers.create_subresource::<_, Value>(verb, name, &PostParams::default(), body).await {
         Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("cannot {verb} {name}")),
+        Err(kube::Error::Api(status)) if !matches!(status.code, 404 | 409 | 500..) => {
+            bail!("cannot {verb} {name}: {}", status.message)
+        }
+        Err(_) => Ok(false),
     }
 }
