@@ -100,8 +100,10 @@ fn task(name: &str, command: &[&str]) -> anyhow::Result<Task> {
         command: command.iter().map(|w| (*w).to_owned()).collect(),
         ..Container::default()
     };
-    let resources = Resources::from_pairs([("cpu", "10m"), ("memory", "4Mi")])?;
-    Ok(Task::new(name, TaskSpec { resources, container, ..TaskSpec::default() }))
+    // Many fit on the machine, and none is held back by its own quota.
+    let resources = Resources::from_pairs([("cpu", "10m"), ("memory", "8Mi")])?;
+    let limits = Some(Resources::from_pairs([("cpu", "1"), ("memory", "32Mi")])?);
+    Ok(Task::new(name, TaskSpec { resources, limits, container, ..TaskSpec::default() }))
 }
 
 /// One task after the other: from the request to create it until a watch shows it running (or
