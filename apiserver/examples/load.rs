@@ -1,6 +1,7 @@
 //! Load on a running server, over real connections: `load KUBECONFIG creates [SECONDS] [CLIENTS]`
 //! counts creates a second; `load KUBECONFIG watch [SECONDS] [CLIENTS] [WATCHERS]` does so while
-//! watchers count the events they receive.
+//! watchers count the events they receive. With `task` as the last argument tasks of 1 KB are
+//! created, else custom resources of 256 bytes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,9 +21,53 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// Twice the JSON of a typical Task: the size the targets are stated for is 1 KB.
+/// What is created: a custom resource of 256 bytes, the size that Kubernetes' own figures are stated
+/// for, or a task of 1 KB.
+#[derive(Clone, Copy)]
+enum Kind {
+    Volume,
+    Task,
+}
+
+const SMALL_BYTES: usize = 256;
 const TASK_ENV_BYTES: usize = 500;
-const COLLECTION: &str = "/apis/commonage.dev/v1/namespaces/default/tasks";
+
+impl Kind {
+    fn collection(self) -> &'static str {
+        match self {
+            Kind::Volume => "/apis/commonage.dev/v1/namespaces/default/volumes",
+            Kind::Task => "/apis/commonage.dev/v1/namespaces/default/tasks",
+        }
+    }
+
+    /// The body of a create, as bytes.
+    fn body(self, name: &str) -> anyhow::Result<Vec<u8>> {
+        let object = match self {
+            Kind::Volume => json!({
+                "apiVersion": "commonage.dev/v1",
+                "kind": "Volume",
+                "metadata": {"name": name, "annotations": {"filler": ""}},
+                "spec": {"reservation": "load", "size": "1Gi"},
+            }),
+            Kind::Task => json!({
+                "apiVersion": "commonage.dev/v1",
+                "kind": "Task",
+                "metadata": {"name": name, "labels": {"app": "load"}},
+                "spec": {
+                    "container": {
+                        "command": ["sleep", "3600"],
+                        "env": [{"name": "FILLER", "value": "x".repeat(TASK_ENV_BYTES)}],
+                    },
+                    "resources": {"cpu": "100m", "memory": "64Mi"},
+                },
+            }),
+        };
+        let body = serde_json::to_string(&object)?;
+        let missing = SMALL_BYTES.saturating_sub(body.len());
+        let filled = format!("\"filler\":\"{}\"", "x".repeat(missing));
+        Ok(body.replace("\"filler\":\"\"", &filled).into_bytes())
+    }
+}
 
 #[derive(Clone)]
 struct Server {
@@ -91,27 +136,20 @@ struct Counts {
     bytes: AtomicU64,
 }
 
-async fn create(server: Server, client: u64, counts: Arc<Counts>) -> anyhow::Result<()> {
+async fn create(
+    server: Server,
+    kind: Kind,
+    client: u64,
+    counts: Arc<Counts>,
+) -> anyhow::Result<()> {
     let mut sender = server.connect().await?;
     let run = std::process::id();
-    let filler = "x".repeat(TASK_ENV_BYTES);
     for number in 0u64.. {
         if counts.stop.load(Relaxed) {
             break;
         }
-        let task = json!({
-            "apiVersion": "commonage.dev/v1",
-            "kind": "Task",
-            "metadata": {"name": format!("load-{run}-{client}-{number}"), "labels": {"app": "load"}},
-            "spec": {
-                "container": {
-                    "command": ["sleep", "3600"],
-                    "env": [{"name": "FILLER", "value": filler}],
-                },
-                "resources": {"cpu": "100m", "memory": "64Mi"},
-            },
-        });
-        let request = server.request("POST", COLLECTION, serde_json::to_vec(&task)?.into())?;
+        let body = kind.body(&format!("load-{run}-{client}-{number}"))?;
+        let request = server.request("POST", kind.collection(), body.into())?;
         sender.ready().await?;
         let response = sender.send_request(request).await?;
         let status = response.status();
@@ -122,13 +160,14 @@ async fn create(server: Server, client: u64, counts: Arc<Counts>) -> anyhow::Res
     Ok(())
 }
 
-async fn watch(server: Server, counts: Arc<Counts>) -> anyhow::Result<()> {
+async fn watch(server: Server, kind: Kind, counts: Arc<Counts>) -> anyhow::Result<()> {
     let mut sender = server.connect().await?;
-    let list = server.request("GET", &format!("{COLLECTION}?limit=1"), Bytes::new())?;
+    let collection = kind.collection();
+    let list = server.request("GET", &format!("{collection}?limit=1"), Bytes::new())?;
     let list = sender.send_request(list).await?.into_body().collect().await?;
     let list: Value = serde_json::from_slice(&list.to_bytes())?;
     let version = list["metadata"]["resourceVersion"].as_str().context("no version")?;
-    let uri = format!("{COLLECTION}?watch=true&resourceVersion={version}");
+    let uri = format!("{collection}?watch=true&resourceVersion={version}");
     sender.ready().await?;
     let response = sender.send_request(server.request("GET", &uri, Bytes::new())?).await?;
     let mut body = response.into_body();
@@ -154,6 +193,8 @@ async fn main() -> anyhow::Result<()> {
     let seconds = number(2, 5);
     let clients = number(3, 32);
     let watchers = if watching { number(4, 100) } else { 0 };
+    let kind =
+        if arguments.last().is_some_and(|last| last == "task") { Kind::Task } else { Kind::Volume };
     let counts = Arc::new(Counts::default());
     let report = |what: &str, result: anyhow::Result<()>| {
         if let Err(error) = result {
@@ -161,7 +202,7 @@ async fn main() -> anyhow::Result<()> {
         }
     };
     for _ in 0..watchers {
-        let running = watch(server.clone(), counts.clone());
+        let running = watch(server.clone(), kind, counts.clone());
         tokio::spawn(async move { report("watch", running.await) });
     }
     // Watches that start after the first creates would count fewer events than there were.
@@ -169,7 +210,7 @@ async fn main() -> anyhow::Result<()> {
     let started = Instant::now();
     let mut creating = tokio::task::JoinSet::new();
     for client in 0..clients {
-        let running = create(server.clone(), client, counts.clone());
+        let running = create(server.clone(), kind, client, counts.clone());
         creating.spawn(async move { report("create", running.await) });
     }
     tokio::time::sleep(Duration::from_secs(seconds)).await;

@@ -286,16 +286,19 @@ impl ApiServer {
             number.and_then(|n| n.parse().ok()).with_context(|| format!("no figure in {line:?}"))
         };
         let creates = run(&["creates", "10", "32"])?;
-        let name = format!("creates over {store}, 32 connections");
+        let name = format!("creates of 256 bytes over {store}, 32 connections");
         figures.add(&name, per_second(creates.lines().next().unwrap_or_default())?, "creates/s");
         let watched = run(&["watch", "10", "32", "100"])?;
         let mut lines = watched.lines();
-        let name = format!("creates over {store} while 100 watchers look on");
+        let name = format!("creates of 256 bytes over {store}, 100 watching");
         figures.add(&name, per_second(lines.next().unwrap_or_default())?, "creates/s");
         let name = format!("watch events over {store}, 100 watchers");
         let line = lines.next().unwrap_or_default();
         let events = line.split(", ").nth(1).unwrap_or_default();
         figures.add(&name, per_second(&format!("x, {events}"))?, "events/s");
+        let tasks = run(&["creates", "10", "32", "0", "task"])?;
+        let name = format!("creates of tasks of 1 KB over {store}, 32 connections");
+        figures.add(&name, per_second(tasks.lines().next().unwrap_or_default())?, "creates/s");
         Ok(())
     }
 }
