@@ -13,10 +13,7 @@ fn the_checked_in_definitions_are_those_of_the_types() {
         std::fs::write(&path, &now).expect("write the snapshot");
     }
     let checked_in = std::fs::read_to_string(&path).unwrap_or_default();
-    let first_difference = now
-        .lines()
-        .zip(checked_in.lines())
-        .position(|(a, b)| a != b);
+    let first_difference = now.lines().zip(checked_in.lines()).position(|(a, b)| a != b);
     assert!(
         now == checked_in,
         "schemas/crds.json differs from the types (first at line {:?}); if intended: UPDATE_SNAPSHOT=1 cargo test -p commonage-schemas",
