@@ -26,7 +26,7 @@ use crate::selector::{FieldSelector, LabelSelector};
 use crate::status::ApiError;
 
 /// Everything a test may take, before it fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
     pub(crate) engine: Arc<Engine>,
