@@ -9,6 +9,7 @@ mod apply;
 mod cache;
 mod info;
 mod statuses;
+mod unanswered;
 mod world;
 
 use std::time::Duration;

@@ -7,6 +7,8 @@ pub mod task {
     pub const WAITING_FOR_RESOURCES: &str = "WaitingForResources";
     /// The framework that it names does not exist.
     pub const FRAMEWORK_NOT_FOUND: &str = "FrameworkNotFound";
+    /// Its framework does not list the queue that it names.
+    pub const QUEUE_NOT_OF_FRAMEWORK: &str = "QueueNotOfFramework";
     /// Its framework answers offers itself and has not launched it.
     pub const WAITING_FOR_FRAMEWORK: &str = "WaitingForFramework";
     /// The command ended with an exit code other than 0.

@@ -11,11 +11,12 @@ mod fit;
 mod gangs;
 mod offer;
 mod place;
+mod reclaim;
 mod spread;
 mod sweep;
 mod why;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::cycle::fair::{Contest, Ledger};
 use crate::cycle::fit::Cursors;
@@ -75,8 +76,8 @@ struct Cycle<'a> {
     plan: Plan,
 }
 
-/// Makes the plan.
-pub(crate) fn run(state: &Allocator, now_ms: u64, seed: u64) -> Plan {
+/// Makes the plan; with it the agents on which it takes something back for waiting tasks.
+pub(crate) fn run(state: &Allocator, now_ms: u64, seed: u64) -> (Plan, BTreeSet<Id>) {
     let mut cycle = Cycle::new(state, now_ms, seed);
     cycle.sweep();
     let mut runs = cycle.hungry();
@@ -91,8 +92,9 @@ pub(crate) fn run(state: &Allocator, now_ms: u64, seed: u64) -> Plan {
         };
         contest.settle(state, &cycle.ledger, leaf, step);
     }
-    cycle.explain();
-    cycle.finish()
+    let waiting = cycle.explain();
+    let claimed = cycle.reclaim(&waiting);
+    (cycle.finish(), claimed)
 }
 
 impl<'a> Cycle<'a> {
@@ -145,7 +147,7 @@ impl<'a> Cycle<'a> {
                 continue;
             }
             if framework.info.placement == Placement::Tasks {
-                if !leaf.pending.is_empty() {
+                if leaf.listed && !leaf.pending.is_empty() {
                     runs[id as usize] = Some(Run::Tasks(None));
                 }
                 continue;

@@ -13,6 +13,8 @@ pub(crate) struct Offer {
     pub(crate) held: Held,
     pub(crate) expires_at_ms: Option<u64>,
     pub(crate) answered: bool,
+    /// Time of the plan that it is from; of offers that are older than this allocator the first.
+    pub(crate) since_ms: Option<u64>,
 }
 
 /// What a leaf does not want to see of an agent for a while.
@@ -64,6 +66,7 @@ impl Allocator {
             held: held.clone(),
             expires_at_ms: info.expires_at_ms,
             answered: info.answered,
+            since_ms: self.planned_at_ms,
         });
         self.hold(Holder::Offer(id), &held);
         if let Some((leaf, agent)) = before {
@@ -94,6 +97,15 @@ impl Allocator {
         }
         self.collect_leaf(leaf);
         self.collect_agent(agent);
+    }
+
+    /// Tells whether a framework has answered an offer, or let it end unanswered. One that answers
+    /// takes part in everything; one that does not stands back where offers were taken back for
+    /// waiting tasks.
+    pub fn heard_from(&mut self, framework: &ObjectKey, answered: bool) {
+        if let Some(id) = self.frameworks.id(framework) {
+            self.frameworks[id].answers = answered;
+        }
     }
 
     /// Takes the offer out, and says where it was booked.

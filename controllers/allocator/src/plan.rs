@@ -74,6 +74,8 @@ pub enum RescindReason {
     QueueLeft,
     /// Its queue, or one above, is past its limit.
     QueueLimit,
+    /// Nobody has answered it for a while, and a waiting task would fit if it were not there.
+    NeededForTask,
 }
 
 /// What a waiting task waits for.
@@ -85,6 +87,8 @@ pub enum WaitingFor {
     Gang,
     /// Its framework to exist.
     Framework,
+    /// Its framework to list the queue that it names.
+    Queue,
     /// Its framework's scheduler to come back.
     ActiveFramework,
     /// Its framework, which answers offers itself, to launch it.

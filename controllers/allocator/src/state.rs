@@ -24,11 +24,15 @@ pub struct Options {
     pub region: Option<String>,
     /// A refusal lasts at least so long, in milliseconds (Mesos' allocation interval).
     pub refusal_floor_ms: u64,
+    /// For so long, in milliseconds, an offer without declared demand stands whoever waits. After
+    /// that it is taken back if nobody has answered it and a waiting task would fit without it. A
+    /// scheduler that is there answers in milliseconds.
+    pub answer_grace_ms: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { region: None, refusal_floor_ms: 1000 }
+        Self { region: None, refusal_floor_ms: 1000, answer_grace_ms: 1000 }
     }
 }
 
@@ -52,6 +56,11 @@ pub struct Allocator {
     pub(crate) gangs: Members,
     /// Plans made so far.
     pub(crate) plans: u64,
+    /// Time of the last plan.
+    pub(crate) planned_at_ms: Option<u64>,
+    /// Agents on which the last plan takes something back for waiting tasks: in the next one they
+    /// come before frameworks that have not answered.
+    pub(crate) claimed: BTreeSet<Id>,
     pub(crate) arrivals: u64,
 }
 
@@ -92,6 +101,8 @@ impl Agent {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Framework {
     pub(crate) known: bool,
+    /// It has answered the last of its offers that ended.
+    pub(crate) answers: bool,
     pub(crate) info: FrameworkInfo,
     pub(crate) leaves: BTreeSet<Id>,
     /// `info.min_allocatable` in lanes.
@@ -157,6 +168,8 @@ impl Allocator {
             groups: Members::default(),
             gangs: Members::default(),
             plans: 0,
+            planned_at_ms: None,
+            claimed: BTreeSet::new(),
             arrivals: 0,
         };
         allocator.queue_id(ROOT);
@@ -167,7 +180,12 @@ impl Allocator {
     /// same plan. Nothing that is in the plan counts as held until the caller tells of it.
     pub fn plan(&mut self, now_ms: u64, seed: u64) -> Plan {
         self.forget_old_filters(now_ms);
-        let plan = crate::cycle::run(self, now_ms, seed);
+        for (_, offer) in self.offers.iter_mut().filter(|_| self.plans == 0) {
+            offer.since_ms = Some(now_ms);
+        }
+        let (plan, claimed) = crate::cycle::run(self, now_ms, seed);
+        self.claimed = claimed;
+        self.planned_at_ms = Some(now_ms);
         self.plans += 1;
         plan
     }

@@ -10,10 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use commonage_allocator::{Allocator, ObjectKey, Options, Plan, Refusal};
+use commonage_allocator::{Allocator, ObjectKey, Options, Plan, Refusal, RescindReason};
 use commonage_schemas::{
     Offer, Task,
-    offer::{DEFAULT_REFUSE_SECONDS, OfferAnswer, OfferVerdict, refuse_seconds},
+    offer::{OfferAnswer, OfferVerdict, refuse_seconds},
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
@@ -22,6 +22,7 @@ use super::{
     apply::{Addressee, Outcome, Write},
     cache::{Key, key},
     info,
+    unanswered::{Ending, Unanswered},
     world::{Input, World},
 };
 
@@ -38,7 +39,8 @@ pub(crate) struct Accounting {
     /// Offers that have been accounted for and can go.
     to_close: HashMap<Key, Arc<Offer>>,
     /// Offers that we are taking back ourselves.
-    ending: HashMap<Key, OfferVerdict>,
+    ending: HashMap<Key, Ending>,
+    unanswered: Unanswered,
     now: Timestamp,
 }
 
@@ -55,6 +57,7 @@ impl Accounting {
             launched: HashMap::new(),
             to_close: HashMap::new(),
             ending: HashMap::new(),
+            unanswered: Unanswered::default(),
             now: Timestamp::UNIX_EPOCH,
         }
     }
@@ -153,14 +156,16 @@ impl Accounting {
             writes.push(Write::Offer(offer.clone(), to));
         }
         writes.extend(plan.bindings.iter().cloned().map(Write::Bind));
-        let rescinded = plan.rescind.iter().map(|r| (&r.offer, OfferVerdict::Rescinded));
-        for (offer, verdict) in
-            rescinded.chain(plan.expire.iter().map(|o| (o, OfferVerdict::Expired)))
-        {
+        let rescinded = plan.rescind.iter().map(|r| match r.reason {
+            RescindReason::NeededForTask => (&r.offer, Ending::Unanswered),
+            _ => (&r.offer, Ending::Obsolete),
+        });
+        let expired = plan.expire.iter().map(|offer| (offer, Ending::Unanswered));
+        for (offer, ending) in rescinded.chain(expired) {
             let key = (offer.namespace.to_string(), offer.name.to_string());
             if let Some(current) = self.world.offers.get(&key) {
                 writes.push(Write::End((**current).clone()));
-                self.ending.insert(key, verdict);
+                self.ending.insert(key, ending);
             }
         }
         writes.extend(self.to_close.drain().map(|(_, offer)| Write::Close((*offer).clone())));
@@ -216,7 +221,10 @@ impl Accounting {
     fn sync_agent(&mut self, key: &Key) {
         match self.world.agents.get(key) {
             Some(agent) => self.allocator.upsert_agent(&key.1, info::agent(agent)),
-            None => self.allocator.remove_agent(&key.1),
+            None => {
+                self.unanswered.forget_agent(&key.1);
+                self.allocator.remove_agent(&key.1);
+            }
         }
     }
 
@@ -232,7 +240,10 @@ impl Accounting {
             Some(framework) => {
                 self.allocator.upsert_framework(&object_key(key), info::framework(framework))
             }
-            None => self.allocator.remove_framework(&object_key(key)),
+            None => {
+                self.unanswered.forget_framework(key);
+                self.allocator.remove_framework(&object_key(key));
+            }
         }
     }
 
@@ -305,16 +316,23 @@ impl Accounting {
     }
 
     /// What its framework does not want again for a while, by the answer to an offer.
-    fn refusal(&self, key: &Key, offer: &Offer) -> Option<Refusal> {
+    /// Silence is an answer too: an offer that ends unanswered is refused for longer each time.
+    fn refusal(&mut self, key: &Key, offer: &Offer) -> Option<Refusal> {
         let answer = answer(offer);
-        let verdict = self.ending.get(key).copied().or(answer.map(|a| a.verdict))?;
-        let seconds = match verdict {
-            OfferVerdict::Rescinded => return None,
-            OfferVerdict::Expired => DEFAULT_REFUSE_SECONDS,
-            OfferVerdict::Accepted | OfferVerdict::Declined => {
-                refuse_seconds(answer.and_then(|a| a.refuse_seconds))
-            }
+        // It may have been accepted just before we took it back.
+        let accepted = answer.is_some_and(|a| a.verdict == OfferVerdict::Accepted);
+        let ending = match self.ending.get(key).filter(|_| !accepted) {
+            Some(ending) => *ending,
+            None => Ending::of(answer?.verdict),
         };
+        let framework = (key.0.clone(), offer.spec.framework.clone());
+        let seconds = match ending {
+            Ending::Obsolete => return None,
+            Ending::Unanswered => return Some(self.silence(&framework, offer)),
+            Ending::Answered => refuse_seconds(answer.and_then(|a| a.refuse_seconds)),
+        };
+        self.unanswered.forget_framework(&framework);
+        self.allocator.heard_from(&object_key(&framework), true);
         let tasks = answer.map(|answer| task_keys(offer, answer)).unwrap_or_default();
         let tasks: Vec<Arc<Task>> =
             tasks.iter().filter_map(|key| self.world.tasks.get(key).cloned()).collect();
@@ -323,6 +341,15 @@ impl Accounting {
             resources: info::left_over(offer, &tasks),
             for_ms: (seconds * 1000.0) as u64,
         })
+    }
+
+    /// Who does not answer does not want anything of the agent, however much is free there.
+    fn silence(&mut self, framework: &Key, offer: &Offer) -> Refusal {
+        self.allocator.heard_from(&object_key(framework), false);
+        let for_ms = self.unanswered.one_more(framework, &offer.spec.agent);
+        let agent = self.world.agents.get(&(String::new(), offer.spec.agent.clone()));
+        let all = agent.map(|agent| info::agent(agent).allocatable);
+        Refusal { resources: all.unwrap_or_else(|| offer.spec.resources.clone()), for_ms }
     }
 }
 

@@ -8,7 +8,9 @@ use std::{
 
 use commonage_allocator::{ObjectKey, Plan, WaitingFor, Why};
 use commonage_schemas::{
-    Agent, Framework, Queue, Resources, Task, reasons,
+    Agent, Framework, Queue, Resources, Task,
+    names::{DEFAULT_FRAMEWORK, DEFAULT_QUEUE},
+    reasons,
     task::{Excluded, WhyPending},
 };
 use futures::{StreamExt, stream};
@@ -155,7 +157,7 @@ impl Statuses {
             };
             let uid = task.uid().unwrap_or_default();
             waiting.insert(uid.clone());
-            let status = explanation(why);
+            let status = explanation(task, why);
             if self.tasks.get(&uid) == Some(&status) || writes.len() >= EXPLANATIONS_PER_TURN {
                 continue;
             }
@@ -219,9 +221,17 @@ fn share(share: f64) -> String {
     format!("{share:.2}")
 }
 
-fn explanation(why: &Why) -> Value {
+fn explanation(task: &Task, why: &Why) -> Value {
     let (reason, message) = match why.waiting_for {
         WaitingFor::Framework => (reasons::task::FRAMEWORK_NOT_FOUND, "its framework does not exist in this namespace".to_owned()),
+        WaitingFor::Queue => (
+            reasons::task::QUEUE_NOT_OF_FRAMEWORK,
+            format!(
+                "its framework {} does not list queue {}",
+                task.spec.framework.as_deref().unwrap_or(DEFAULT_FRAMEWORK),
+                task.spec.queue.as_deref().unwrap_or(DEFAULT_QUEUE),
+            ),
+        ),
         WaitingFor::ActiveFramework => (reasons::task::WAITING_FOR_FRAMEWORK, "its framework's scheduler is away".to_owned()),
         WaitingFor::Launch => (
             reasons::task::WAITING_FOR_FRAMEWORK,

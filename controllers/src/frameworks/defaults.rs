@@ -13,19 +13,25 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, ResourceExt,
     api::PostParams,
-    runtime::{Controller, controller::Action, watcher},
+    runtime::{Controller, controller::Action, reflector::ObjectRef, watcher},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::patch;
 
-/// Someone who deletes the framework finds it again after this long.
+/// Its deletion wakes us; this is for what a broken watch may have missed.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let only_default = format!("metadata.name={DEFAULT_FRAMEWORK}");
     Controller::new(Api::<Namespace>::all(client.clone()), watcher::Config::default())
+        .watches(
+            Api::<Framework>::all(client.clone()),
+            watcher::Config::default().fields(&only_default),
+            |framework| framework.namespace().map(|namespace| ObjectRef::new(&namespace)),
+        )
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(reconcile, |_, _, _| Action::requeue(RETRY_AFTER), Arc::new(client))
         .for_each(|result| async {

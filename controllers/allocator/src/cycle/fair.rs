@@ -18,6 +18,7 @@ use crate::table::Id;
 use crate::usage::dominant;
 
 /// What is held, with what the run has given, by queue and by leaf.
+#[derive(Clone)]
 pub(super) struct Ledger {
     total: Lanes,
     queues: Vec<QueueBook>,
@@ -96,7 +97,7 @@ impl Ledger {
     pub(super) fn take_back(&mut self, leaf: Id, queue: Id, lanes: &Lanes) {
         self.change(leaf, queue, |book| {
             book.held.sub(lanes);
-            book.allocations -= 1;
+            book.allocations = book.allocations.saturating_sub(1);
         });
     }
 

@@ -73,6 +73,7 @@ impl Cycle<'_> {
             let goods = self.goods_of(agent);
             if is_enough(framework, &lanes)
                 && self.is_for(framework, agent)
+                && self.may_come_first(framework, agent)
                 && !self.is_refused(leaf_id, agent, &lanes, goods)
             {
                 let goods = goods.clone();
@@ -118,6 +119,7 @@ impl Cycle<'_> {
         let framework = &self.state.frameworks[leaf.framework];
         let may = unit.lanes.fits(self.free_of(agent))
             && self.is_for(framework, agent)
+            && self.may_come_first(framework, agent)
             && (self.draft_of.contains_key(&(leaf_id, agent))
                 || self.may_hold_more(leaf, framework));
         if !may {
@@ -200,6 +202,12 @@ impl Cycle<'_> {
         (framework.info.gpu || agent.total.0[GPU_LANE] == 0)
             && (framework.info.region_aware || !foreign)
             && (framework.info.agents.is_empty() || framework.info.agents.matches(&agent.labels))
+    }
+
+    /// What was taken back for waiting tasks goes to them before anybody who may let it lie again:
+    /// only frameworks that do answer compete with them for it, in this one plan.
+    fn may_come_first(&self, framework: &Framework, agent: Id) -> bool {
+        framework.answers || !self.state.claimed.contains(&agent)
     }
 
     fn is_refused(&self, leaf: Id, agent: Id, lanes: &Lanes, goods: &Goods) -> bool {

@@ -107,7 +107,7 @@ impl Excess {
     }
 }
 
-fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+pub(super) fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),

@@ -8,7 +8,7 @@ use commonage_schemas::resources::PORTS;
 use crate::cycle::Cycle;
 use crate::cycle::fit::Bundle;
 use crate::info::{Availability, Placement};
-use crate::lanes::Lanes;
+use crate::lanes::{Goods, Lanes};
 use crate::plan::{Excluded, WaitingFor, Why};
 use crate::table::Id;
 
@@ -34,20 +34,22 @@ pub(super) struct Waiting {
 }
 
 impl Cycle<'_> {
-    /// Fills in why each waiting task waits.
-    pub(super) fn explain(&mut self) {
+    /// Fills in why each waiting task waits; returns those that nothing was found for.
+    pub(super) fn explain(&mut self) -> Vec<Waiting> {
         let waiting = std::mem::take(&mut self.waiting);
         let drafted = if waiting.is_empty() { Vec::new() } else { self.drafted() };
         let mut known: HashMap<(Vec<Id>, Cause, Option<Id>), Arc<Why>> = HashMap::new();
-        for Waiting { bundle, cause } in waiting {
+        for Waiting { bundle, cause } in &waiting {
+            let cause = *cause;
             let key = (bundle.shapes.clone(), cause, bundle.pinned);
             let why =
-                known.entry(key).or_insert_with(|| Arc::new(self.why(&bundle, cause, &drafted)));
+                known.entry(key).or_insert_with(|| Arc::new(self.why(bundle, cause, &drafted)));
             for task in &bundle.tasks {
                 self.plan.why.push((self.state.tasks[*task].key.clone(), why.clone()));
             }
         }
         self.explain_unplaced();
+        waiting
     }
 
     fn why(&self, bundle: &Bundle, cause: Cause, drafted: &[Lanes]) -> Why {
@@ -91,9 +93,16 @@ impl Cycle<'_> {
             if let Some(name) = shape.unknown.first() {
                 return name;
             }
-            if self.is_averse(shape, agent) {
-                return "antiAffinity";
-            }
+        }
+        // What the agent does not have at all comes before what others hold of it now.
+        if let Some(lane) = bundle.lanes.short_in(&here.total) {
+            return self.state.names.name(lane);
+        }
+        if !self.has_goods(bundle, &here.total_goods) {
+            return missing_in(bundle, &here.total_goods);
+        }
+        if self.shapes(bundle).any(|shape| self.is_averse(shape, agent)) {
+            return "antiAffinity";
         }
         let free = self.free_of(agent);
         let without_offers = free.plus(&here.offered).plus(drafted).min(&here.total);
@@ -105,12 +114,7 @@ impl Cycle<'_> {
         }
         let goods = self.goods_of(agent);
         if !self.has_goods(bundle, goods) {
-            let missing = goods.others.missing(&bundle.goods.others);
-            let name = bundle.goods.others.iter().map(|(name, _)| name);
-            return name
-                .into_iter()
-                .find(|name| missing.iter().any(|m| m == name))
-                .unwrap_or(PORTS);
+            return missing_in(bundle, goods);
         }
         match cause {
             Cause::QueueLimit => "queueLimit",
@@ -122,12 +126,13 @@ impl Cycle<'_> {
     /// Tasks that nobody tried to place.
     fn explain_unplaced(&mut self) {
         for (_, leaf) in self.state.leaves.iter().filter(|(_, leaf)| !leaf.pending.is_empty()) {
-            if self.state.places_tasks(leaf.framework) {
+            if leaf.listed && self.state.places_tasks(leaf.framework) {
                 continue;
             }
             let framework = &self.state.frameworks[leaf.framework];
             let waiting_for = match (framework.known, framework.info.placement) {
                 (false, _) => WaitingFor::Framework,
+                (true, _) if !leaf.listed => WaitingFor::Queue,
                 (true, Placement::Offers) => WaitingFor::Launch,
                 (true, Placement::Tasks) => WaitingFor::ActiveFramework,
             };
@@ -137,4 +142,11 @@ impl Cycle<'_> {
             }
         }
     }
+}
+
+/// The name of what the goods lack; ports when it is none of the others.
+fn missing_in<'b>(bundle: &'b Bundle, goods: &Goods) -> &'b str {
+    let missing = goods.others.missing(&bundle.goods.others);
+    let mut names = bundle.goods.others.iter().map(|(name, _)| name);
+    names.find(|name| missing.iter().any(|m| m == name)).unwrap_or(PORTS)
 }

@@ -1,0 +1,312 @@
+//! Offers that nobody answers and that waiting tasks could use.
+//!
+//! An offer without declared demand takes all that is free of an agent. If nobody answers it, it
+//! holds up every task that would fit there, and a framework that never answers has the smallest
+//! share of all and would be next again. So after a short grace such an offer is taken back, if a
+//! waiting task would then fit: the run pretends to place those that wait on what could be taken
+//! back, and takes back what that needs. Nothing is given to a particular task: the next plan is as
+//! fair as any, but that frameworks which have not answered stand back on these agents.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use crate::cycle::Cycle;
+use crate::cycle::fit::Bundle;
+use crate::cycle::gangs::Party;
+use crate::cycle::sweep::earlier;
+use crate::cycle::why::{Cause, Waiting};
+use crate::info::Placement;
+use crate::lanes::{Goods, Lanes};
+use crate::offers::Offer;
+use crate::plan::{Rescind, RescindReason};
+use crate::table::Id;
+
+/// Tasks that way is made for in one plan, at most: each looks at every idle offer, and the next plan
+/// is milliseconds away.
+const MOST_AT_ONCE: usize = 500;
+
+/// What could be taken back, and what is.
+#[derive(Default)]
+struct Pool {
+    /// Offers that could be taken back, by agent.
+    idle: BTreeMap<Id, Vec<Id>>,
+    /// Those that are, whose resources the run counts as free.
+    taken: Vec<Id>,
+    /// Agents on which something ends in this plan, and those of them that a task needs.
+    ending: BTreeSet<Id>,
+    claimed: BTreeSet<Id>,
+    /// Mixes of shapes, with their leaf, for which nothing was found.
+    hopeless: HashSet<(Id, Vec<Id>)>,
+}
+
+/// Where a bundle could go, and which offers are in its way.
+struct Way {
+    agent: Id,
+    offers: Vec<Id>,
+}
+
+impl Cycle<'_> {
+    /// Takes back what tasks wait for; returns the agents that are to be left to them.
+    pub(super) fn reclaim(&mut self, waiting: &[Waiting]) -> BTreeSet<Id> {
+        let could_be = |cause| matches!(cause, Cause::Room | Cause::Gang | Cause::Group | Cause::QueueLimit);
+        if !waiting.iter().any(|waiting| could_be(waiting.cause)) {
+            return BTreeSet::new();
+        }
+        let mut pool = self.pool();
+        if pool.idle.is_empty() && pool.ending.is_empty() {
+            return BTreeSet::new();
+        }
+        // Parties are made up anew, also of those that this run has tried.
+        self.done.clear();
+        let mut left = MOST_AT_ONCE;
+        for waiting in waiting.iter().filter(|waiting| could_be(waiting.cause)) {
+            if left == 0 {
+                break;
+            }
+            let first = waiting.bundle.tasks[0];
+            let key = (self.state.tasks[first].leaf, waiting.bundle.shapes.clone());
+            let gang = self.state.tasks[first].gang.is_some();
+            if !gang && waiting.bundle.pinned.is_none() && pool.hopeless.contains(&key) {
+                continue;
+            }
+            let found = match self.party(first) {
+                Party::Ready(bundles) => self.make_way(&mut pool, key.0, &bundles),
+                Party::Incomplete => false,
+            };
+            left -= usize::from(found);
+            if !found && !gang && waiting.bundle.pinned.is_none() {
+                pool.hopeless.insert(key);
+            }
+        }
+        for offer in &pool.taken {
+            let offer = self.state.offers[*offer].key.clone();
+            self.plan.rescind.push(Rescind { offer, reason: RescindReason::NeededForTask });
+        }
+        pool.claimed
+    }
+
+    /// Sorts the offers: those that end in this plan count as free from here on.
+    fn pool(&mut self) -> Pool {
+        let state = self.state;
+        let swept: HashSet<_> = (self.plan.expire.iter())
+            .chain(self.plan.rescind.iter().map(|rescind| &rescind.offer))
+            .cloned()
+            .collect();
+        let mut pool = Pool::default();
+        for (id, offer) in state.offers.iter().filter(|(_, offer)| !offer.answered) {
+            let agent = offer.held.agent;
+            if !state.agents[agent].is_open() {
+                continue;
+            }
+            if swept.contains(&offer.key) {
+                pool.ending.insert(agent);
+                self.give_back(offer);
+            } else if self.is_open_ended(offer) {
+                let idle_from =
+                    offer.since_ms.unwrap_or_default().saturating_add(state.options.answer_grace_ms);
+                if idle_from <= self.now_ms {
+                    pool.idle.entry(agent).or_default().push(id);
+                } else {
+                    self.plan.next_wake_ms = earlier(self.plan.next_wake_ms, Some(idle_from));
+                }
+            }
+        }
+        for offers in pool.idle.values_mut() {
+            // The largest first: fewer of them make way.
+            offers.sort_by_key(|id| std::cmp::Reverse(state.offers[*id].held.lanes.0));
+        }
+        pool
+    }
+
+    /// It was made as large as it could be, since its framework has not said what it wants.
+    fn is_open_ended(&self, offer: &Offer) -> bool {
+        let framework = &self.state.frameworks[self.state.leaves[offer.held.leaf].framework];
+        framework.info.placement == Placement::Offers
+            && !framework.demand.contains_key(&offer.held.leaf)
+    }
+
+    /// Makes way for all of these, or none.
+    fn make_way(&mut self, pool: &mut Pool, leaf: Id, bundles: &[Bundle]) -> bool {
+        let before = (bundles.len() > 1).then(|| {
+            (self.free.clone(), self.goods.clone(), self.ledger.clone(), pool.idle.clone())
+        });
+        let (taken, mut claimed) = (pool.taken.len(), BTreeSet::new());
+        for bundle in bundles {
+            let Some(way) = self.find_way(pool, leaf, bundle) else {
+                if let Some((free, goods, ledger, idle)) = before {
+                    (self.free, self.goods, self.ledger, pool.idle) = (free, goods, ledger, idle);
+                }
+                pool.taken.truncate(taken);
+                return false;
+            };
+            claimed.insert(way.agent);
+            for id in way.offers {
+                let offer = &self.state.offers[id];
+                claimed.insert(offer.held.agent);
+                self.give_back(offer);
+                if let Some(idle) = pool.idle.get_mut(&offer.held.agent) {
+                    idle.retain(|other| *other != id);
+                }
+                pool.taken.push(id);
+            }
+            self.pretend(leaf, way.agent, bundle);
+        }
+        pool.claimed.extend(claimed);
+        true
+    }
+
+    /// The agent on which the fewest offers are in the way.
+    fn find_way(&self, pool: &Pool, leaf: Id, bundle: &Bundle) -> Option<Way> {
+        let queue = self.state.leaves[leaf].queue;
+        let short = !bundle.lanes.fits(&self.ledger.room(queue));
+        if short && !self.idle_under_limit(pool, queue) {
+            return None;
+        }
+        let mut best: Option<Way> = None;
+        let began = pool.claimed.iter().chain(&pool.ending).copied();
+        let idle = pool.idle.keys().copied();
+        let all = self.packed.iter().copied().filter(|_| short);
+        for agent in began.chain(idle).chain(all).chain(bundle.pinned) {
+            if bundle.pinned.is_some_and(|pinned| pinned != agent)
+                || !self.state.agents[agent].is_open()
+            {
+                continue;
+            }
+            let Some(mut offers) = self.in_the_way(pool, bundle, agent) else { continue };
+            if best.as_ref().is_some_and(|best| offers.len() >= best.offers.len()) {
+                continue;
+            }
+            if !self.make_room(pool, queue, bundle, &mut offers) {
+                continue;
+            }
+            if best.as_ref().is_none_or(|best| offers.len() < best.offers.len()) {
+                let few = offers.len() <= 1;
+                best = Some(Way { agent, offers });
+                if few {
+                    break;
+                }
+            }
+        }
+        best
+    }
+
+    /// The offers of this agent without which the bundle would fit; `None` if it never would.
+    fn in_the_way(&self, pool: &Pool, bundle: &Bundle, agent: Id) -> Option<Vec<Id>> {
+        let suits = self.shapes(bundle).all(|shape| {
+            shape.unknown.is_empty()
+                && shape.required.matches(&self.state.agents[agent].labels)
+                && !self.is_averse(shape, agent)
+        });
+        if !suits {
+            return None;
+        }
+        let mut free = *self.free_of(agent);
+        let idle = pool.idle.get(&agent).into_iter().flatten();
+        let most = idle.fold(free, |sum, id| sum.plus(&self.state.offers[*id].held.lanes));
+        if !bundle.lanes.fits(&most) {
+            return None;
+        }
+        let mut goods = self.goods_of(agent).clone();
+        let fits = |free: &Lanes, goods: &Goods| {
+            bundle.lanes.fits(free) && self.has_goods(bundle, goods)
+        };
+        let mut offers = Vec::new();
+        for id in pool.idle.get(&agent).into_iter().flatten() {
+            if fits(&free, &goods) {
+                break;
+            }
+            let held = &self.state.offers[*id].held;
+            free.add(&held.lanes);
+            goods.add(&held.goods);
+            offers.push(*id);
+        }
+        if !fits(&free, &goods) {
+            return None;
+        }
+        // One that was taken early may not be needed after those that were taken late.
+        let mut at = 0;
+        while at < offers.len() {
+            let held = &self.state.offers[offers[at]].held;
+            let rest = free.minus(&held.lanes);
+            let mut rest_goods = goods.clone();
+            rest_goods.sub(&held.goods);
+            if fits(&rest, &rest_goods) {
+                (free, goods) = (rest, rest_goods);
+                offers.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+        Some(offers)
+    }
+
+    /// Adds the offers that use up what the task's queue, or one above, may hold.
+    fn make_room(&self, pool: &Pool, queue: Id, bundle: &Bundle, offers: &mut Vec<Id>) -> bool {
+        if bundle.lanes.fits(&self.ledger.room(queue)) {
+            return true;
+        }
+        let mut ledger = self.ledger.clone();
+        let mut give_back = |id: Id| {
+            let held = &self.state.offers[id].held;
+            ledger.take_back(held.leaf, self.state.leaves[held.leaf].queue, &held.lanes);
+            bundle.lanes.fits(&ledger.room(queue))
+        };
+        // Each of them: what makes way on the agent may be of the same queue.
+        let mut enough = false;
+        for id in offers.iter() {
+            enough = give_back(*id);
+        }
+        for id in pool.idle.values().flatten() {
+            if enough {
+                break;
+            }
+            let held = &self.state.offers[*id].held;
+            let theirs = self.state.leaves[held.leaf].queue;
+            if !offers.contains(id) && self.limited_together(queue, theirs) {
+                enough = give_back(*id);
+                offers.push(*id);
+            }
+        }
+        enough
+    }
+
+    fn idle_under_limit(&self, pool: &Pool, queue: Id) -> bool {
+        pool.idle.values().flatten().any(|id| {
+            let theirs = self.state.leaves[self.state.offers[*id].held.leaf].queue;
+            self.limited_together(queue, theirs)
+        })
+    }
+
+    /// Whether both count towards a queue that has a limit.
+    fn limited_together(&self, one: Id, other: Id) -> bool {
+        let limited = |id: &Id| self.state.queues[*id].limit != Lanes::UNLIMITED;
+        let above = |id| std::iter::successors(Some(id), |id: &Id| self.state.queues[*id].parent);
+        above(one).filter(limited).any(|queue| above(other).any(|id| id == queue))
+    }
+
+    /// Counts what an offer holds as free.
+    fn give_back(&mut self, offer: &Offer) {
+        let held = &offer.held;
+        self.free[held.agent as usize].add(&held.lanes);
+        if !held.goods.is_empty() {
+            let mut goods = self.goods_of(held.agent).clone();
+            goods.add(&held.goods);
+            self.goods[held.agent as usize] = Some(goods);
+        }
+        self.ledger.take_back(held.leaf, self.state.leaves[held.leaf].queue, &held.lanes);
+    }
+
+    /// Counts the bundle as placed, so that the next one does not count on the same.
+    fn pretend(&mut self, leaf: Id, agent: Id, bundle: &Bundle) {
+        self.free[agent as usize].sub(&bundle.lanes);
+        let mut goods = self.goods_of(agent).clone();
+        goods.sub(&bundle.goods);
+        if let Some((_, rest)) = goods.ports.take(bundle.picks) {
+            goods.ports = rest;
+        }
+        self.goods[agent as usize] = Some(goods);
+        self.ledger.give(leaf, self.state.leaves[leaf].queue, &bundle.lanes);
+        if self.neighbours_matter {
+            self.placed_on.entry(agent).or_default().extend(&bundle.tasks);
+        }
+    }
+}
