@@ -10,7 +10,7 @@ use commonage_shim::launch::{Limits, LogLimits, Network, Root, Stream, User};
 use commonage_shim::{Exit, Launch, Observed, Shim, StateDir, ZygoteHandle, client, zygote};
 
 /// Far more than anything here takes; a hang is a failure with words, not a stuck build.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn cannot_run() -> Option<&'static str> {
     if !nix::unistd::geteuid().is_root() {
