@@ -5,6 +5,9 @@
 //! time stamps yet, so with both of them the pieces come as they are found, stdout first, and
 //! `tailLines` counts for each stream by itself. A followed log ends when the task has ended and
 //! everything has been sent.
+//!
+//! Rotation keeps the newest output only. Who asks for all of it is told on the first lines how much
+//! of each stream is gone.
 
 use std::time::Duration;
 
@@ -15,7 +18,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use commonage_shim::launch::Stream as Output;
+use commonage_shim::StateDir;
+use commonage_shim::launch::{LogLimits, Stream as Output};
 use futures::Stream;
 use serde::Deserialize;
 
@@ -76,11 +80,14 @@ async fn logs(
     // `?follow` alone means yes.
     let follow = !matches!(query.follow.as_deref(), None | Some("false" | "0"));
     let dir = ledger.state_dir(&uid);
-    let readers =
-        outputs.into_iter().map(|output| Reader::new(dir.log(output), query.tail_lines)).collect();
+    let opened = tokio::task::spawn_blocking(move || open(&dir, &outputs, query.tail_lines)).await;
+    let Ok(Ok((readers, notice))) = opened else {
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the log can't be opened");
+    };
     let stream = output_of(Following {
         ledger,
         uid,
+        notice,
         readers,
         follow,
         next: 0,
@@ -95,9 +102,65 @@ fn refuse(status: StatusCode, message: &'static str) -> Response {
     (status, message).into_response()
 }
 
+/// Readers of the outputs, and what is to be said about beginnings that are gone: first of all
+/// and for all outputs together, so that it never comes in the middle of a line. Blocks.
+fn open(
+    dir: &StateDir,
+    outputs: &[Output],
+    tail_lines: Option<u64>,
+) -> std::io::Result<(Vec<Reader>, Option<Bytes>)> {
+    let mut notice = String::new();
+    let mut readers = Vec::new();
+    for output in outputs {
+        let mut reader = Reader::new(dir.log(*output), tail_lines);
+        if tail_lines.is_none() {
+            let gone = open_oldest(dir, *output, &mut reader)?;
+            if gone > 0 {
+                let limits = dir.launch().map(|launch| launch.log).unwrap_or_default();
+                notice.push_str(&gone_notice(*output, gone, &limits));
+            }
+        }
+        readers.push(reader);
+    }
+    Ok((readers, (!notice.is_empty()).then(|| notice.into())))
+}
+
+/// Opens the oldest file that is kept, and returns how many bytes came before it.
+fn open_oldest(dir: &StateDir, output: Output, reader: &mut Reader) -> std::io::Result<u64> {
+    /// A rotation takes 10 MiB of output; several during these looks would be a marvel.
+    const LOOKS_MAX: usize = 8;
+    let mut gone = dir.log_bytes_gone(output);
+    for _ in 0..LOOKS_MAX {
+        reader.begin()?;
+        let now = dir.log_bytes_gone(output);
+        if std::mem::replace(&mut gone, now) == now {
+            break;
+        }
+    }
+    Ok(gone)
+}
+
+fn gone_notice(output: Output, bytes: u64, limits: &LogLimits) -> String {
+    const MIB: u64 = 1024 * 1024;
+    let name = match output {
+        Output::Stdout => "stdout",
+        Output::Stderr => "stderr",
+    };
+    let size = match limits.max_file_bytes {
+        bytes if bytes % MIB == 0 => format!("{} MiB", bytes / MIB),
+        bytes => format!("{bytes} bytes"),
+    };
+    let files = limits.max_files;
+    format!(
+        "[commonage: the first {bytes} bytes of {name} are gone (kept: {files} files of {size})]\n"
+    )
+}
+
 struct Following {
     ledger: Ledger,
     uid: String,
+    /// To be said first.
+    notice: Option<Bytes>,
     readers: Vec<Reader>,
     follow: bool,
     /// The reader to ask next.
@@ -117,6 +180,9 @@ fn output_of(following: Following) -> impl Stream<Item = std::io::Result<Bytes>>
 impl Following {
     /// The next piece of output, or `None` at the end of all of it.
     async fn piece(&mut self) -> std::io::Result<Option<Bytes>> {
+        if let Some(notice) = self.notice.take() {
+            return Ok(Some(notice));
+        }
         loop {
             if self.next == 0 {
                 // Asked before the round of reads: an end seen now means that they see everything.

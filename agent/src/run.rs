@@ -16,7 +16,7 @@ use crate::detect::{self, DEFAULT_PORTS};
 use crate::driver::{Driver, OnShutdown, Parts};
 use crate::ledger::Ledger;
 use crate::register::{Registration, labels_of, status_of};
-use crate::runtime::Shims;
+use crate::runtime::{Shims, end_orphans};
 use crate::serve::Endpoint;
 use crate::task::spec::Site;
 
@@ -70,6 +70,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         name: name.clone(),
     };
     let group = format!("{cgroup_parent}/{name}");
+    let forsaken = group.clone();
+    tokio::task::spawn_blocking(move || end_orphans(&forsaken)).await?;
     let shims = Shims::new(zygote, ledger.clone(), &machine.boot_id);
     let driver = Driver::new(Parts {
         client,

@@ -41,6 +41,15 @@ pub enum Seen {
     Ended(End),
 }
 
+/// Ends the tasks below a control group whose data directory was deleted while they ran. Blocks.
+pub fn end_orphans(group: &str) {
+    match commonage_shim::orphans::end(group) {
+        Ok(ended) if ended.is_empty() => {}
+        Ok(ended) => tracing::warn!(?ended, group, "killed: their data directory was deleted"),
+        Err(error) => tracing::warn!(%error, group, "orphaned tasks could not be ended"),
+    }
+}
+
 /// The containers of this agent.
 #[derive(Clone)]
 pub struct Shims {

@@ -81,6 +81,15 @@ impl Hierarchies {
         self.0.iter().find(has).or_else(|| self.0.iter().find(|h| h.controllers.is_none()))
     }
 
+    /// The names of the groups directly below one, in any hierarchy.
+    pub(crate) fn children(&self, parent: &str) -> BTreeSet<String> {
+        let parent = parent.trim_start_matches('/');
+        let listings =
+            self.0.iter().filter_map(|h| std::fs::read_dir(h.mount_point.join(parent)).ok());
+        let groups = listings.flatten().flatten().filter(|entry| entry.path().is_dir());
+        groups.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
     /// The group of one task.
     ///
     /// # Errors

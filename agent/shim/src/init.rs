@@ -278,7 +278,11 @@ impl Failure {
             ),
             (Step::Exec, _) => (
                 FailureReason::CommandNotFound,
-                format!("command {program:?} cannot be executed: {}", errno.desc()),
+                format!(
+                    "command {program:?} cannot be executed: {}{}",
+                    errno.desc(),
+                    open_hint(errno)
+                ),
             ),
         };
         ExitError { reason, message }
@@ -292,6 +296,14 @@ fn hint(path: &Path) -> &'static str {
         " (the machine's own /home, /root, /run and /tmp are hidden from tasks)"
     } else {
         ""
+    }
+}
+
+/// The other thing that surprises: the task's root owns none of the machine's files.
+fn open_hint(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EACCES => " (of the machine's files, tasks see what every user may see)",
+        _ => "",
     }
 }
 

@@ -189,6 +189,9 @@ pub struct Exit {
     /// Output that could not be written (disk full).
     #[serde(default)]
     pub log_bytes_dropped: u64,
+    /// Output that was kept once and had to go for newer output, of both streams.
+    #[serde(default)]
+    pub log_bytes_rotated_away: u64,
 }
 
 impl Exit {

@@ -17,10 +17,12 @@
 mod cgroup;
 pub mod client;
 mod control;
+mod idmap;
 #[allow(unsafe_code)]
 mod init;
 pub mod launch;
 mod lock;
+pub mod orphans;
 mod output;
 mod rootfs;
 mod seccomp;

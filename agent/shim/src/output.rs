@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::launch::LogLimits;
+use crate::state_dir::{gone_file, write_atomically};
 
 /// Read at once; what a pipe holds by default.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -74,6 +75,10 @@ impl Output {
         self.pipe = None;
     }
 
+    pub(crate) fn rotated_away_bytes(&self) -> u64 {
+        self.log.gone_bytes
+    }
+
     pub(crate) fn dropped_bytes(&self) -> u64 {
         self.log.dropped_bytes
     }
@@ -90,13 +95,15 @@ struct RotatingLog {
     size: u64,
     limits: LogLimits,
     dropped_bytes: u64,
+    /// Were in files that had to go.
+    gone_bytes: u64,
 }
 
 impl RotatingLog {
     fn open(path: PathBuf, limits: &LogLimits) -> io::Result<Self> {
         let file = open_log(&path)?;
         let size = file.metadata()?.len();
-        Ok(Self { path, file, size, limits: limits.clone(), dropped_bytes: 0 })
+        Ok(Self { path, file, size, limits: limits.clone(), dropped_bytes: 0, gone_bytes: 0 })
     }
 
     /// Never fails: a full disk costs the task its log, not its life.
@@ -114,6 +121,7 @@ impl RotatingLog {
 
     fn rotate(&mut self) -> io::Result<()> {
         let oldest = self.limits.max_files.saturating_sub(1);
+        self.count_out(oldest)?;
         if oldest == 0 {
             self.file.set_len(0)?;
         } else {
@@ -127,6 +135,21 @@ impl RotatingLog {
             self.file = open_log(&self.path)?;
         }
         self.size = 0;
+        Ok(())
+    }
+
+    /// Notes, before a file goes for good, how much goes with it. A reader that comes in between
+    /// looks again.
+    fn count_out(&mut self, oldest: u32) -> io::Result<()> {
+        let bytes = match oldest {
+            0 => self.size,
+            number => std::fs::metadata(numbered(&self.path, number)).map_or(0, |file| file.len()),
+        };
+        if bytes > 0 {
+            let gone = self.gone_bytes.saturating_add(bytes);
+            write_atomically(&gone_file(&self.path), format!("{gone}\n").as_bytes())?;
+            self.gone_bytes = gone;
+        }
         Ok(())
     }
 }
@@ -145,6 +168,8 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::launch::Stream;
+    use crate::state_dir::StateDir;
 
     #[test]
     fn rotation_keeps_the_newest_files_and_no_more() {
@@ -159,7 +184,8 @@ mod tests {
         assert_eq!(std::fs::read(numbered(&path, 1)).unwrap(), b"44444444");
         assert_eq!(std::fs::read(numbered(&path, 2)).unwrap(), b"33333333");
         assert!(!numbered(&path, 3).exists());
-        assert_eq!(log.dropped_bytes, 0);
+        assert_eq!((log.dropped_bytes, log.gone_bytes), (0, 24));
+        assert_eq!(StateDir::new(directory.path()).log_bytes_gone(Stream::Stdout), 24);
     }
 
     #[test]
@@ -172,5 +198,6 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap().len(), 100);
         log.append(b"y");
         assert_eq!(std::fs::read(&path).unwrap(), b"y");
+        assert_eq!(StateDir::new(directory.path()).log_bytes_gone(Stream::Stderr), 100);
     }
 }

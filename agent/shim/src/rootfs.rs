@@ -3,7 +3,10 @@
 //! A small tmpfs holds one directory per entry of `/`, each the host's mounted recursively; then
 //! the whole tree is made read-only, without devices and set-user-id programs. What is the
 //! machine's and not the distribution's is left out: `/dev`, `/proc`, `/sys`, `/run` (sockets of
-//! other services), `/tmp`, and the homes. All of it is mounted in the shim's own mount namespace
+//! other services), `/tmp`, and the homes. Of the rest a task may read what every user of the
+//! machine may, even as root: see [`crate::idmap`]. Where the file system cannot do that (overlayfs,
+//! for one), a task's root reads all that is shown, and only [`HIDDEN`], the agent's data directory
+//! and those of the clusters that run on the machine are kept from it. All of it is mounted in the shim's own mount namespace
 //! and so is gone with the shim, however that dies.
 
 use std::fs;
@@ -14,6 +17,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
+use crate::idmap::Nobody;
 use crate::launch::{Launch, Root, SANDBOX_MOUNT};
 use crate::state_dir::StateDir;
 use crate::sys;
@@ -33,12 +37,16 @@ pub(crate) const HIDDEN: &[&str] = &[
     "/etc/sudoers",
     "/etc/sudoers.d",
     "/etc/kubernetes",
+    "/var/lib/commonage",
     "/var/lib/docker",
     "/var/lib/containerd",
     "/var/lib/kubelet",
     "/var/lib/etcd",
     "/var/spool/cron",
 ];
+
+/// One file per running `cmn up` of the machine, whose content is the path of its data directory.
+const CLUSTERS: &str = "/run/commonage/up";
 
 /// Bytes of the tmpfs: directories and a `resolv.conf`.
 const SKELETON: &str = "mode=755,size=1m";
@@ -48,6 +56,19 @@ const SKELETON: &str = "mode=755,size=1m";
 pub(crate) fn leave_host_mounts() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     change(Path::new("/"), MsFlags::MS_SLAVE | MsFlags::MS_REC)
+}
+
+/// The data directories of the clusters that say they run here; they hold private keys.
+pub(crate) fn clusters() -> Vec<PathBuf> {
+    clusters_in(Path::new(CLUSTERS))
+}
+
+fn clusters_in(signs: &Path) -> Vec<PathBuf> {
+    let signs = fs::read_dir(signs).into_iter().flatten().flatten();
+    let directories = signs.filter_map(|sign| fs::read_to_string(sign.path()).ok());
+    let directories = directories.map(|text| PathBuf::from(text.trim_end()));
+    // The root itself cannot be hidden.
+    directories.filter(|path| path.is_absolute() && path.parent().is_some()).collect()
 }
 
 /// Puts the root together and returns where it is.
@@ -66,7 +87,6 @@ pub(crate) fn assemble(launch: &Launch, state: &StateDir) -> io::Result<PathBuf>
 
 fn assemble_host(root: &Path, launch: &Launch) -> io::Result<()> {
     fs::create_dir_all(root)?;
-    let none: Option<&str> = None;
     mount(
         Some("commonage"),
         root,
@@ -77,6 +97,9 @@ fn assemble_host(root: &Path, launch: &Launch) -> io::Result<()> {
     // Unbindable: the state directory lies in one of the directories bound below, and would
     // otherwise bring what is assembled so far into itself.
     change(root, MsFlags::MS_UNBINDABLE)?;
+    let nobody = Nobody::new()
+        .inspect_err(|error| eprintln!("files of the host keep their owners: {error}"))
+        .ok();
     for entry in fs::read_dir("/")? {
         let entry = entry?;
         let name = entry.file_name();
@@ -89,7 +112,7 @@ fn assemble_host(root: &Path, launch: &Launch) -> io::Result<()> {
             let shown =
                 !EMPTY.iter().any(|empty| name == *empty) && host != Path::new(SANDBOX_MOUNT);
             if shown {
-                mount(Some(&host), &target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+                show(&host, &target, nobody.as_ref())?;
             }
         }
     }
@@ -103,6 +126,18 @@ fn assemble_host(root: &Path, launch: &Launch) -> io::Result<()> {
     copy_resolver(root)?;
     sys::seal_mounts(root)?;
     change(root, MsFlags::MS_PRIVATE)
+}
+
+fn show(host: &Path, target: &Path, nobody: Option<&Nobody>) -> io::Result<()> {
+    if let Some(nobody) = nobody {
+        match nobody.show(host, target) {
+            Ok(()) => return Ok(()),
+            Err(error) => eprintln!("files of {} keep their owners: {error}", host.display()),
+        }
+    }
+    let none: Option<&str> = None;
+    mount(Some(host), target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+    Ok(())
 }
 
 /// Only below the tmpfs: nothing is ever created on the host's own file systems, where this fails
@@ -150,4 +185,24 @@ fn change(path: &Path, flags: MsFlags) -> io::Result<()> {
     let none: Option<&str> = None;
     mount(none, path, none, flags, none)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn clusters_are_found_by_their_signs() {
+        let signs = tempfile::tempdir().unwrap();
+        for (name, content) in
+            [("1", "/srv/a"), ("2", "/srv/b\n"), ("3", "/"), ("4", "x"), ("5", "")]
+        {
+            fs::write(signs.path().join(name), content).unwrap();
+        }
+        let mut found = clusters_in(signs.path());
+        found.sort();
+        assert_eq!(found, [Path::new("/srv/a"), Path::new("/srv/b")]);
+        assert!(clusters_in(Path::new("/nowhere")).is_empty());
+    }
 }

@@ -77,11 +77,12 @@ fn try_run(state: &StateDir, filters: &Filters) -> io::Result<()> {
 }
 
 fn read_launch(state: &StateDir) -> Result<Launch, ExitError> {
-    let launch = state.launch().map_err(|error| ExitError {
+    let mut launch = state.launch().map_err(|error| ExitError {
         reason: FailureReason::InvalidLaunch,
         message: format!("task.json: {error}"),
     })?;
     spec::check(&launch)?;
+    launch.hidden.extend(rootfs::clusters());
     Ok(launch)
 }
 
@@ -278,6 +279,7 @@ fn failed(error: ExitError) -> Exit {
         finished_at: Timestamp::now(),
         error: Some(error),
         log_bytes_dropped: 0,
+        log_bytes_rotated_away: 0,
     }
 }
 

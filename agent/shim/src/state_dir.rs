@@ -78,6 +78,14 @@ impl StateDir {
         })
     }
 
+    /// How many bytes of the beginning of a stream's log are gone, because rotation keeps only so
+    /// many files. Known while the task runs.
+    #[must_use]
+    pub fn log_bytes_gone(&self, stream: Stream) -> u64 {
+        let text = std::fs::read_to_string(gone_file(&self.log(stream))).unwrap_or_default();
+        text.trim_end().parse().unwrap_or(0)
+    }
+
     pub(crate) fn lock(&self) -> PathBuf {
         self.0.join("lock")
     }
@@ -105,6 +113,13 @@ impl StateDir {
     pub(crate) fn tmp(&self) -> PathBuf {
         self.0.join("tmp")
     }
+}
+
+/// Where it is written how much of a log is gone.
+pub(crate) fn gone_file(log: &Path) -> PathBuf {
+    let mut name = log.as_os_str().to_owned();
+    name.push(".gone");
+    PathBuf::from(name)
 }
 
 /// Writes a file so that a reader, even after a power cut, sees all of it or none.

@@ -247,6 +247,7 @@ impl Supervisor {
             finished_at: Timestamp::now(),
             error: self.error.take(),
             log_bytes_dropped: self.outputs.iter().map(Output::dropped_bytes).sum(),
+            log_bytes_rotated_away: self.outputs.iter().map(Output::rotated_away_bytes).sum(),
         }
     }
 }

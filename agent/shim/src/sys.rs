@@ -125,8 +125,12 @@ fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
-fn mount_setattr(dir: RawFd, path: &CString, flags: i32, set: u64) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+fn mount_setattr(
+    dir: RawFd,
+    path: &CString,
+    flags: i32,
+    attributes: libc::mount_attr,
+) -> io::Result<()> {
     // SAFETY: both pointers outlive the call and the size is that of the structure.
     let result = unsafe {
         libc::syscall(
@@ -141,13 +145,62 @@ fn mount_setattr(dir: RawFd, path: &CString, flags: i32, set: u64) -> io::Result
     check(result).map(drop)
 }
 
+fn setting(attr_set: u64) -> libc::mount_attr {
+    libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd: 0 }
+}
+
 /// Makes a mount and everything mounted below it read-only, without devices and set-user-id.
 ///
 /// # Errors
 /// Kernels before 5.12 do not have the call. There is no weaker way to fall back to.
 pub(crate) fn seal_mounts(root: &Path) -> io::Result<()> {
     let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
-    mount_setattr(libc::AT_FDCWD, &c_path(root)?, libc::AT_RECURSIVE, set)
+    mount_setattr(libc::AT_FDCWD, &c_path(root)?, libc::AT_RECURSIVE, setting(set))
+}
+
+/// A private copy of the mount at a path, attached nowhere.
+fn open_tree(path: &Path, recursive: i32) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | recursive.cast_unsigned();
+    // SAFETY: the path outlives the call.
+    let fd =
+        check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Binds `host` to `target` with the owners of its files translated by a user namespace's map.
+///
+/// # Errors
+/// A file system, or one mounted below it if `recursive`, does not have such mounts.
+pub(crate) fn mount_mapped(
+    host: &Path,
+    target: &Path,
+    user_namespace: &OwnedFd,
+    recursive: bool,
+) -> io::Result<()> {
+    let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
+    let tree = open_tree(host, recursive)?;
+    let attributes = libc::mount_attr {
+        userns_fd: u64::from(user_namespace.as_raw_fd().cast_unsigned()),
+        ..setting(libc::MOUNT_ATTR_IDMAP)
+    };
+    let flags = libc::AT_EMPTY_PATH | recursive;
+    mount_setattr(tree.as_raw_fd(), &CString::default(), flags, attributes)?;
+    let (empty, target) = (CString::default(), c_path(target)?);
+    // SAFETY: both paths outlive the call.
+    let moved = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            empty.as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    check(moved).map(drop)
 }
 
 /// A descriptor for `file` through a private read-only mount: what is executed through it cannot
@@ -156,25 +209,9 @@ pub(crate) fn seal_mounts(root: &Path) -> io::Result<()> {
 /// # Errors
 /// Not root, or a kernel before 5.12.
 pub(crate) fn read_only_view(file: &Path) -> io::Result<OwnedFd> {
-    let path = c_path(file)?;
-    // SAFETY: the path outlives the call.
-    let fd = check(unsafe {
-        libc::syscall(
-            libc::SYS_open_tree,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC,
-        )
-    })?;
-    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made it and nobody else knows it.
-    let view = unsafe { OwnedFd::from_raw_fd(fd) };
-    mount_setattr(
-        view.as_raw_fd(),
-        &CString::default(),
-        libc::AT_EMPTY_PATH,
-        libc::MOUNT_ATTR_RDONLY,
-    )?;
+    let view = open_tree(file, 0)?;
+    let read_only = setting(libc::MOUNT_ATTR_RDONLY);
+    mount_setattr(view.as_raw_fd(), &CString::default(), libc::AT_EMPTY_PATH, read_only)?;
     Ok(view)
 }
 

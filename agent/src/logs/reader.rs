@@ -65,8 +65,9 @@ impl Reader {
         Ok(Some(Bytes::from(piece)))
     }
 
-    /// Opens the file to begin with, at the place to begin at. False if there is none yet.
-    fn begin(&mut self) -> io::Result<bool> {
+    /// Opens the file to begin with, at the place to begin at. False if there is none yet. Done by
+    /// the first read unless it has been done before.
+    pub(crate) fn begin(&mut self) -> io::Result<bool> {
         let mut files = Vec::new();
         for number in 0..FILES_MAX {
             match open(&numbered(&self.path, number))? {

@@ -79,3 +79,30 @@ async fn following_ends_with_the_task_and_misses_nothing() {
     assert_eq!(pieces.next().await.unwrap().unwrap(), "two\n");
     assert!(pieces.next().await.is_none());
 }
+
+#[tokio::test]
+async fn a_log_without_its_beginning_says_so_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    begun(&ledger);
+    let task = ledger.state_dir("u-1");
+    std::fs::write(task.log(Output::Stdout), "ne\ntwo").unwrap();
+    std::fs::write(task.log(Output::Stderr), "oh\n").unwrap();
+    std::fs::write(task.path().join("stdout.log.gone"), "52428800\n").unwrap();
+    std::fs::write(task.path().join("stderr.log.gone"), "7\n").unwrap();
+    let of = |name: &str, bytes: u64| {
+        format!(
+            "[commonage: the first {bytes} bytes of {name} are gone (kept: 5 files of 10 MiB)]\n"
+        )
+    };
+    let (stdout, stderr) = (of("stdout", 52_428_800), of("stderr", 7));
+    for (query, want) in [
+        ("", format!("{stdout}{stderr}ne\ntwooh\n")),
+        ("?stream=stdout", format!("{stdout}ne\ntwo")),
+        ("?stream=stderr", format!("{stderr}oh\n")),
+        ("?stream=stdout&tailLines=1", "two".to_owned()),
+    ] {
+        let (status, body) = ask(&ledger, &format!("/logs/shop/web/u-1{query}")).await;
+        assert_eq!((status, body), (StatusCode::OK, want), "{query}");
+    }
+}

@@ -80,6 +80,7 @@ fn exited(code: i32) -> Actual {
         finished_at: at(5),
         error: None,
         log_bytes_dropped: 0,
+        log_bytes_rotated_away: 0,
     })))
 }
 

@@ -193,6 +193,7 @@ mod tests {
             finished_at: at(10),
             error: None,
             log_bytes_dropped: 0,
+            log_bytes_rotated_away: 0,
         }
     }
 
@@ -225,6 +226,13 @@ mod tests {
             }),
             ..absent.clone()
         };
+        let nameless = Exit {
+            error: Some(ExitError {
+                reason: FailureReason::InvalidLaunch,
+                message: "command: must name a program".to_owned(),
+            }),
+            ..absent.clone()
+        };
         let deleted = order(KillCause::Deleted, 5);
         let late = order(KillCause::Deleted, 11);
         let unhealthy = order(KillCause::HealthCheckFailed("GET / got 500".to_owned()), 5);
@@ -239,6 +247,7 @@ mod tests {
             (recorded(&oom), None, "Failed OomKilled - 9"),
             (recorded(&absent), None, "Failed CommandNotFound 127 -"),
             (recorded(&tiny), None, "Error LimitsTooSmall - -"),
+            (recorded(&nameless), None, "Error InvalidLaunch - -"),
             (recorded(&exit(None, Some(15))), Some(&deleted), "Killed Deleted - 15"),
             (recorded(&exit(Some(0), None)), Some(&deleted), "Killed Deleted 0 -"),
             (recorded(&exit(Some(0), None)), Some(&late), "Finished - 0 -"),

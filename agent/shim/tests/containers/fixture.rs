@@ -57,6 +57,8 @@ impl Task {
         std::fs::create_dir(&sandbox).unwrap();
         let parent = format!("commonage-test-{}", std::process::id());
         let id = format!("t{}-{number}", std::process::id());
+        // Named by the id, as in an agent's ledger.
+        let state = StateDir::new(directory.path().join(&id));
         let launch = Launch {
             cgroup: format!("/{parent}/{id}"),
             id,
@@ -74,7 +76,6 @@ impl Task {
             mounts: Vec::new(),
             log: LogLimits::default(),
         };
-        let state = StateDir::new(directory.path().join("state"));
         Self { launch, state, parent, _directory: directory }
     }
 

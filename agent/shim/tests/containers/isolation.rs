@@ -1,6 +1,9 @@
 //! What a task must not see, write or do.
 
-use commonage_shim::launch::{Mount, Network};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use commonage_shim::launch::{Mount, Network, User};
 
 use crate::Test;
 use crate::fixture::Task;
@@ -9,6 +12,7 @@ pub const TESTS: &[Test] = &[
     ("the_hosts_root_is_read_only", the_hosts_root_is_read_only),
     ("sandbox_and_tmp_are_writable", sandbox_and_tmp_are_writable),
     ("secrets_and_other_tasks_are_hidden", secrets_and_other_tasks_are_hidden),
+    ("what_only_its_owner_may_read_is_out_of_reach", what_only_its_owner_may_read_is_out_of_reach),
     ("privileges_are_dropped", privileges_are_dropped),
     ("the_whole_machine_is_out_of_reach", the_whole_machine_is_out_of_reach),
     ("calls_that_are_not_allowed_fail", calls_that_are_not_allowed_fail),
@@ -66,9 +70,8 @@ fn secrets_and_other_tasks_are_hidden() {
     let task = Task::sh("true");
     let data = task.launch.hidden[0].display().to_string();
     let task = task.with(|launch| {
-        launch.command[2] = format!(
-            "ls -A {data} /root /home /run | grep -v : ; cat /etc/shadow; ls -d {data}/state"
-        );
+        launch.command[2] =
+            format!("ls -A {data} /root /home /run | grep -v : ; cat /etc/shadow; ls -d {data}/t*");
     });
     task.run();
     let output = task.stdout();
@@ -76,6 +79,36 @@ fn secrets_and_other_tasks_are_hidden() {
         .lines()
         .filter(|line| !line.is_empty() && *line != "systemd" && *line != "resolvconf");
     assert_eq!(visible.count(), 0, "{output}");
+}
+
+/// Another cluster's keys, say, in a directory that nobody has told us about.
+fn what_only_its_owner_may_read_is_out_of_reach() {
+    let other = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(other.path(), 0o755);
+    let owners = [("roots", 0), ("somebodys", 4711)];
+    for (name, owner) in owners {
+        let (key, closed) = (other.path().join(name), other.path().join(format!("{name}-closed")));
+        std::fs::create_dir(&closed).unwrap();
+        std::fs::write(&key, "secret").unwrap();
+        std::fs::write(closed.join("f"), "secret").unwrap();
+        mode(&key, 0o600);
+        mode(&closed, 0o700);
+        std::os::unix::fs::chown(&key, Some(owner), Some(owner)).unwrap();
+        std::os::unix::fs::chown(&closed, Some(owner), Some(owner)).unwrap();
+    }
+    let public = other.path().join("public");
+    std::fs::write(&public, "public\n").unwrap();
+    mode(&public, 0o644);
+    for uid in [0, 4711] {
+        let script = format!("cd {}; cat *; ls *-closed; cat *-closed/f", other.path().display());
+        let task = Task::sh(&script).with(|launch| launch.user = User { uid, ..User::default() });
+        task.run();
+        assert_eq!(task.stdout(), "public\n", "as {uid}: {}", task.stderr());
+        assert_eq!(task.shim_log(), "");
+    }
 }
 
 fn privileges_are_dropped() {

@@ -114,8 +114,17 @@ fn the_log_is_rotated() {
         let name = f.as_ref().unwrap().file_name();
         name.to_str().unwrap().starts_with("stdout.log")
     });
-    assert!((1..=3).contains(&logs.count()));
+    let sizes: Vec<u64> = logs
+        .filter(|log| log.as_ref().unwrap().file_name() != "stdout.log.gone")
+        .map(|log| log.unwrap().metadata().unwrap().len())
+        .collect();
+    assert!((1..=3).contains(&sizes.len()));
     assert_eq!(exit.log_bytes_dropped, 0);
+    let written: usize = (0..3000).map(|i| format!("line {i}\n").len()).sum();
+    let kept: u64 = sizes.iter().sum();
+    assert_eq!(exit.log_bytes_rotated_away, written as u64 - kept);
+    assert_eq!(task.state.log_bytes_gone(Stream::Stdout), written as u64 - kept);
+    assert_eq!(task.state.log_bytes_gone(Stream::Stderr), 0);
 }
 
 fn term_ends_a_task_that_does_nothing_about_it() {

@@ -1,6 +1,6 @@
 //! Somebody dies: the agent, the zygote, the shim.
 
-use commonage_shim::{Observed, Phase, Shim, client, zygote};
+use commonage_shim::{Observed, Phase, Shim, client, orphans, zygote};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("a_dead_zygote_is_replaced", a_dead_zygote_is_replaced),
     ("a_lost_shim_is_noticed_and_cleaned_up_after", a_lost_shim_is_noticed_and_cleaned_up_after),
     ("a_group_is_emptied_whatever_is_in_it", a_group_is_emptied_whatever_is_in_it),
+    ("a_task_whose_directory_is_deleted_is_ended", a_task_whose_directory_is_deleted_is_ended),
     ("a_task_runs_only_once", a_task_runs_only_once),
     ("a_directory_without_a_shim_is_not_started", a_directory_without_a_shim_is_not_started),
 ];
@@ -102,6 +103,25 @@ fn a_group_is_emptied_whatever_is_in_it() {
     assert!(!child.wait().unwrap().success());
     client::cleanup(task.path(), &task.launch).unwrap();
     assert!(task.groups().is_empty());
+}
+
+fn a_task_whose_directory_is_deleted_is_ended() {
+    let orphan = Task::sh("echo ready; sleep 1000 & sleep 1000");
+    let other = Task::sh("echo ready; sleep 1000");
+    let shims = [&orphan, &other].map(|task| task.start());
+    for task in [&orphan, &other] {
+        task.until_output("ready");
+    }
+    let (parent, _) = orphan.launch.cgroup.rsplit_once('/').unwrap();
+    assert!(orphans::end(parent).unwrap().is_empty());
+
+    std::fs::remove_dir_all(orphan.path()).unwrap();
+    // Its id is the last part of its group; a ledger names its directories likewise.
+    assert_eq!(orphans::end(parent).unwrap(), [orphan.launch.id.clone()]);
+    until_gone(shims[0]);
+    assert!(orphan.groups().is_empty());
+    assert!(is_alive(shims[1]));
+    assert_eq!(other.processes().len(), 3);
 }
 
 fn a_task_runs_only_once() {
