@@ -26,6 +26,8 @@ since() { awk -v a="$1" -v b="$(seconds)" 'BEGIN { printf "%.1f s", b - a }'; }
 
 
 work=$(mktemp -d /var/tmp/commonage-demo.XXXXXX)
+# Tasks read the corpus in it, and see what every user may see; the cluster's own data stays closed.
+chmod 755 "$work"
 up='' counting=''
 stop() {
     local pid=$1

@@ -136,6 +136,9 @@ fn the_roles_work_together_over_https() {
 fn each_role_can_die_and_come_back_while_a_task_runs() {
     let mut apart = Apart::start();
     let gate = tempfile::tempdir_in("/var/tmp").unwrap();
+    // Tasks see what every user may see.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(gate.path(), open).unwrap();
     let script =
         format!("until [ -e {}/open ]; do sleep 0.05; done; exit 7", gate.path().display());
     apart

@@ -16,6 +16,9 @@ fn tasks_survive_the_death_of_everything_else() {
     };
     // Not in /tmp, which each task has of its own.
     let gate = tempfile::tempdir_in("/var/tmp").unwrap();
+    // Tasks see what every user may see.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(gate.path(), open).unwrap();
     let path = gate.path().to_string_lossy().into_owned();
     let until = |name: &str| {
         format!("until [ -e {path}/{name} ]; do sleep 0.05; done; echo released; exit 4")
