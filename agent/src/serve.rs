@@ -67,6 +67,14 @@ impl Endpoint {
         Ok(Endpoint { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), address })
     }
 
+    /// Without delay: an answer's end would otherwise wait 40 ms for the client to confirm its
+    /// beginning.
+    async fn accept(&self) -> std::io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.listener.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((stream, peer))
+    }
+
     /// Serves `router` until `shutdown`; connections that still stream are dropped then, because a
     /// followed log would otherwise hold the agent for as long as its task lives.
     pub(crate) async fn serve(self, router: Router, shutdown: CancellationToken) {
@@ -75,12 +83,8 @@ impl Endpoint {
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
-                accepted = self.listener.accept() => accepted,
+                accepted = self.accept() => accepted,
             };
-            // Without delay: an answer's end would otherwise wait 40 ms for the client to confirm
-            // its beginning.
-            let accepted = accepted
-                .and_then(|(stream, peer)| stream.set_nodelay(true).map(|()| (stream, peer)));
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {

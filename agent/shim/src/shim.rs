@@ -66,7 +66,10 @@ fn try_run(state: &StateDir, filters: &Filters) -> io::Result<()> {
     let launch = match read_launch(state) {
         Ok(launch) => launch,
         // Nothing was made, and nothing in a bad order is to be trusted for cleaning up either.
-        Err(error) => return finish(state, control, &failed(error)),
+        Err(error) => {
+            finish(state, control, &failed(error))?;
+            return remove_socket(state);
+        }
     };
     let (exit, control) = match create(state, &launch, filters) {
         Ok(created) => Supervisor::new(launch.clone(), created).run(control, &signals)?,
@@ -310,6 +313,11 @@ pub(crate) fn clean_up(state: &StateDir, launch: &Launch) -> io::Result<()> {
             _ => {}
         }
     }
+    remove_socket(state)
+}
+
+/// The last thing that goes: an agent takes its absence for the end of the shim.
+fn remove_socket(state: &StateDir) -> io::Result<()> {
     match fs::remove_file(state.path().join(crate::control::SOCKET)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

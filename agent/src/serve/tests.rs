@@ -99,6 +99,17 @@ async fn only_the_api_server_is_served() {
 }
 
 #[tokio::test]
+async fn answers_are_not_held_back() {
+    let authority = Authority::new();
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let endpoint = Endpoint::bind(listen, &authority.identity()).await.unwrap();
+    let (accepted, client) = tokio::join!(endpoint.accept(), TcpStream::connect(endpoint.address));
+    let (stream, peer) = accepted.unwrap();
+    assert!(stream.nodelay().unwrap());
+    assert_eq!(peer, client.unwrap().local_addr().unwrap());
+}
+
+#[tokio::test]
 async fn what_keeps_it_from_starting_is_named() {
     let authority = Authority::new();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));

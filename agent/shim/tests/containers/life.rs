@@ -88,6 +88,7 @@ fn a_missing_working_directory_is_named() {
 fn an_impossible_order_is_refused() {
     let task = Task::command(&["true"]).with(|launch| launch.limits.memory_bytes = Some(1000));
     assert_eq!(task.run().error.unwrap().reason, FailureReason::LimitsTooSmall);
+    assert!(!task.path().join("ctl.sock").exists());
     let task = Task::command(&["true"]).with(|launch| launch.command.clear());
     assert_eq!(task.run().error.unwrap().reason, FailureReason::InvalidLaunch);
     // Not even looked at for cleaning up: this would be everybody's group.

@@ -117,7 +117,7 @@ fn a_task_whose_directory_is_deleted_is_ended() {
 
     std::fs::remove_dir_all(orphan.path()).unwrap();
     // Its id is the last part of its group; a ledger names its directories likewise.
-    assert_eq!(orphans::end(parent).unwrap(), [orphan.launch.id.clone()]);
+    assert_eq!(orphans::end(parent).unwrap(), std::slice::from_ref(&orphan.launch.id));
     until_gone(shims[0]);
     assert!(orphan.groups().is_empty());
     assert!(is_alive(shims[1]));
