@@ -104,7 +104,7 @@ impl Allocator {
     /// waiting tasks.
     pub fn heard_from(&mut self, framework: &ObjectKey, answered: bool) {
         if let Some(id) = self.frameworks.id(framework) {
-            self.frameworks[id].answers = answered;
+            self.frameworks[id].answers = Some(answered);
         }
     }
 

@@ -61,6 +61,8 @@ pub struct Allocator {
     /// Agents on which the last plan takes something back for waiting tasks: in the next one they
     /// come before frameworks that have not answered.
     pub(crate) claimed: BTreeSet<Id>,
+    /// How often in a row that was so of an agent, without any of them getting anything there.
+    pub(crate) claims: BTreeMap<Id, u32>,
     pub(crate) arrivals: u64,
 }
 
@@ -101,8 +103,8 @@ impl Agent {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Framework {
     pub(crate) known: bool,
-    /// It has answered the last of its offers that ended.
-    pub(crate) answers: bool,
+    /// Whether it has answered the last of its offers that ended; `None` before the first.
+    pub(crate) answers: Option<bool>,
     pub(crate) info: FrameworkInfo,
     pub(crate) leaves: BTreeSet<Id>,
     /// `info.min_allocatable` in lanes.
@@ -170,6 +172,7 @@ impl Allocator {
             plans: 0,
             planned_at_ms: None,
             claimed: BTreeSet::new(),
+            claims: BTreeMap::new(),
             arrivals: 0,
         };
         allocator.queue_id(ROOT);
@@ -184,6 +187,12 @@ impl Allocator {
             offer.since_ms = Some(now_ms);
         }
         let (plan, claimed) = crate::cycle::run(self, now_ms, seed);
+        if plan.why.is_empty() {
+            self.claims.clear();
+        }
+        for agent in &claimed {
+            *self.claims.entry(*agent).or_default() += 1;
+        }
         self.claimed = claimed;
         self.planned_at_ms = Some(now_ms);
         self.plans += 1;

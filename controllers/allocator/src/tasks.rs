@@ -63,7 +63,8 @@ impl Allocator {
         let mut goods = Goods::of(&info.resources);
         let ports: Ranges = info.host_ports.iter().copied().filter(|port| *port != 0).collect();
         goods.ports = goods.ports.union(&ports);
-        let held = Held { agent: self.agent_id(agent), leaf, lanes, goods };
+        let place = self.agent_id(agent);
+        let held = Held { agent: place, leaf, lanes, goods };
         let mut known_as_bound = false;
         if let Some(id) = self.tasks.id(key) {
             let task = &mut self.tasks[id];
@@ -79,6 +80,9 @@ impl Allocator {
         self.tasks[id].held = Some(held);
         if !known_as_bound {
             self.count_allocation(leaf);
+            if self.places_tasks(self.leaves[leaf].framework) {
+                self.claims.remove(&place);
+            }
         }
         self.collect_places(before);
     }

@@ -13,7 +13,7 @@ use std::{
 use commonage_allocator::{Allocator, ObjectKey, Options, Plan, Refusal, RescindReason};
 use commonage_schemas::{
     Offer, Task,
-    offer::{OfferAnswer, OfferVerdict, refuse_seconds},
+    offer::{OfferAnswer, refuse_seconds},
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
@@ -319,11 +319,11 @@ impl Accounting {
     /// Silence is an answer too: an offer that ends unanswered is refused for longer each time.
     fn refusal(&mut self, key: &Key, offer: &Offer) -> Option<Refusal> {
         let answer = answer(offer);
-        // It may have been accepted just before we took it back.
-        let accepted = answer.is_some_and(|a| a.verdict == OfferVerdict::Accepted);
-        let ending = match self.ending.get(key).filter(|_| !accepted) {
-            Some(ending) => *ending,
-            None => Ending::of(answer?.verdict),
+        let ours = self.ending.get(key).copied();
+        let ending = match answer.map(|a| Ending::of(a.verdict)) {
+            // It was answered just before we took it back.
+            Some(Ending::Answered) => Ending::Answered,
+            said => ours.or(said)?,
         };
         let framework = (key.0.clone(), offer.spec.framework.clone());
         let seconds = match ending {

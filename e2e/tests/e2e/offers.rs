@@ -5,6 +5,7 @@ use std::time::Duration;
 use commonage_e2e::{Cluster, PATIENCE};
 use commonage_schemas::{
     Framework, FrameworkSpec, Offer, OfferAcceptance, OfferDecline, Resources, Task, TaskSpec,
+    framework::OfferPolicy,
     offer::OfferVerdict,
     task::{Container, ContainerPort},
 };
@@ -172,4 +173,39 @@ async fn a_declined_offer_stays_away_for_a_while() {
         second.status.and_then(|s| s.answer).map(|a| a.verdict),
         Some(OfferVerdict::Accepted)
     );
+}
+
+/// Frameworks that nobody serves have the smallest share of all and are offered whatever is free:
+/// tasks that the control plane places must run all the same.
+#[tokio::test]
+async fn silent_frameworks_do_not_starve_placed_tasks() {
+    let cluster = Cluster::start();
+    let client = cluster.client().await.unwrap();
+    let tasks = Api::<Task>::namespaced(client.clone(), NAMESPACE);
+    let sleeper = |name: &str| {
+        let mut task = task(name, "0.1", &[]);
+        task.spec.container.command = vec!["sleep".to_owned(), "600".to_owned()];
+        task
+    };
+    tasks.create(&PostParams::default(), &sleeper("first")).await.unwrap();
+    cluster.wait_for_state("first", &["Running"]);
+    let frameworks = Api::<Framework>::namespaced(client.clone(), NAMESPACE);
+    for name in ["fa", "fb"] {
+        let offers = OfferPolicy { timeout_seconds: 600, ..OfferPolicy::default() };
+        let spec = FrameworkSpec {
+            queues: vec![name.to_owned()],
+            offers: Some(offers),
+            ..FrameworkSpec::default()
+        };
+        frameworks.create(&PostParams::default(), &Framework::new(name, spec)).await.unwrap();
+    }
+    // One of them holds all that is free, and would for ten minutes.
+    tokio::select! {
+        _ = offer(&client, "fa") => {}
+        _ = offer(&client, "fb") => {}
+    }
+    for name in ["second", "third"] {
+        tasks.create(&PostParams::default(), &sleeper(name)).await.unwrap();
+        cluster.wait_for_state(name, &["Running"]);
+    }
 }

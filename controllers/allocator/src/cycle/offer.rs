@@ -204,10 +204,13 @@ impl Cycle<'_> {
             && (framework.info.agents.is_empty() || framework.info.agents.matches(&agent.labels))
     }
 
-    /// What was taken back for waiting tasks goes to them before anybody who may let it lie again:
-    /// only frameworks that do answer compete with them for it, in this one plan.
+    /// What was taken back for waiting tasks goes to them before those who would let it lie: in
+    /// this one plan only frameworks that do answer compete with them for it, and one that never had
+    /// an offer yet if it is the first to be tried. A silent one gets its next chance later.
     fn may_come_first(&self, framework: &Framework, agent: Id) -> bool {
-        framework.answers || !self.state.claimed.contains(&agent)
+        let state = self.state;
+        !state.claimed.contains(&agent)
+            || framework.answers.unwrap_or_else(|| state.claims.get(&agent) <= Some(&1))
     }
 
     fn is_refused(&self, leaf: Id, agent: Id, lanes: &Lanes, goods: &Goods) -> bool {

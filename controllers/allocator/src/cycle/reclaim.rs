@@ -47,7 +47,8 @@ struct Way {
 impl Cycle<'_> {
     /// Takes back what tasks wait for; returns the agents that are to be left to them.
     pub(super) fn reclaim(&mut self, waiting: &[Waiting]) -> BTreeSet<Id> {
-        let could_be = |cause| matches!(cause, Cause::Room | Cause::Gang | Cause::Group | Cause::QueueLimit);
+        let could_be =
+            |cause| matches!(cause, Cause::Room | Cause::Gang | Cause::Group | Cause::QueueLimit);
         if !waiting.iter().any(|waiting| could_be(waiting.cause)) {
             return BTreeSet::new();
         }
@@ -101,8 +102,10 @@ impl Cycle<'_> {
                 pool.ending.insert(agent);
                 self.give_back(offer);
             } else if self.is_open_ended(offer) {
-                let idle_from =
-                    offer.since_ms.unwrap_or_default().saturating_add(state.options.answer_grace_ms);
+                let idle_from = offer
+                    .since_ms
+                    .unwrap_or_default()
+                    .saturating_add(state.options.answer_grace_ms);
                 if idle_from <= self.now_ms {
                     pool.idle.entry(agent).or_default().push(id);
                 } else {
@@ -206,9 +209,8 @@ impl Cycle<'_> {
             return None;
         }
         let mut goods = self.goods_of(agent).clone();
-        let fits = |free: &Lanes, goods: &Goods| {
-            bundle.lanes.fits(free) && self.has_goods(bundle, goods)
-        };
+        let fits =
+            |free: &Lanes, goods: &Goods| bundle.lanes.fits(free) && self.has_goods(bundle, goods);
         let mut offers = Vec::new();
         for id in pool.idle.get(&agent).into_iter().flatten() {
             if fits(&free, &goods) {

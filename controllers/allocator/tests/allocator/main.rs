@@ -5,4 +5,5 @@ mod fairness;
 mod offers;
 mod placement;
 mod properties;
+mod silence;
 mod world;

@@ -312,3 +312,41 @@ fn an_old_event_does_not_unbind_a_task() {
     world.tasks.insert(key("t"), again);
     assert_eq!(world.step().bindings.len(), 1, "another task of that name is another task");
 }
+
+#[test]
+fn what_no_agent_has_is_named_before_what_others_hold() {
+    let mut world = World::default();
+    world.agent("a", "cpu=4 ports=31000-32000");
+    world.framework("f", &["x"], |_| {});
+    world.placer("default", &["q"]);
+    world.step();
+    assert_eq!(world.holders(), ["f@a"]);
+    world.task_with("ssh", "default", "q", "cpu=1", |task| task.host_ports = vec![22]);
+    world.task("huge", "default", "q", "cpu=5");
+    world.task("small", "default", "q", "cpu=1");
+    let plan = world.step();
+    let by = |name: &str| {
+        let found = plan.why.iter().find(|(task, _)| *task == key(name));
+        found.map(|(_, why)| why.excluded[0].by.clone()).unwrap()
+    };
+    assert_eq!(by("ssh"), "ports");
+    assert_eq!(by("huge"), "cpu");
+    assert_eq!(by("small"), "offered");
+}
+
+#[test]
+fn an_invented_queue_gives_nothing() {
+    let mut world = World::default();
+    world.agent("a", "cpu=4");
+    world.queue("q", 1.0, "cpu=1");
+    world.placer("default", &["q"]);
+    world.tasks("real", 4, "default", "q", "cpu=1");
+    world.task("sly", "default", "elsewhere", "cpu=1");
+    let plan = world.step();
+    assert_eq!(plan.bindings.len(), 1);
+    let sly = plan.why.iter().find(|(task, _)| *task == key("sly")).unwrap();
+    assert_eq!(sly.1.waiting_for, WaitingFor::Queue);
+    world.placer("default", &["q", "elsewhere"]);
+    world.step();
+    assert_eq!(world.agent_of("sly"), Some("a"));
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use commonage_allocator::{
     AgentInfo, Allocator, FrameworkInfo, ObjectKey, OfferInfo, Options, Placement, Plan, QueueInfo,
-    Refusal, TaskInfo,
+    Refusal, RescindReason, TaskInfo,
 };
 use commonage_schemas::resources::{PORTS, Ranges, Resources};
 
@@ -158,8 +158,15 @@ impl World {
             self.allocator.upsert_offer(&name, &info);
             self.offers.insert(name, info);
         }
-        for gone in plan.expire.iter().chain(plan.rescind.iter().map(|rescind| &rescind.offer)) {
-            self.close(&gone.clone(), None);
+        for gone in &plan.expire {
+            self.unanswered(gone, None);
+        }
+        for rescind in &plan.rescind {
+            if rescind.reason == RescindReason::NeededForTask {
+                self.unanswered(&rescind.offer, Some(5_000));
+            } else {
+                self.close(&rescind.offer, None);
+            }
         }
     }
 
@@ -168,7 +175,17 @@ impl World {
         self.offers.remove(offer).expect("the offer is there");
     }
 
+    fn unanswered(&mut self, offer: &ObjectKey, refused_ms: Option<u64>) {
+        let info = self.offers[offer].clone();
+        self.allocator.heard_from(&key(&info.framework), false);
+        let resources = self.agents.get(&info.agent).map(|a| a.allocatable.clone());
+        let resources = resources.unwrap_or_default();
+        let refusal = refused_ms.map(|for_ms| Refusal { resources, for_ms });
+        self.close(offer, refusal.as_ref());
+    }
+
     pub(crate) fn decline(&mut self, offer: &ObjectKey, for_ms: u64) {
+        self.allocator.heard_from(&key(&self.offers[offer].framework), true);
         let resources = self.offers[offer].resources.clone();
         self.close(offer, Some(&Refusal { resources, for_ms }));
     }
@@ -176,6 +193,7 @@ impl World {
     /// Launches one task on the offer, with all of it or what is given.
     pub(crate) fn accept(&mut self, offer: &ObjectKey, task: &str, wants: Option<&str>) {
         let info = self.offers[offer].clone();
+        self.allocator.heard_from(&key(&info.framework), true);
         let wants = wants.map_or_else(|| info.resources.clone(), resources);
         self.task_with(task, &info.framework, &info.queue, "", |task| {
             task.agent = Some(info.agent.clone());

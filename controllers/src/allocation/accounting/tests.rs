@@ -2,7 +2,7 @@
 
 use commonage_schemas::{
     Agent, AgentSpec, AgentStatus, Framework, FrameworkSpec, OfferSpec, OfferStatus, Resources,
-    TaskSpec, TaskState, TaskStatus,
+    TaskSpec, TaskState, TaskStatus, offer::OfferVerdict,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::runtime::watcher::Event;
@@ -164,4 +164,58 @@ fn what_was_just_written_counts_before_the_watch_shows_it() {
     bound.metadata.resource_version = Some("15".to_owned());
     books.take_in(Input::Task(Event::Apply(bound)));
     assert_eq!(held(&books), (1000, 0), "an older version must not free it");
+}
+
+/// The offer ends as `reason` says, or by its time; returns until when its framework is spared.
+fn spared_until(books: &mut Accounting, name: &str, reason: Option<RescindReason>) -> Option<u64> {
+    let mut ended = accepted(90, &[]);
+    ended.metadata.name = Some(name.to_owned());
+    ended.metadata.uid = Some(format!("uid-{name}"));
+    let mut open = offer(80);
+    (open.metadata.name, open.metadata.uid) =
+        (ended.metadata.name.clone(), ended.metadata.uid.clone());
+    books.take_in(Input::Offer(Event::Apply(open)));
+    let key = ObjectKey::new("ns", name);
+    let mut plan = Plan::default();
+    match reason {
+        Some(reason) => plan.rescind.push(commonage_allocator::Rescind { offer: key, reason }),
+        None => plan.expire.push(key),
+    }
+    books.writes(&plan);
+    let answer = ended.status.as_mut().and_then(|s| s.answer.as_mut()).unwrap();
+    answer.verdict = if reason.is_some() { OfferVerdict::Rescinded } else { OfferVerdict::Expired };
+    books.take_in_outcome(Outcome::Ending(Box::new(ended.clone())));
+    books.take_in_outcome(Outcome::Closed(Box::new(ended)));
+    let plan = books.plan(0);
+    assert!(plan.offers.is_empty() || plan.next_wake_ms.is_none(), "a refusal holds it back");
+    plan.next_wake_ms
+}
+
+#[test]
+fn silence_refuses_for_twice_as_long_each_time_until_an_answer() {
+    let mut books = books();
+    // The one that is there from the start is answered, so that the agent is free.
+    books.take_in(Input::Offer(Event::Apply(accepted(4, &[]))));
+    books.take_in_outcome(Outcome::Closed(Box::new(accepted(4, &[]))));
+    let mut now_ms = 100_000;
+    for (number, seconds) in [5, 10, 20, 40].into_iter().enumerate() {
+        // What is in the way of a task counts like what has expired.
+        let reason = (number % 2 == 1).then_some(RescindReason::NeededForTask);
+        let until = spared_until(&mut books, &format!("o{number}"), reason);
+        assert_eq!(until, Some(now_ms + 1000 * seconds));
+        now_ms += 1_000_000;
+        books.tick(Timestamp::from_millisecond(i64::try_from(now_ms).unwrap()).unwrap());
+        books.plan(0);
+    }
+    let obsolete = spared_until(&mut books, "gone", Some(RescindReason::AgentShrank));
+    assert_eq!(obsolete, None, "that was not the framework's fault");
+    // An answer, even one that comes just when the offer is taken back.
+    books.take_in(Input::Offer(Event::Apply(identified(offer(80), "answered", 80))));
+    let key = ObjectKey::new("ns", "answered");
+    books.writes(&Plan { expire: vec![key], ..Plan::default() });
+    let answered = identified(accepted(91, &[]), "answered", 91);
+    books.take_in(Input::Offer(Event::Apply(answered.clone())));
+    books.take_in_outcome(Outcome::Closed(Box::new(answered)));
+    let until = spared_until(&mut books, "again", None);
+    assert_eq!(until, Some(now_ms + 5_000));
 }
