@@ -13,6 +13,7 @@
 //! * nothing on an agent is promised twice (numbers, ports, sets);
 //! * no queue and no ancestor of a queue is taken past its limit;
 //! * who is next is always the competitor with the smallest weighted dominant share;
+//! * a task that would fit if nobody let offers lie unanswered is placed within a bounded time;
 //! * the same state, time and seed give the same plan.
 //!
 //! ```
