@@ -212,10 +212,8 @@ fn kill_policy(task: Option<&Task>) -> (i32, i64) {
         // A policy that can't be read was refused before the launch.
         None | Some(Err(_)) => nix::sys::signal::Signal::SIGTERM as i32,
     };
-    // `kubectl delete --grace-period=N`. Zero is what Kubernetes writes when nobody said anything.
-    let asked = task
-        .and_then(|task| task.metadata.deletion_grace_period_seconds)
-        .filter(|seconds| *seconds > 0);
+    // `kubectl delete --grace-period=N`; 0 is at once. Absent when nobody said anything.
+    let asked = task.and_then(|task| task.metadata.deletion_grace_period_seconds);
     (signal, asked.unwrap_or(policy.grace_period_seconds).max(0))
 }
 

@@ -15,6 +15,7 @@ mod page;
 mod read;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turns;
 mod update;
 
 pub use options::{
@@ -27,7 +28,7 @@ pub use crate::cache::{Chunk, EventKind, Watch, WatchCounters, WatchEvent};
 pub(crate) use commit::{CommitError, encode, is_deleting, take_version};
 pub(crate) use create::Prepared;
 pub(crate) use delete::mark;
-pub(crate) use update::{Attempt, Target};
+pub(crate) use update::{Attempt, RETRY_FOR, Target};
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -58,6 +59,7 @@ pub struct Engine {
     namespaces: Option<Arc<ResourceDef>>,
     /// Writes that run, and the background work: they outlive the requests that began them.
     tasks: TaskTracker,
+    turns: turns::Turns,
     shutdown: CancellationToken,
 }
 
@@ -81,6 +83,7 @@ impl Engine {
             plain: Arc::new(Plain),
             scheme,
             tasks: TaskTracker::new(),
+            turns: turns::Turns::default(),
             shutdown: shutdown.clone(),
         });
         engine.tasks.spawn(watch_over(feed, shutdown));

@@ -75,6 +75,18 @@ pub trait Strategy: Send + Sync {
     /// The object is about to be marked for deletion: finalizers hold it.
     fn prepare_delete(&self, _cx: Context<'_>, _object: &mut Value) {}
 
+    /// Seconds that an object of this kind takes to end unless the client says otherwise; `None`
+    /// for kinds that end at once.
+    fn own_grace_s(&self, _object: &Value) -> Option<i64> {
+        None
+    }
+
+    /// The deletion is to leave what belongs to the object alone: takes off the finalizer that
+    /// waits for it. Whether there was something to take off.
+    fn orphan(&self, _object: &mut Value) -> bool {
+        false
+    }
+
     /// Something besides `metadata.finalizers` keeps a deleted object.
     fn is_held(&self, _object: &Value) -> bool {
         false

@@ -55,10 +55,12 @@ pub struct TaskSpec {
     /// The agent that it runs on; set when it gets its resources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
-    /// What is set aside for it: cpu, memory, disk, gpu, ports.
+    /// What is set aside for it: cpu, memory, disk, gpu, ports. A task that does not name cpu gets
+    /// what `limits` says, else 100m; one that does not name memory likewise, else 64Mi. At least
+    /// 1m of cpu and 4Mi of memory: less can't be enforced.
     #[serde(default)]
     pub resources: Resources,
-    /// What it can never exceed. Default: equal to `resources`.
+    /// What it can never exceed; not less than `resources`. Default: equal to `resources`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Resources>,
     /// Higher goes first inside its queue.

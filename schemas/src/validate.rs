@@ -10,8 +10,20 @@ use serde_json::Value;
 
 use crate::{
     quantity::{self, Unit},
-    resources::{self, Ranges},
+    resources::{self, Amount, CPU, MEMORY, Ranges},
 };
+
+/// Processor time of a task that names none: enough to start a program, too little to crowd out
+/// those that asked.
+pub const TASK_CPU_DEFAULT: &str = "100m";
+/// Memory of a task that names none, by the same reasoning.
+pub const TASK_MEMORY_DEFAULT: &str = "64Mi";
+/// Least processor time of a task: the smallest step that is counted, and nothing would be booked
+/// as nothing and run without a limit.
+pub const TASK_CPU_MIN: &str = "1m";
+/// Least memory of a task: below it a container can't even be started, so the shim refuses it
+/// (its `MIN_MEMORY_BYTES`).
+pub const TASK_MEMORY_MIN: &str = "4Mi";
 
 /// What is wrong with one field. The kinds are those of Kubernetes' `field.Error`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +143,8 @@ fn agent(spec: &Value, errors: &mut Vec<FieldError>) {
 pub fn task(at: &str, spec: &Value, errors: &mut Vec<FieldError>) {
     amounts(&format!("{at}.resources"), &spec["resources"], errors);
     amounts(&format!("{at}.limits"), &spec["limits"], errors);
+    least(at, &spec["resources"], errors);
+    limits(at, spec, errors);
     queue_name(&format!("{at}.queue"), &spec["queue"], errors);
     command(at, &spec["container"], errors);
     ports(at, spec, errors);
@@ -357,6 +371,51 @@ fn amounts(field: &str, value: &Value, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// The amount of a resource; none where there is none or where it can't be read, which `amounts`
+/// reports.
+fn amount(name: &str, value: &Value) -> Option<Amount> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    Amount::parse(name, &text).ok()
+}
+
+/// What a task names must be enough to be enforced. (What it does not name the server fills in.)
+fn least(at: &str, resources: &Value, errors: &mut Vec<FieldError>) {
+    for (name, min) in [(CPU, TASK_CPU_MIN), (MEMORY, TASK_MEMORY_MIN)] {
+        let (given, least) = (amount(name, &resources[name]), Amount::parse(name, min).ok());
+        if let (Some(given), Some(least)) = (given, least)
+            && !given.contains(&least)
+        {
+            errors.push(FieldError::invalid(
+                format!("{at}.resources.{name}"),
+                &resources[name],
+                format!("must be at least {min}: less can't be enforced"),
+            ));
+        }
+    }
+}
+
+/// A limit below what is set aside would take away what was promised.
+fn limits(at: &str, spec: &Value, errors: &mut Vec<FieldError>) {
+    for (name, limit) in spec["limits"].as_object().into_iter().flatten() {
+        let asked = &spec["resources"][name];
+        if let (Some(Amount::Scalar(most)), Some(Amount::Scalar(least))) =
+            (amount(name, limit), amount(name, asked))
+            && most < least
+        {
+            let text = asked.as_str().map_or_else(|| asked.to_string(), str::to_owned);
+            errors.push(FieldError::invalid(
+                format!("{at}.limits.{name}"),
+                limit,
+                format!("must be at least {text}, what {at}.resources.{name} sets aside"),
+            ));
+        }
+    }
+}
+
 fn size(field: &str, value: &Value, errors: &mut Vec<FieldError>) {
     if let Some(text) = value.as_str()
         && let Err(problem) = quantity::parse(text, Unit::Bytes)
@@ -396,6 +455,18 @@ mod tests {
             (
                 json!({"resources": {"memory": "12X"}, "container": {"command": ["true"]}}),
                 "spec.resources.memory",
+            ),
+            (
+                json!({"resources": {"cpu": 0}, "container": {"command": ["true"]}}),
+                "spec.resources.cpu",
+            ),
+            (
+                json!({"resources": {"memory": "4095Ki"}, "container": {"command": ["true"]}}),
+                "spec.resources.memory",
+            ),
+            (
+                json!({"resources": {"cpu": "1"}, "limits": {"cpu": "999m", "memory": "8Mi"}, "container": {"command": ["true"]}}),
+                "spec.limits.cpu",
             ),
             (json!({"container": {}}), "spec.container.command"),
             (json!({"container": {"command": ["a"], "user": "root"}}), "spec.container.user"),

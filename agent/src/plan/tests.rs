@@ -190,6 +190,12 @@ fn a_task_that_is_not_wanted_any_more_is_ended_with_grace() {
             "deletionTimestamp": "2027-01-15T08:00:00Z", "deletionGracePeriodSeconds": 2,
         }}),
     );
+    let at_once = task(
+        "Running",
+        json!({"metadata": {
+            "deletionTimestamp": "2027-01-15T08:00:00Z", "deletionGracePeriodSeconds": 0,
+        }}),
+    );
     let term_sent = Actual { signalled: Some((15, at(10))), ..killed_at(10, running()) };
     let kill_sent = Actual { signalled: Some((9, at(40))), ..killed_at(10, running()) };
     let steps = [
@@ -217,6 +223,11 @@ fn a_task_that_is_not_wanted_any_more_is_ended_with_grace() {
             "deleted with --grace-period",
             record(Some(asked), Some(running())),
             "order kill Deleted signal 15 grace 2",
+        ),
+        (
+            "deleted with --grace-period=0",
+            record(Some(at_once), Some(running())),
+            "order kill Deleted signal 15 grace 0",
         ),
         (
             "ordered",

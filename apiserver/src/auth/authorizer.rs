@@ -71,7 +71,9 @@ fn may_read_path(user: &UserInfo, request: &Attributes<'_>) -> bool {
 
 fn agent_verdict(agent: &str, request: &Attributes<'_>) -> Verdict {
     let reads = matches!(request.verb, "get" | "list" | "watch");
-    let writes = matches!(request.verb, "update" | "patch" | "delete");
+    // Never delete: removing an agent's objects is the operator's decision, and a certificate that
+    // got into wrong hands must not be able to take a machine out of the cluster.
+    let writes = matches!(request.verb, "update" | "patch");
     let own = request.name == agent;
     match (request.group, request.resource, request.subresource) {
         (OUR_GROUP, "agents" | "tasks", "" | "status") if reads => Verdict::Allowed,
@@ -158,6 +160,10 @@ mod tests {
             (on("patch", ours, "agents/status", "n1"), Verdict::Allowed),
             (on("patch", ours, "agents/status", "n2"), Verdict::Denied),
             (on("update", ours, "agents", "n2"), Verdict::Denied),
+            (on("update", ours, "agents", "n1"), Verdict::Allowed),
+            (on("delete", ours, "agents", "n1"), Verdict::Denied),
+            (on("deletecollection", ours, "agents", ""), Verdict::Denied),
+            (lease("delete", "n1"), Verdict::Denied),
             (on("patch", ours, "tasks/status", "t"), Verdict::IfTaskIsOwn),
             (on("patch", ours, "tasks", "t"), Verdict::Denied),
             (on("create", ours, "tasks", ""), Verdict::Denied),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::commit::{CommitError, has_finalizers, is_deleting, take_version};
 use super::update::{Attempt, Target};
-use super::{DeleteOptions, Deleted, Engine, List, ListOptions, WriteOptions};
+use super::{DeleteOptions, Deleted, Engine, List, ListOptions, Propagation, WriteOptions};
 use crate::meta;
 use crate::object::Object;
 use crate::resource::ResourceDef;
@@ -16,6 +16,8 @@ use crate::status::ApiError;
 
 /// Objects of a collection that are deleted at once: enough to share a group commit.
 const DELETES_AT_ONCE: usize = 32;
+/// In `metadata`.
+const GRACE: &str = "deletionGracePeriodSeconds";
 
 impl Engine {
     pub(super) async fn delete_now(
@@ -47,13 +49,22 @@ impl Engine {
         let context = self.context(def, &target.namespace, &options.user);
         strategy.may_delete(context, &object)?;
         // There is no garbage collector yet: Foreground and Orphan would add finalizers that
-        // nobody removes, so every propagation is Background.
-        if has_finalizers(&object) || strategy.is_held(&object) {
+        // nobody removes, so every propagation is Background, but for kinds that know better.
+        let orphans = delete.propagation == Some(Propagation::Orphan);
+        let orphaned = orphans && strategy.orphan(&mut object);
+        let own_grace_s = strategy.own_grace_s(&object);
+        if has_finalizers(&object) || strategy.is_held(&object) || is_deleting(&object) {
             if is_deleting(&object) {
-                return Ok(Deleted::Marked(current));
+                if !shorten(&mut object, own_grace_s, delete.grace_s) && !orphaned {
+                    return Ok(Deleted::Marked(current));
+                }
+            } else {
+                mark(&mut object, &meta::time_text(context.now));
+                if own_grace_s.is_some() {
+                    set_grace(&mut object, delete.grace_s);
+                }
+                strategy.prepare_delete(context, &mut object);
             }
-            mark(&mut object, &meta::time_text(context.now));
-            strategy.prepare_delete(context, &mut object);
             let marked = self.store_edit(target, &current, &object, options.dry_run).await?;
             return Ok(Deleted::Marked(marked));
         }
@@ -119,10 +130,31 @@ fn check_preconditions(
     }
 }
 
+/// What the client said about a kind that has a grace period of its own; nothing when it said
+/// nothing: 0 would mean at once.
+fn set_grace(object: &mut Value, seconds: Option<i64>) {
+    let Some(metadata) = object["metadata"].as_object_mut() else { return };
+    match seconds {
+        Some(seconds) => metadata.insert(GRACE.to_owned(), json!(seconds)),
+        None => metadata.remove(GRACE),
+    };
+}
+
+/// A later deletion may give less time than an earlier one, never more. Whether it did.
+fn shorten(object: &mut Value, own_s: Option<i64>, asked_s: Option<i64>) -> bool {
+    let (Some(own_s), Some(asked_s)) = (own_s, asked_s) else { return false };
+    let given_s = object["metadata"][GRACE].as_i64().unwrap_or(own_s);
+    if asked_s >= given_s {
+        return false;
+    }
+    set_grace(object, Some(asked_s));
+    true
+}
+
 /// Sets what a deletion that has to wait for finalizers sets.
 pub(crate) fn mark(object: &mut Value, now: &str) {
     let metadata = &mut object["metadata"];
     metadata["deletionTimestamp"] = json!(now);
-    metadata["deletionGracePeriodSeconds"] = json!(0);
+    metadata[GRACE] = json!(0);
     meta::bump_generation(object);
 }

@@ -105,6 +105,8 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     pub resource_version: Option<String>,
     pub propagation: Option<Propagation>,
+    /// Seconds between telling and killing; `None`: as the object says.
+    pub grace_s: Option<i64>,
 }
 
 #[derive(Clone, Debug)]

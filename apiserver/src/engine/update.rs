@@ -2,12 +2,14 @@
 //! did not insist on a version.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use commonage_store::{Compare, GuardedWrite, Op};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::commit::{CommitError, clean, encode, has_finalizers, is_deleting, take_version};
 use super::{Engine, PatchKind, WriteOptions, Written};
@@ -18,8 +20,9 @@ use crate::resource::{Origin, ResourceDef};
 use crate::schema;
 use crate::status::{ApiError, Cause};
 
-/// How often a write that named no version is tried again; kube-apiserver's number.
-pub(super) const CONFLICT_RETRIES: usize = 5;
+/// How long a write that named no version waits for its turn and is tried again. kube-apiserver
+/// goes on until the request's deadline, a minute there; half of that leaves time to answer.
+pub(crate) const RETRY_FOR: Duration = Duration::from_secs(30);
 
 /// The object, or a part of it with rules of its own, that a request changes.
 #[derive(Clone, Debug)]
@@ -82,7 +85,7 @@ impl Engine {
     }
 
     /// Runs an attempt on the newest version of the object until it succeeds, fails for good or
-    /// has been tried often enough. Whatever went wrong on a cached version may be the cache's
+    /// has been tried for long enough. Whatever went wrong on a cached version may be the cache's
     /// fault: the first failure is checked against the store before it is believed.
     pub(crate) async fn retrying<'a, T>(
         &'a self,
@@ -91,7 +94,12 @@ impl Engine {
     ) -> Result<T, ApiError> {
         let path = target.path();
         let mut confirmed = false;
-        for _ in 0..=CONFLICT_RETRIES + 1 {
+        let deadline = Instant::now() + RETRY_FOR;
+        let turn = tokio::time::timeout_at(deadline, self.turns.take(target.key())).await;
+        let Ok(_turn) = turn else {
+            return Err(ApiError::timeout("too many others change the object at the same time"));
+        };
+        while Instant::now() < deadline {
             let current = self.resource(&target.def)?.get(&path);
             let version = current.as_ref().map(|object| object.version);
             let result = match current {

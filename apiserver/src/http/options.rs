@@ -151,6 +151,7 @@ pub(super) fn delete(
         let orphan = query.flag("orphanDependents");
         let options = DeleteOptions {
             propagation: propagation(query.filled("propagationPolicy"), orphan)?,
+            grace_s: query.filled("gracePeriodSeconds").map(grace_text).transpose()?,
             ..DeleteOptions::default()
         };
         return Ok((options, dry_run(KIND, query.all("dryRun"))?));
@@ -175,10 +176,29 @@ pub(super) fn delete(
             body.get("propagationPolicy").and_then(Value::as_str),
             body.get("orphanDependents").and_then(Value::as_bool),
         )?,
+        grace_s: grace(body.get("gracePeriodSeconds"))?,
     };
     let dry = body.get("dryRun").and_then(Value::as_array);
     let dry = dry.into_iter().flatten().filter_map(Value::as_str);
     Ok((options, dry_run(KIND, dry)?))
+}
+
+/// `gracePeriodSeconds`. A negative one counts as 1, as in Kubernetes.
+fn grace(value: Option<&Value>) -> Result<Option<i64>, ApiError> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_i64() {
+            Some(seconds) => Ok(Some(if seconds < 0 { 1 } else { seconds })),
+            None => Err(ApiError::bad_request(format!(
+                "DeleteOptions.gracePeriodSeconds must be a whole number of seconds, got {value}"
+            ))),
+        },
+    }
+}
+
+fn grace_text(text: &str) -> Result<i64, ApiError> {
+    let value = text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from);
+    Ok(grace(Some(&value))?.unwrap_or(0))
 }
 
 fn propagation(
@@ -246,5 +266,19 @@ mod tests {
         let (options, dry) = delete(&query("propagationPolicy=Orphan&dryRun=All"), None).unwrap();
         assert_eq!(options.propagation, Some(Propagation::Orphan));
         assert!(dry);
+    }
+
+    #[test]
+    fn a_grace_period_is_said_or_not() {
+        let of = |text: &str, body: Option<Value>| {
+            delete(&query(text), body.as_ref()).map(|(options, _)| options.grace_s)
+        };
+        assert_eq!(of("", None).unwrap(), None);
+        assert_eq!(of("gracePeriodSeconds=0", None).unwrap(), Some(0));
+        assert_eq!(of("", Some(json!({"gracePeriodSeconds": 7}))).unwrap(), Some(7));
+        assert_eq!(of("", Some(json!({"gracePeriodSeconds": -3}))).unwrap(), Some(1));
+        assert_eq!(of("gracePeriodSeconds=5", Some(json!({}))).unwrap(), None);
+        assert_eq!(of("gracePeriodSeconds=x", None).unwrap_err().code, 400);
+        assert_eq!(of("", Some(json!({"gracePeriodSeconds": "5"}))).unwrap_err().code, 400);
     }
 }

@@ -11,12 +11,13 @@ use commonage_schemas::{GROUP, TaskState};
 use commonage_store::{Compare, GuardedWrite, Op, Version};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use self::body::{Acceptance, Launched, acceptance};
 use self::fit::{Offered, fit};
 use super::{offer, state, task};
 use crate::engine::{
-    CommitError, Engine, Prepared, WriteOptions, Written, encode, mark, take_version,
+    CommitError, Engine, Prepared, RETRY_FOR, WriteOptions, Written, encode, mark, take_version,
 };
 use crate::meta;
 use crate::object::Object;
@@ -29,9 +30,6 @@ use crate::strategy::SubresourceRequest;
 const TASKS_MAX: usize = 100;
 /// Offers used up by one acceptance, at most; for the same reason.
 const OFFERS_MAX: usize = 20;
-/// Attempts when others write the same offers meanwhile.
-const ATTEMPTS_MAX: usize = 5;
-
 /// `POST offers/NAME/accept`.
 pub(super) async fn accept(
     engine: &Arc<Engine>,
@@ -126,7 +124,8 @@ impl Scene<'_> {
             over.map(|(field, count, most)| Cause::too_many(field, count, most)).collect();
         self.check(name, causes)?;
         self.engine.check_namespace(self.tasks, self.namespace, "").await?;
-        for _ in 0..ATTEMPTS_MAX {
+        let deadline = Instant::now() + RETRY_FOR;
+        while Instant::now() < deadline {
             self.engine.fresh(None).await?;
             match self.launch_once(acceptance, name).await {
                 Ok(launched) => return Ok(launched),
@@ -167,6 +166,8 @@ impl Scene<'_> {
                 &options,
             );
             let (mut task, warnings) = prepared.map_err(|error| launched.locate(error))?;
+            // Before it is seen whether they fit.
+            task::default_resources(&mut task);
             causes.extend(launched.located(offered.claim(&mut task, &acceptance.offers)));
             tasks.push((task, warnings));
         }

@@ -2,9 +2,11 @@
 
 mod acceptance;
 mod checked;
+mod framework;
 pub mod namespace;
 mod offer;
 mod ports;
+mod secret;
 mod state;
 mod task;
 #[cfg(test)]
@@ -19,10 +21,11 @@ use crate::strategy::Strategy;
 
 /// Strategies by group and plural name; kinds that are not here have none.
 pub(crate) fn strategies() -> HashMap<(String, String), Arc<dyn Strategy>> {
-    let all: [(&str, &str, Arc<dyn Strategy>); 8] = [
+    let all: [(&str, &str, Arc<dyn Strategy>); 9] = [
         ("", "namespaces", Arc::new(namespace::Namespaces)),
+        ("", "secrets", Arc::new(secret::Secrets)),
         (GROUP, "agents", Arc::new(checked::Checked)),
-        (GROUP, "frameworks", Arc::new(checked::Checked)),
+        (GROUP, "frameworks", Arc::new(framework::Frameworks)),
         (GROUP, "offers", Arc::new(offer::Offers)),
         (GROUP, "queues", Arc::new(checked::Checked)),
         (GROUP, "reservations", Arc::new(checked::Checked)),

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use commonage_schemas::resources::{CPU, MEMORY};
+use commonage_schemas::task::KillPolicy;
+use commonage_schemas::validate::{TASK_CPU_DEFAULT, TASK_MEMORY_DEFAULT};
 use commonage_schemas::{GROUP, TaskBinding, TaskState, names, reasons};
 use futures::FutureExt;
 use serde_json::{Value, json};
@@ -32,7 +35,9 @@ impl Strategy for Tasks {
             );
             return Err(ApiError::invalid(cx.def, name, vec![cause]));
         }
-        belong(cx, object);
+        let known = queues(cx, object["spec"]["framework"].as_str());
+        belong(object, known.as_deref());
+        check_queue(cx, object, known.as_deref())?;
         begin(object);
         state::enter(object, TaskState::Pending, cx.now);
         Ok(())
@@ -62,8 +67,18 @@ impl Strategy for Tasks {
 
     fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
         let mut causes = checked::causes(object);
+        if let Some(old) = old.filter(|_| !causes.is_empty()) {
+            // A rule that came later than the task does not keep its agent from reporting on it.
+            let before = checked::causes(old);
+            causes.retain(|cause| !before.contains(cause));
+        }
         causes.extend(old.into_iter().flat_map(|old| changed(old, object)));
         causes
+    }
+
+    fn own_grace_s(&self, object: &Value) -> Option<i64> {
+        let own = object["spec"]["killPolicy"]["gracePeriodSeconds"].as_i64();
+        Some(own.unwrap_or_else(|| KillPolicy::default().grace_period_seconds))
     }
 
     async fn create_otherwise(
@@ -91,15 +106,14 @@ impl Strategy for Tasks {
 }
 
 /// Framework and queue, where the task does not name them.
-fn belong(cx: Context<'_>, task: &mut Value) {
+fn belong(task: &mut Value, known: Option<&[String]>) {
     let spec = &mut task["spec"];
     if spec["framework"].is_null() {
         spec["framework"] = json!(names::DEFAULT_FRAMEWORK);
     }
     if spec["queue"].is_null() {
-        let framework = spec["framework"].as_str().unwrap_or_default();
-        spec["queue"] =
-            json!(first_queue(cx, framework).unwrap_or_else(|| names::DEFAULT_QUEUE.to_owned()));
+        let first = known.and_then(|queues| queues.first());
+        spec["queue"] = json!(first.map_or(names::DEFAULT_QUEUE, String::as_str));
     }
 }
 
@@ -111,17 +125,59 @@ fn keep_given(old: &Value, new: &mut Value) {
             new["spec"][field] = old["spec"][field].clone();
         }
     }
+    let shaped = new["spec"]["resources"].is_object() || new["spec"]["resources"].is_null();
+    for name in [CPU, MEMORY].into_iter().filter(|_| shaped) {
+        let given = &old["spec"]["resources"][name];
+        if new["spec"]["resources"][name].is_null() && !given.is_null() {
+            new["spec"]["resources"][name] = given.clone();
+        }
+    }
 }
 
-fn first_queue(cx: Context<'_>, framework: &str) -> Option<String> {
+/// The queues of a framework; one that names none has the default one. `None`: there is no such
+/// framework, as far as the cache knows.
+fn queues(cx: Context<'_>, framework: Option<&str>) -> Option<Vec<String>> {
     let frameworks = cx.engine.scheme().by_kind(GROUP, "Framework")?;
-    let path = format!("{}/{framework}", cx.namespace);
+    let path = format!("{}/{}", cx.namespace, framework.unwrap_or(names::DEFAULT_FRAMEWORK));
     let framework = cx.engine.resource(frameworks).ok()?.get(&path)?.to_value();
-    framework["spec"]["queues"][0].as_str().map(str::to_owned)
+    let named = framework["spec"]["queues"].as_array().into_iter().flatten();
+    let queues: Vec<String> = named.filter_map(Value::as_str).map(str::to_owned).collect();
+    Some(if queues.is_empty() { vec![names::DEFAULT_QUEUE.to_owned()] } else { queues })
+}
+
+/// A task in a queue that its framework gets nothing from would wait for ever. An unknown framework
+/// may still come; until then the task says that it waits for it.
+fn check_queue(cx: Context<'_>, task: &Value, known: Option<&[String]>) -> Result<(), ApiError> {
+    let queue = &task["spec"]["queue"];
+    let Some(known) = known.filter(|known| !known.iter().any(|one| queue == one.as_str())) else {
+        return Ok(());
+    };
+    let name = task["metadata"]["name"].as_str().unwrap_or_default();
+    let framework = task["spec"]["framework"].as_str().unwrap_or_default();
+    let detail = format!("framework {framework:?} has the queues: {}", known.join(", "));
+    Err(ApiError::invalid(cx.def, name, vec![Cause::invalid("spec.queue", queue, &detail)]))
+}
+
+/// Cpu and memory, where the task does not name them: as much as it may use at most, else a little.
+/// Without them it would be booked as nothing and run without a limit.
+pub(super) fn default_resources(task: &mut Value) {
+    let spec = &mut task["spec"];
+    if !spec["resources"].is_null() && !spec["resources"].is_object() {
+        // The schema's validation says what it must be.
+        return;
+    }
+    for (name, default) in [(CPU, TASK_CPU_DEFAULT), (MEMORY, TASK_MEMORY_DEFAULT)] {
+        if !spec["resources"][name].is_null() {
+            continue;
+        }
+        let limit = spec["limits"].get(name).filter(|limit| !limit.is_null()).cloned();
+        spec["resources"][name] = limit.unwrap_or_else(|| json!(default));
+    }
 }
 
 /// What every new task gets.
 pub(super) fn begin(task: &mut Value) {
+    default_resources(task);
     add_finalizer(task, names::TASK_FINALIZER);
 }
 

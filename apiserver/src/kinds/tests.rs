@@ -27,7 +27,11 @@ fn states(task: &Value) -> Vec<&str> {
     history.iter().map(|entry| entry["state"].as_str().unwrap()).collect()
 }
 
-fn offer(name: &str, resources: Value) -> Value {
+/// With some memory, without which no task fits.
+fn offer(name: &str, mut resources: Value) -> Value {
+    if resources["memory"].is_null() {
+        resources["memory"] = json!("32Mi");
+    }
     json!({
         "apiVersion": "commonage.dev/v1", "kind": "Offer", "metadata": {"name": name},
         "spec": {"framework": "spark", "queue": "eng.batch", "agent": "node-1", "resources": resources},

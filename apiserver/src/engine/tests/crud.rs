@@ -225,3 +225,21 @@ async fn reads_wait_for_a_version_or_say_that_it_is_too_large() {
     let error = world.engine.get(&def, "", "q", Some(created + 256 * 100)).await.unwrap_err();
     assert_eq!((error.code, &*error.reason), (504, "Timeout"));
 }
+
+#[tokio::test]
+async fn patches_of_one_object_all_land_however_many_come_at_once() {
+    const PATCHERS: usize = 16;
+    const PATCHES: usize = 50;
+    let world = World::new().await;
+    world.create(config_map("m", json!({}))).await.unwrap();
+    let patcher = async |patcher: usize| {
+        for number in 0..PATCHES {
+            let patch = json!({"data": {format!("k{patcher}-{number}"): "x"}});
+            world.merge("ConfigMap", "m", None, patch).await.unwrap();
+        }
+    };
+    futures::future::join_all((0..PATCHERS).map(patcher)).await;
+    let stored = world.get("ConfigMap", "m").await.unwrap();
+    let data = stored["data"].as_object().unwrap().len();
+    assert_eq!(data, 1 + PATCHERS * PATCHES);
+}

@@ -33,7 +33,7 @@ async fn preconditions_are_compared() {
     let right = DeleteOptions {
         uid: Some(created.uid.to_string()),
         resource_version: Some(created.version.0.to_string()),
-        propagation: None,
+        ..DeleteOptions::default()
     };
     assert!(matches!(world.delete_with("Queue", "q", right).await.unwrap(), Deleted::Gone(_)));
 }

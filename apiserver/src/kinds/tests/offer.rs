@@ -10,7 +10,7 @@ fn launch(tasks: &[Value]) -> Value {
 
 fn sized(name: &str, cpu: &str) -> Value {
     let mut task = new_task(name);
-    task["spec"]["resources"] = json!({"cpu": cpu});
+    task["spec"]["resources"] = json!({"cpu": cpu, "memory": "4Mi"});
     task
 }
 
@@ -96,6 +96,11 @@ async fn what_does_not_fit_changes_nothing_and_names_operation_and_field() {
     wrong["spec"]["priority"] = json!("high");
     let mut no_command = sized("t", "1");
     no_command["spec"]["container"] = json!({});
+    let mut twice = sized("t", "1");
+    twice["spec"]["container"]["env"] =
+        json!([{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]);
+    let mut tiny = sized("t", "1");
+    tiny["spec"]["resources"]["memory"] = json!("0");
     let cases = [
         (vec![sized("a", "1"), sized("b", "1500m")], "[1].spec.resources.cpu"),
         (vec![new_task("t")], "[0].spec.resources.memory"),
@@ -106,6 +111,8 @@ async fn what_does_not_fit_changes_nothing_and_names_operation_and_field() {
         (vec![too_many_ports], "[0].spec.container.ports"),
         (vec![sized("a", "1"), sized("a", "1")], "[1].metadata.name"),
         (vec![sized("a", "1"), wrong], "[1].spec.priority"),
+        (vec![twice], "[0].spec.container.env[1].name"),
+        (vec![tiny], "[0].spec.resources.memory"),
         (vec![no_command], "[0].spec.container.command"),
     ];
     let world = with_offer(offered).await;
@@ -234,4 +241,17 @@ async fn declining_and_deleting_say_why() {
         let Deleted::Marked(offer) = deleted else { panic!("the allocator's finalizer holds it") };
         assert_eq!(offer.to_value()["status"]["answer"]["verdict"], verdict);
     }
+}
+
+#[tokio::test]
+async fn tasks_that_name_no_resources_take_the_default_out_of_the_offer() {
+    let mut bare = new_task("t");
+    bare["spec"]["resources"] = json!({});
+    let world = with_offer(json!({"cpu": "1", "memory": "60Mi"})).await;
+    let error = world.post("Offer", "o", "accept", launch(&[bare.clone()])).await.unwrap_err();
+    assert_eq!(fields(&error), ["operations[0].launch.tasks[0].spec.resources.memory"]);
+    world.create(offer("p", json!({"cpu": "1", "memory": "64Mi"}))).await.unwrap();
+    world.post("Offer", "p", "accept", launch(&[bare])).await.unwrap();
+    let task = world.get("Task", "t").await.unwrap();
+    assert_eq!(task["spec"]["resources"], json!({"cpu": "100m", "memory": "64Mi"}));
 }

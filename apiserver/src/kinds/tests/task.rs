@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::engine::{Deleted, PatchKind};
+use crate::engine::{DeleteOptions, Deleted, PatchKind, Propagation};
 
 #[tokio::test]
 async fn a_new_task_waits_in_its_queue() {
@@ -29,10 +29,14 @@ async fn a_new_task_waits_in_its_queue() {
 #[tokio::test]
 async fn wrong_tasks_are_refused_with_their_fields() {
     let world = World::new().await;
-    let cases: [(&str, Value, &str); 5] = [
+    let cases: [(&str, Value, &str); 9] = [
         ("/spec/agent", json!("node-1"), "spec.agent"),
         ("/spec/resources/cpu", json!("many"), "spec.resources.cpu"),
+        ("/spec/resources/cpu", json!("0"), "spec.resources.cpu"),
+        ("/spec/resources/memory", json!("4095Ki"), "spec.resources.memory"),
+        ("/spec/limits", json!({"memory": "32Mi"}), "spec.limits.memory"),
         ("/spec/queue", json!("Not A Queue"), "spec.queue"),
+        ("/spec/queue", json!("eng.other"), "spec.queue"),
         ("/spec/container/command", json!([]), "spec.container.command"),
         ("/spec/priority", json!("high"), "spec.priority"),
     ];
@@ -155,4 +159,130 @@ async fn only_metadata_and_the_kill_policy_may_change() {
     again["metadata"] = bound["metadata"].clone();
     again["spec"]["killPolicy"] = json!({"gracePeriodSeconds": 5});
     assert_eq!(world.put(None, again).await.unwrap(), bound);
+}
+
+#[tokio::test]
+async fn a_task_that_names_no_resources_gets_some() {
+    let world = World::new().await;
+    for (number, (resources, limits, expected)) in [
+        (Value::Null, Value::Null, json!({"cpu": "100m", "memory": "64Mi"})),
+        (json!({"cpu": "10m"}), Value::Null, json!({"cpu": "10m", "memory": "64Mi"})),
+        (json!({}), json!({"memory": "16Mi"}), json!({"cpu": "100m", "memory": "16Mi"})),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut task = new_task(&format!("t{number}"));
+        task["spec"]["resources"] = resources;
+        task["spec"]["limits"] = limits;
+        let created = world.create(task.clone()).await.unwrap().object.to_value();
+        assert_eq!(created["spec"]["resources"], expected);
+        task["metadata"] = created["metadata"].clone();
+        assert_eq!(world.put(None, task).await.unwrap(), created, "the same text changes nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_must_be_one_of_a_known_framework() {
+    let world = World::new().await;
+    let mut task = new_task("t");
+    task["spec"]["queue"] = json!("eng.other");
+    let error = world.create(task.clone()).await.unwrap_err();
+    assert!(error.message.contains("framework \"default\" has the queues: default"), "{error}");
+    task["spec"]["framework"] = json!("still-to-come");
+    assert_eq!(world.create(task).await.unwrap().object.to_value()["spec"]["queue"], "eng.other");
+}
+
+#[tokio::test]
+async fn a_grace_period_is_kept_and_can_only_be_shortened() {
+    let world = World::new().await;
+    let delete = async |grace_s| {
+        let options = DeleteOptions { grace_s, ..DeleteOptions::default() };
+        let Deleted::Marked(marked) = world.delete_with("Task", "t", options).await.unwrap() else {
+            panic!("a finalizer holds it")
+        };
+        marked.to_value()["metadata"]["deletionGracePeriodSeconds"].clone()
+    };
+    world.create(new_task("t")).await.unwrap();
+    assert_eq!(delete(None).await, Value::Null, "its kill policy counts");
+    assert_eq!(delete(Some(31)).await, Value::Null, "that says 30");
+    for (asked, kept) in [(Some(20), 20), (Some(25), 20), (None, 20), (Some(0), 0), (Some(1), 0)] {
+        assert_eq!(delete(asked).await, kept, "{asked:?}");
+    }
+    let queue = json!({"metadata": {"finalizers": ["example.com/a"]}});
+    world.create(crate::engine::tests::queue("q")).await.unwrap();
+    world.merge("Queue", "q", None, queue).await.unwrap();
+    let options = DeleteOptions { grace_s: Some(9), ..DeleteOptions::default() };
+    let Deleted::Marked(marked) = world.delete_with("Queue", "q", options).await.unwrap() else {
+        panic!("a finalizer holds it")
+    };
+    assert_eq!(marked.to_value()["metadata"]["deletionGracePeriodSeconds"], 0);
+}
+
+#[tokio::test]
+async fn what_is_final_or_settled_does_not_change() {
+    let world = World::new().await;
+    world.create(new_task("t")).await.unwrap();
+    world.post("Task", "t", "binding", json!({"agent": "node-1"})).await.unwrap();
+    let report =
+        |status: Value| world.merge("Task", "t", Some("status"), json!({"status": status}));
+    let running = report(json!({"state": "Running", "containerId": "c1"})).await.unwrap();
+    for (field, value) in [("agent", "node-2"), ("containerId", "c2")] {
+        let error = report(json!({field: value})).await.unwrap_err();
+        assert_eq!((error.code, fields(&error)), (422, vec![&*format!("status.{field}")]));
+    }
+    let erased = report(json!({"agent": null, "containerId": null, "startedAt": null}));
+    assert_eq!(erased.await.unwrap(), running);
+    let last = json!({
+        "state": "Failed", "exitCode": 3, "containerId": "c1", "agent": "node-1",
+        "finishedAt": "2026-11-20T15:41:51Z", "message": null,
+    });
+    let failed = report(last.clone()).await.unwrap();
+    for (field, value) in [
+        ("exitCode", json!(0)),
+        ("message", json!("all is well")),
+        ("finishedAt", json!("2027-11-20T15:41:51Z")),
+    ] {
+        let error = report(json!({field: value})).await.unwrap_err();
+        assert_eq!((error.code, &*error.reason), (409, "IllegalTransition"), "{field}");
+        assert!(error.message.contains("is Failed, which is final"), "{error}");
+    }
+    assert_eq!(report(last).await.unwrap(), failed, "a repeat");
+    assert_eq!(report(json!({"state": "Failed", "exitCode": 3})).await.unwrap(), failed);
+    assert_eq!(report(Value::Null).await.unwrap(), failed);
+}
+
+#[tokio::test]
+async fn an_orphaning_delete_of_a_framework_leaves_its_tasks() {
+    let world = World::new().await;
+    for name in ["one", "two"] {
+        let framework = json!({
+            "apiVersion": "commonage.dev/v1", "kind": "Framework",
+            "metadata": {"name": name, "finalizers": ["commonage.dev/framework"]},
+            "spec": {"queues": ["q"]},
+        });
+        world.create(framework).await.unwrap();
+    }
+    let orphan =
+        || DeleteOptions { propagation: Some(Propagation::Orphan), ..DeleteOptions::default() };
+    let gone = world.delete_with("Framework", "one", orphan()).await.unwrap();
+    assert!(matches!(gone, Deleted::Gone(_)));
+    assert!(matches!(world.delete("Framework", "two").await.unwrap(), Deleted::Marked(_)));
+    world.delete_with("Framework", "two", orphan()).await.unwrap();
+    for name in ["one", "two"] {
+        assert_eq!(world.get("Framework", name).await.unwrap_err().code, 404);
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_opaque_unless_it_says_otherwise() {
+    let world = World::new().await;
+    let mut secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}});
+    let stored = world.create(secret.clone()).await.unwrap().object.to_value();
+    assert_eq!(stored["type"], "Opaque");
+    secret["data"] = json!({"k": "aGk="});
+    assert_eq!(world.put(None, secret.clone()).await.unwrap()["type"], "Opaque");
+    secret["metadata"]["name"] = json!("typed");
+    secret["type"] = json!("example.com/key");
+    assert_eq!(world.create(secret).await.unwrap().object.to_value()["type"], "example.com/key");
 }
