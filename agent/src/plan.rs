@@ -147,7 +147,7 @@ fn go_on(
         }
         Phase::Running { started_at } => {
             order_kill(record, actual, Some(*started_at), context, plan);
-            signal(actual, context, plan);
+            signal(record, actual, context, plan);
             watch(record, actual, plan);
             Some(running(actual, *started_at, record, context.site))
         }
@@ -218,11 +218,16 @@ fn kill_policy(task: Option<&Task>) -> (i32, i64) {
 }
 
 /// Sends what the order says and is due.
-fn signal(actual: &Actual, context: &Context<'_>, plan: &mut Plan) {
+fn signal(record: &Record, actual: &Actual, context: &Context<'_>, plan: &mut Plan) {
     let Some(order) = &actual.entry.kill else {
         return;
     };
-    let patience = order.ordered_at + SignedDuration::from_secs(order.grace_seconds);
+    // A later delete may shorten the wait, never lengthen it.
+    let asked =
+        record.desired.as_ref().and_then(|task| task.metadata.deletion_grace_period_seconds);
+    let grace_seconds =
+        asked.map_or(order.grace_seconds, |asked| asked.clamp(0, order.grace_seconds));
+    let patience = order.ordered_at + SignedDuration::from_secs(grace_seconds);
     let kill_at = context.kill_all_by.map_or(patience, |by| patience.min(by));
     match actual.signalled {
         Some((SIGKILL, sent_at)) => {

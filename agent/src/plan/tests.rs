@@ -56,6 +56,12 @@ fn actual(phase: Phase) -> Actual {
     }
 }
 
+fn deleting_within(seconds: i64) -> Task {
+    let mut task = deleting("Killing");
+    task.metadata.deletion_grace_period_seconds = Some(seconds);
+    task
+}
+
 fn running() -> Actual {
     actual(Phase::Running { started_at: at(0) })
 }
@@ -298,6 +304,16 @@ fn what_a_restarted_agent_finds() {
         (
             "past the grace period",
             record(Some(deleting("Killing")), Some(killed_at(-35, running()))),
+            "signal 9",
+        ),
+        (
+            "deleted again, with less patience",
+            record(Some(deleting_within(20)), Some(killed_at(-25, running()))),
+            "signal 9",
+        ),
+        (
+            "deleted again, with more patience: it was promised less",
+            record(Some(deleting_within(600)), Some(killed_at(-35, running()))),
             "signal 9",
         ),
         (

@@ -85,3 +85,18 @@ fn a_task_that_ignores_term_is_killed_after_its_grace() {
     });
     cluster.kubectl(&["delete", "task", "stubborn", "--timeout=30s"]).ok();
 }
+
+#[test]
+fn whoever_deletes_may_say_how_long_to_wait_and_later_say_less() {
+    let cluster = Cluster::start();
+    let manifest = "apiVersion: commonage.dev/v1\nkind: Task\nmetadata: {name: deaf}\nspec:\n  killPolicy: {gracePeriodSeconds: 600}\n  container: {command: [sh, -c, 'trap \"\" TERM; echo deaf; while :; do sleep 0.1; done']}\n";
+    cluster.apply(manifest).ok();
+    cluster.wait_for_state("deaf", &["Running"]);
+    eventually("the trap to be set", || {
+        let log = cluster.cmn(&["logs", "deaf"]);
+        if log.stdout.contains("deaf") { Ok(()) } else { Err(format!("{log:?}")) }
+    });
+    cluster.kubectl(&["delete", "task", "deaf", "--wait=false"]).ok();
+    cluster.wait_for_state("deaf", &["Killing"]);
+    cluster.kubectl(&["delete", "task", "deaf", "--grace-period=1", "--timeout=30s"]).ok();
+}
