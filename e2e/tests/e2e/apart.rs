@@ -96,9 +96,8 @@ impl Apart {
     }
 
     fn cmn(&self, arguments: &[&str]) -> Output {
-        run(Command::new(cmn_path())
-            .args(arguments)
-            .args(["--kubeconfig", &self.kubeconfig("kubeconfig")]))
+        let kubeconfig = self.kubeconfig("kubeconfig");
+        run(Command::new(cmn_path()).args(["--kubeconfig", &kubeconfig]).args(arguments))
     }
 
     /// kubectl without the admin's certificate: with a token, or with nothing.
