@@ -157,6 +157,9 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
     }
 }
 
+/// A misspelled field is an error, as for kubectl; by default a server only warns.
+const STRICT: &str = "?fieldManager=cmn-apply&fieldValidation=Strict";
+
 async fn apply(document: &Document, kinds: &mut Kinds<'_>, cluster: &Cluster) -> Result<String> {
     let kind = document.kind(kinds).await?;
     let (name, namespace) = (document.name()?, document.namespace(cluster));
@@ -165,7 +168,8 @@ async fn apply(document: &Document, kinds: &mut Kinds<'_>, cluster: &Cluster) ->
     let wanted = with_last_applied(&document.object);
     let tried = format!("{title} was not applied");
     let Some(current) = get_opt(&cluster.client, &path, &tried).await? else {
-        let request = request("POST", &kind.path(Some(namespace)), wanted.to_string().into_bytes());
+        let path = format!("{}{STRICT}", kind.path(Some(namespace)));
+        let request = request("POST", &path, wanted.to_string().into_bytes());
         let created = cluster.client.request::<Value>(request).await;
         created.map_err(|error| Failure::api(&tried, &error))?;
         return Ok(format!("{title} created"));
@@ -176,6 +180,7 @@ async fn apply(document: &Document, kinds: &mut Kinds<'_>, cluster: &Cluster) ->
     let mut patch = wanted;
     remove_what_left(&last, &document.object, &mut patch);
     let before = current["metadata"]["resourceVersion"].clone();
+    let path = format!("{path}{STRICT}");
     let mut request = request("PATCH", &path, patch.to_string().into_bytes());
     let merge_patch = http::HeaderValue::from_static("application/merge-patch+json");
     request.headers_mut().insert(http::header::CONTENT_TYPE, merge_patch);

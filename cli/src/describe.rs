@@ -13,7 +13,7 @@ use crate::{
     kinds::{Kind, Kinds, encode, get as fetch},
     kubeconfig::Cluster,
     output::{self, Stream, Tone, age, paint, tone_of_state},
-    run::why_words,
+    run::waits,
     table,
 };
 
@@ -226,8 +226,10 @@ fn why_and_next(task: &Task) -> (String, String) {
     let name = task.metadata.name.as_deref().unwrap_or_default();
     let status = task.status.clone().unwrap_or_default();
     let state = status.state;
-    let words = match (&status.why_pending, status.message.or(status.reason)) {
-        (Some(why), _) if state == TaskState::Pending => why_words(why),
+    let waiting = status.why_pending.as_ref().filter(|_| state == TaskState::Pending);
+    let waiting = waiting.map(|why| waits(&status, why));
+    let words = match (waiting, status.message.or(status.reason)) {
+        (Some(words), _) => words,
         (_, Some(words)) => words,
         (_, None) => match state {
             TaskState::Pending => "nobody has looked at it yet".to_owned(),

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use commonage_schemas::{Task, TaskState};
+use commonage_schemas::{Framework, Task, TaskState};
 use futures::{AsyncReadExt, StreamExt, TryStreamExt, stream::FuturesUnordered};
 use kube::{
     Api, Client, ResourceExt,
@@ -241,6 +241,14 @@ async fn all_of(args: &Args, cluster: &Cluster, framework: &str) -> Result<()> {
     let field = format!("spec.framework={framework}");
     let failed =
         |error| Failure::api(format!("cannot list the tasks of framework \"{framework}\""), &error);
+    // Tasks may outlive their framework, and their logs with them.
+    let frameworks: Api<Framework> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let known = frameworks.get_metadata_opt(framework).await.map_err(failed)?.is_some();
+    let any = ListParams::default().fields(&field).limit(1);
+    if !known && api.list_metadata(&any).await.map_err(failed)?.items.is_empty() {
+        return Err(Failure::new(format!("there is no framework \"{framework}\" here"))
+            .hint("cmn get frameworks -A"));
+    }
     if !args.follow {
         let tasks = api.list(&ListParams::default().fields(&field)).await.map_err(failed)?;
         for task in tasks.items.iter().filter(|task| has_log(task)) {

@@ -269,7 +269,7 @@ impl Watched<'_> {
         if status.why_pending != self.why {
             self.why = status.why_pending.clone();
             if let Some(why) = &self.why {
-                output::message(Tone::Faint, "            ", &why_words(why));
+                output::message(Tone::Faint, "            ", &waits(status, why));
             }
         }
     }
@@ -308,8 +308,13 @@ fn took(status: &TaskStatus) -> Option<String> {
     Some(format!("after {:.1} s", finish.0.duration_since(start.0).as_secs_f64()))
 }
 
+/// Why a task waits: in the control plane's words, else in ours.
+pub(crate) fn waits(status: &TaskStatus, why: &WhyPending) -> String {
+    status.message.as_ref().map_or_else(|| why_words(why), |words| format!("waits: {words}"))
+}
+
 /// `2 agents: 1 without enough memory, 1 excluded by constraints`.
-pub(crate) fn why_words(why: &WhyPending) -> String {
+fn why_words(why: &WhyPending) -> String {
     if why.agents == 0 {
         return "waits: no agent is ready (`cmn get agents`)".to_owned();
     }

@@ -19,15 +19,31 @@ pub(crate) async fn warn<K>(client: &Client, object: &K, reason: &str, message: 
 where
     K: Resource<DynamicType = ()>,
 {
+    let prefix = format!("{}.", object.name_any());
+    let meta = ObjectMeta { generate_name: Some(prefix), ..ObjectMeta::default() };
+    write(client, object, meta, reason, message).await;
+}
+
+/// The same for what can happen to an object only once: however often it is said, there is one event.
+pub(crate) async fn warn_once<K>(client: &Client, object: &K, reason: &str, message: String)
+where
+    K: Resource<DynamicType = ()>,
+{
+    let uid = object.uid().unwrap_or_default();
+    let name = format!("{}.{}", object.name_any(), uid.split('-').next().unwrap_or_default());
+    let meta = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
+    write(client, object, meta, reason, message).await;
+}
+
+async fn write<K>(client: &Client, object: &K, meta: ObjectMeta, reason: &str, message: String)
+where
+    K: Resource<DynamicType = ()>,
+{
     let reference = object.object_ref(&());
     let namespace = object.namespace().unwrap_or_else(|| CLUSTER_EVENTS_NAMESPACE.to_owned());
     let now = Time(Timestamp::now());
     let event = Event {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", object.name_any())),
-            namespace: Some(namespace.clone()),
-            ..ObjectMeta::default()
-        },
+        metadata: ObjectMeta { namespace: Some(namespace.clone()), ..meta },
         involved_object: reference,
         reason: Some(reason.to_owned()),
         message: Some(message),

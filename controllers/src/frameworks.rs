@@ -75,7 +75,7 @@ async fn reconcile(framework: Arc<Framework>, client: Arc<Client>) -> Result<Act
             let message = format!("its lease {namespace}/{} is not renewed", framework.name_any());
             events::warn(&client, &*framework, &format!("Framework{phase:?}"), message).await;
         }
-        let status = json!({"phase": phase, "conditions": [connected(phase, now)]});
+        let status = json!({"phase": phase, "conditions": [connected(&framework, phase, now)]});
         patch::status(&api, &framework.name_any(), framework.resource_version(), status).await?;
     }
     Ok(match framework.spec.lease_duration_seconds {
@@ -109,12 +109,16 @@ fn phase(framework: &Framework, lease: Option<&Lease>, now: Timestamp) -> Framew
     }
 }
 
-fn connected(phase: FrameworkPhase, now: Timestamp) -> Condition {
-    let alive = phase == FrameworkPhase::Active;
+fn connected(framework: &Framework, phase: FrameworkPhase, now: Timestamp) -> Condition {
+    let (status, reason) = match phase {
+        _ if framework.spec.lease_duration_seconds.is_none() => ("Unknown", "NotChecked"),
+        FrameworkPhase::Active => ("True", "LeaseRenewed"),
+        FrameworkPhase::Inactive | FrameworkPhase::Completed => ("False", "LeaseExpired"),
+    };
     Condition {
         type_: reasons::framework::CONNECTED.to_owned(),
-        status: if alive { "True" } else { "False" }.to_owned(),
-        reason: if alive { "LeaseRenewed" } else { "LeaseExpired" }.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
         message: String::new(),
         last_transition_time: Time(now),
         observed_generation: None,

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use commonage_schemas::{Task, TaskState, names::TASK_FINALIZER, reasons};
 use futures::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, Preconditions},
@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::patch;
+use crate::{events, patch};
 
 /// A failed reconcile is tried again after this long; the API server answers in milliseconds, so
 /// what fails is either overtaken or an outage.
@@ -36,6 +36,9 @@ pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::
         .await;
     Ok(())
 }
+
+/// An end is told as an event for so long: started anew, we do not tell old ones again.
+const NEWS_FOR: SignedDuration = SignedDuration::from_secs(60);
 
 /// What to do about a task now.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,11 +76,28 @@ fn plan(task: &Task, now: Timestamp) -> Step {
     u64::try_from(left).ok().filter(|left| *left > 0).map_or(Step::Delete, Step::Later)
 }
 
+/// Reason and words for a task that has just ended as nobody wanted.
+fn bad_end(task: &Task, now: Timestamp) -> Option<(String, String)> {
+    let status = task.status.as_ref()?;
+    let bad = matches!(status.state, TaskState::Failed | TaskState::Error | TaskState::Dropped);
+    let entered = status.history.last()?.time.0;
+    if !bad || now.duration_since(entered) > NEWS_FOR {
+        return None;
+    }
+    let reason = status.reason.clone().unwrap_or_else(|| status.state.to_string());
+    let code = status.exit_code.map(|code| format!("exit code {code}"));
+    Some((reason, status.message.clone().or(code).unwrap_or_default()))
+}
+
 async fn reconcile(task: Arc<Task>, client: Arc<Client>) -> Result<Action, kube::Error> {
     let namespace = task.namespace().unwrap_or_default();
     let api = Api::<Task>::namespaced((*client).clone(), &namespace);
     let name = task.name_any();
-    match plan(&task, Timestamp::now()) {
+    let now = Timestamp::now();
+    if let Some((reason, message)) = bad_end(&task, now) {
+        events::warn_once(&client, &*task, &reason, message).await;
+    }
+    match plan(&task, now) {
         Step::Nothing => {}
         Step::Later(seconds) => return Ok(Action::requeue(Duration::from_secs(seconds))),
         Step::Withdraw => {

@@ -266,6 +266,7 @@ fn in_words(why: &Why) -> String {
                 "queueLimit" => format!("{n} beyond the queue's limit"),
                 "gang" => format!("{n} without room for the whole gang"),
                 "group" => format!("{n} without room for the whole group"),
+                "ports" => format!("{n} without the ports that it asks for"),
                 resource => format!("{n} without enough {resource}"),
             }
         })

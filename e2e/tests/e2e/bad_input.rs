@@ -89,6 +89,11 @@ fn a_command_that_does_not_exist_fails_with_its_reason() {
     assert_eq!(cluster.field("task/nosuch", ".status.reason"), "CommandNotFound");
     let message = cluster.field("task/nosuch", ".status.message");
     assert!(message.contains("/no/such/command"), "{message}");
+    eventually("the event", || {
+        let described = cluster.kubectl(&["describe", "task", "nosuch"]).ok();
+        let events = described.split("Events:").nth(1).unwrap_or_default().to_owned();
+        if events.contains("CommandNotFound") { Ok(()) } else { Err(events) }
+    });
 }
 
 #[test]
@@ -109,6 +114,33 @@ fn what_fits_nowhere_waits_and_says_why() {
     let described = cluster.kubectl(&["describe", "task", "huge"]).ok();
     assert!(described.contains("without enough memory"), "{described}");
     cluster.kubectl(&["delete", "task", "huge", "--timeout=20s"]).ok();
+}
+
+#[test]
+fn a_misspelled_field_is_an_error_for_apply() {
+    let cluster = Cluster::start();
+    let text =
+        "apiVersion: commonage.dev/v1\nkind: Queue\nmetadata: {name: q}\nspec: {wieght: 2}\n";
+    let path = cluster.file("queue.yaml", text);
+    let message = cluster.cmn(&["apply", "-f", &path.to_string_lossy()]).refused();
+    assert!(message.contains(r#"unknown field "spec.wieght""#), "{message}");
+    let message = cluster.cmn(&["logs", "framework/nosuch"]).refused();
+    assert!(message.contains("nosuch") && message.contains("hint"), "{message}");
+}
+
+#[test]
+fn a_task_of_a_framework_that_does_not_exist_says_so() {
+    let cluster = Cluster::start();
+    cluster.apply(&task("orphan", "{framework: nosuch, container: {command: ['true']}}")).ok();
+    eventually("the reason", || {
+        let reason = cluster.field("task/orphan", ".status.reason");
+        if reason == "FrameworkNotFound" { Ok(()) } else { Err(reason) }
+    });
+    let described = cluster.cmn(&["describe", "task", "orphan"]).ok();
+    assert!(
+        described.contains("Why:         Pending: waits: its framework does not exist"),
+        "{described}"
+    );
 }
 
 #[test]

@@ -43,7 +43,7 @@ const ATTEMPTS_MAX: u32 = 5;
 const END_MARK: &str = "#end";
 
 /// One word per line, lower case, counted: `WORD COUNT`, sorted by word.
-const MAP: &str = r#"export LC_ALL=C; tail -c +$((OFFSET + 1)) "$INPUT" | head -c "$LENGTH" | tr -cs A-Za-z '\n' | tr A-Z a-z |
+const MAP: &str = r#"export LC_ALL=C; [ -r "$INPUT" ] || { echo "a task cannot read $INPUT (its /tmp is its own)" >&2; exit 66; }; tail -c +$((OFFSET + 1)) "$INPUT" | head -c "$LENGTH" | tr -cs A-Za-z '\n' | tr A-Z a-z |
     awk 'NF { count[$1]++ } END { for (word in count) print word, count[word] }' | sort && echo '#end'"#;
 /// Merges partial counts, which are sorted already.
 const REDUCE: &str = r#"export LC_ALL=C; cat "$INPUT"-*.counts | awk '{ count[$1] += $2 } END { for (word in count) print word, count[word] }' |
