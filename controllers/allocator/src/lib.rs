@@ -7,7 +7,7 @@
 //!
 //! Nothing in here does I/O, reads a clock or rolls dice: time is an argument in milliseconds, and
 //! randomness is a seed, so that any plan can be made again. Rules are those of Mesos 1.11's
-//! hierarchical allocator where it has one, and `design/allocation.md` where it does not.
+//! hierarchical allocator where it has one; where we go beyond it, the place says so.
 //!
 //! What it promises, each tested in `tests/`:
 //! * nothing on an agent is promised twice (numbers, ports, sets);
