@@ -130,6 +130,8 @@ impl Server {
 
 #[derive(Default)]
 struct Counts {
+    /// Watches that the server has answered.
+    open: AtomicU64,
     stop: AtomicBool,
     creates: AtomicU64,
     events: AtomicU64,
@@ -170,6 +172,7 @@ async fn watch(server: Server, kind: Kind, counts: Arc<Counts>) -> anyhow::Resul
     let uri = format!("{collection}?watch=true&resourceVersion={version}");
     sender.ready().await?;
     let response = sender.send_request(server.request("GET", &uri, Bytes::new())?).await?;
+    counts.open.fetch_add(1, Relaxed);
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         let frame = frame?;
@@ -206,7 +209,9 @@ async fn main() -> anyhow::Result<()> {
         tokio::spawn(async move { report("watch", running.await) });
     }
     // Watches that start after the first creates would count fewer events than there were.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    while counts.open.load(Relaxed) < watchers {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let started = Instant::now();
     let mut creating = tokio::task::JoinSet::new();
     for client in 0..clients {
