@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::jsonpath::JsonPath;
 use crate::resource::{
-    Cell, Column, DefinitionError, Origin, ResourceDef, Scheme, Scope, Subresource,
-    storage_version_hash,
+    Cell, Column, DefinitionError, Origin, ResourceDef, Scheme, Scope, Storage, Subresource,
+    VERBS_BUILT_IN, storage_version_hash,
 };
 use crate::schema::Structural;
 use crate::table::age_of;
@@ -59,6 +59,8 @@ pub fn definitions() -> Vec<ResourceDef> {
 fn namespace() -> ResourceDef {
     let mut def = core::<Namespace>("Namespace", "namespaces", &["ns"]);
     def.scope = Scope::Cluster;
+    // Deleting every namespace at once is a mistake Kubernetes does not offer.
+    def.verbs = &["create", "delete", "get", "list", "patch", "update", "watch"];
     def.has_status = true;
     def.selectable_fields = vec![field("status.phase", ".status.phase")];
     def.columns = vec![
@@ -176,6 +178,8 @@ fn definition<T: JsonSchema>(
         categories: Vec::new(),
         scope: Scope::Namespaced,
         origin: Origin::BuiltIn,
+        storage: Storage::Stored,
+        verbs: VERBS_BUILT_IN,
         schema: Structural::compile_value(&openapi).expect("Kubernetes' own schemas compile"),
         openapi,
         columns: Vec::new(),

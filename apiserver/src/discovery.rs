@@ -4,7 +4,7 @@ use kube::core::Version;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::resource::{Origin, ResourceDef, Scheme};
+use crate::resource::{ResourceDef, Scheme};
 
 /// Clients choose their behaviour by this, and it must parse as the semantic version of a
 /// Kubernetes release: the one whose API we implement.
@@ -145,31 +145,17 @@ fn subresources(def: &ResourceDef) -> Vec<Sub<'_>> {
     status.into_iter().chain(own).collect()
 }
 
-/// In the orders kube-apiserver lists them: another one for its own kinds than for custom ones.
-fn verbs(def: &ResourceDef) -> &'static [&'static str] {
-    match def.origin {
-        Origin::Custom => {
-            &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
-        }
-        // Deleting every namespace at once is a mistake Kubernetes does not offer.
-        Origin::BuiltIn if def.kind == "Namespace" => {
-            &["create", "delete", "get", "list", "patch", "update", "watch"]
-        }
-        Origin::BuiltIn => {
-            &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
-        }
-    }
-}
-
 fn resource_row(def: &ResourceDef) -> Value {
     let mut row = json!({
         "name": def.plural,
         "singularName": def.singular,
         "namespaced": def.is_namespaced(),
         "kind": def.kind,
-        "verbs": verbs(def),
-        "storageVersionHash": def.storage_version_hash,
+        "verbs": def.verbs,
     });
+    if def.is_stored() {
+        row["storageVersionHash"] = def.storage_version_hash.as_str().into();
+    }
     add_names(&mut row, def);
     row
 }
@@ -208,7 +194,7 @@ fn version_value(scheme: &Scheme, group: &str, version: &str) -> Value {
                 "responseKind": kind(group, version, &def.kind),
                 "scope": if def.is_namespaced() { "Namespaced" } else { "Cluster" },
                 "singularResource": def.singular,
-                "verbs": verbs(def),
+                "verbs": def.verbs,
             });
             add_names(&mut row, def);
             let subresources: Vec<Value> = subresources(def)

@@ -55,6 +55,27 @@ pub enum Origin {
     Custom,
 }
 
+/// Where the objects of a kind are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// In the store, and in the cache.
+    Stored,
+    /// Nowhere: a create is answered by itself (`selfsubjectaccessreviews`).
+    Virtual,
+    /// Nowhere: a view of other kinds' objects (`pods`).
+    Projected,
+}
+
+/// What can be asked of a kind's collection and objects, in the order that discovery tells it.
+pub type Verbs = &'static [&'static str];
+
+/// Every verb, in the order kube-apiserver lists them for custom kinds.
+pub const VERBS_CUSTOM: Verbs =
+    &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+/// Every verb, in the order kube-apiserver lists them for its own kinds.
+pub const VERBS_BUILT_IN: Verbs =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
 /// One served version of one kind.
 #[derive(Clone, Debug)]
 pub struct ResourceDef {
@@ -69,6 +90,8 @@ pub struct ResourceDef {
     pub categories: Vec<String>,
     pub scope: Scope,
     pub origin: Origin,
+    pub storage: Storage,
+    pub verbs: Verbs,
     pub schema: Structural,
     /// The schema as served in the OpenAPI documents.
     pub openapi: Value,
@@ -176,6 +199,15 @@ impl ResourceDef {
 
     pub fn is_namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
+    }
+
+    pub fn is_stored(&self) -> bool {
+        self.storage == Storage::Stored
+    }
+
+    /// Whether the kind itself (not a subresource) knows this verb.
+    pub fn allows(&self, verb: &str) -> bool {
+        self.verbs.contains(&verb)
     }
 
     /// `/commonage.dev/tasks/`: every object of the kind, whatever its version, has a key under it.

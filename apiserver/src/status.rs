@@ -228,6 +228,12 @@ impl ApiError {
         Self::new(405, "MethodNotAllowed", message).with_details(about(group, resource, ""))
     }
 
+    /// A method that no kind of kube-apiserver's own knows on this path.
+    pub fn method_not_allowed_here() -> ApiError {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(405, "MethodNotAllowed", message).with_details(StatusDetails::default())
+    }
+
     pub fn not_acceptable(accepted: &[&str]) -> ApiError {
         let message =
             format!("only the following media types are accepted: {}", accepted.join(", "));

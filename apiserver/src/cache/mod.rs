@@ -56,7 +56,7 @@ impl Cache {
         let counters = Arc::new(WatchCounters::default());
         let (mut resources, mut prefixes, mut prefix_lengths) =
             (Vec::new(), HashMap::new(), Vec::new());
-        for def in scheme.iter() {
+        for def in scheme.iter().filter(|def| def.is_stored()) {
             let prefix = def.key_prefix();
             if prefixes.contains_key(prefix.as_str()) {
                 // Another served version of the same kind.

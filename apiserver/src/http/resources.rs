@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 use super::chain::Call;
 use super::negotiate::{Format, Shape};
 use super::{options, respond, watch, writes};
-use crate::resource::ResourceDef;
+use crate::resource::{Origin, ResourceDef};
 use crate::status::ApiError;
 
 /// What a request is about.
@@ -36,6 +36,14 @@ impl Target {
         ApiError::method_not_allowed(&self.def.group, &self.def.plural, verb)
     }
 
+    /// A verb that the kind has not: in kube-apiserver's words for its own kinds and for custom ones.
+    fn lacks(&self, verb: &str) -> ApiError {
+        match self.def.origin {
+            Origin::BuiltIn => ApiError::method_not_allowed_here(),
+            Origin::Custom => self.method_not_allowed(verb),
+        }
+    }
+
     fn has_subresource(&self, name: &str) -> bool {
         (name == "status" && self.def.has_status)
             || self.def.subresources.iter().any(|sub| sub.name == name)
@@ -47,6 +55,9 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
         return Ok(respond::page_not_found());
     };
     let named = !target.name.is_empty();
+    if target.subresource.is_empty() && !target.def.allows(call.info.verb) {
+        return Err(target.lacks(call.info.verb));
+    }
     match (call.info.verb, named, target.subresource.as_str()) {
         ("list", ..) => list(call, &target).await,
         ("watch", ..) => watch::handle(call, &target).await,
@@ -60,7 +71,7 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
         ("create", true, subresource) if !subresource.is_empty() => {
             writes::post_subresource(call, target, body).await
         }
-        (verb, ..) => Err(target.method_not_allowed(verb)),
+        (verb, ..) => Err(target.lacks(verb)),
     }
 }
 
@@ -86,6 +97,10 @@ fn target(call: &Call<'_>) -> Option<Target> {
         name: if collection { String::new() } else { info.name.clone() },
         subresource: info.subresource.clone(),
     };
+    if !def.is_stored() && !target.name.is_empty() && def.verbs == ["create"] {
+        // Nothing there has a name.
+        return None;
+    }
     let known = target.subresource.is_empty() || target.has_subresource(&target.subresource);
     known.then_some(target)
 }

@@ -40,9 +40,11 @@ impl Components {
                 }
                 schema
             };
-            let list = list_of(def, &schemas);
             schemas.insert(name(def), finish(kind, &def.kind));
-            schemas.insert(list_name(def), finish(list, &def.list_kind));
+            if def.allows("list") {
+                let list = list_of(def, &schemas);
+                schemas.insert(list_name(def), finish(list, &def.list_kind));
+            }
         }
         add_bodies(scheme, &mut schemas);
         Components { schemas }

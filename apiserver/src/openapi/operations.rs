@@ -94,7 +94,7 @@ pub(super) fn of(def: &ResourceDef) -> Vec<PathItem> {
         items.push(PathItem {
             path: format!("{root}/{}", def.plural),
             path_parameters: Vec::new(),
-            operations: vec![list(def, "ForAllNamespaces")],
+            operations: allowed(def, [("list", list(def, "ForAllNamespaces"))]),
         });
         (format!("{root}/namespaces/{{namespace}}/{}", def.plural), vec!["namespace"])
     } else {
@@ -103,13 +103,28 @@ pub(super) fn of(def: &ResourceDef) -> Vec<PathItem> {
     items.push(PathItem {
         path: collection.clone(),
         path_parameters: parameters.clone(),
-        operations: vec![list(def, ""), create(def), delete_collection(def)],
+        operations: allowed(
+            def,
+            [
+                ("list", list(def, "")),
+                ("create", create(def)),
+                ("deletecollection", delete_collection(def)),
+            ],
+        ),
     });
     parameters.insert(0, "name");
     items.push(PathItem {
         path: format!("{collection}/{{name}}"),
         path_parameters: parameters.clone(),
-        operations: vec![read(def, ""), replace(def, ""), delete(def), patch(def, "")],
+        operations: allowed(
+            def,
+            [
+                ("get", read(def, "")),
+                ("update", replace(def, "")),
+                ("delete", delete(def)),
+                ("patch", patch(def, "")),
+            ],
+        ),
     });
     if def.has_status {
         items.push(PathItem {
@@ -118,6 +133,7 @@ pub(super) fn of(def: &ResourceDef) -> Vec<PathItem> {
             operations: vec![read(def, "Status"), replace(def, "Status"), patch(def, "Status")],
         });
     }
+    items.retain(|item| !item.operations.is_empty());
     let with_body = def.subresources.iter().filter(|subresource| subresource.kind != def.kind);
     items.extend(with_body.map(|subresource| PathItem {
         path: format!("{collection}/{{name}}/{}", subresource.name),
@@ -125,6 +141,15 @@ pub(super) fn of(def: &ResourceDef) -> Vec<PathItem> {
         operations: vec![answer(def, subresource)],
     }));
     items
+}
+
+/// The operations whose verbs the kind knows.
+fn allowed<const N: usize>(
+    def: &ResourceDef,
+    operations: [(&str, Operation); N],
+) -> Vec<Operation> {
+    let known = operations.into_iter().filter(|(verb, _)| def.allows(verb));
+    known.map(|(_, operation)| operation).collect()
 }
 
 /// The description of an answer.

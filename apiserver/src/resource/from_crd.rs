@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Cell, Column, DefinitionError, Origin, ResourceDef, Scope};
+use super::{Cell, Column, DefinitionError, Origin, ResourceDef, Scope, Storage, VERBS_CUSTOM};
 use crate::jsonpath::JsonPath;
 use crate::schema::Structural;
 
@@ -41,6 +41,8 @@ pub(super) fn from_version(
         categories: names.categories.clone().unwrap_or_default(),
         scope: if crd.spec.scope == "Cluster" { Scope::Cluster } else { Scope::Namespaced },
         origin: Origin::Custom,
+        storage: Storage::Stored,
+        verbs: VERBS_CUSTOM,
         schema: structural,
         openapi,
         columns: columns(version, at)?,
