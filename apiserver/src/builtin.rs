@@ -4,9 +4,10 @@
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret, ServiceAccount};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::jsonpath::JsonPath;
 use crate::resource::{
@@ -16,6 +17,11 @@ use crate::resource::{
 use crate::schema::Structural;
 use crate::table::age_of;
 
+/// Group and plural name of CustomResourceDefinitions.
+pub(crate) const DEFINITIONS: (&str, &str) = ("apiextensions.k8s.io", "customresourcedefinitions");
+/// Holds a definition that is deleted until its objects are gone.
+pub(crate) const DEFINITION_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+
 /// Everything compiled in: Kubernetes' kinds and ours.
 ///
 /// # Errors
@@ -24,7 +30,7 @@ pub fn scheme() -> Result<Scheme, DefinitionError> {
     let mut defs = definitions();
     for crd in commonage_schemas::all_crds() {
         for mut def in ResourceDef::from_crd(&crd)? {
-            def.subresources = own_subresources(&def);
+            def.subresources.extend(own_subresources(&def));
             defs.push(def);
         }
     }
@@ -51,9 +57,18 @@ fn own_subresources(def: &ResourceDef) -> Vec<Subresource> {
         .collect()
 }
 
-/// Namespace, Event, ConfigMap, Secret, ServiceAccount (core/v1) and Lease (coordination.k8s.io/v1).
+/// Namespace, Event, ConfigMap, Secret, ServiceAccount (core/v1), Lease (coordination.k8s.io/v1) and
+/// CustomResourceDefinition (apiextensions.k8s.io/v1).
 pub fn definitions() -> Vec<ResourceDef> {
-    vec![namespace(), event(), config_map(), secret(), service_account(), lease()]
+    vec![
+        namespace(),
+        event(),
+        config_map(),
+        secret(),
+        service_account(),
+        lease(),
+        custom_resource_definition(),
+    ]
 }
 
 fn namespace() -> ResourceDef {
@@ -154,6 +169,44 @@ fn lease() -> ResourceDef {
     def
 }
 
+fn custom_resource_definition() -> ResourceDef {
+    let settings = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);
+    let mut openapi =
+        settings.into_generator().into_root_schema_for::<CustomResourceDefinition>().to_value();
+    // A schema of schemas has no end: what is in there is looked at when the definition is checked.
+    let version = "/properties/spec/properties/versions/items/properties";
+    if let Some(schema) =
+        openapi.pointer_mut(&format!("{version}/schema/properties/openAPIV3Schema"))
+    {
+        *schema = json!({
+            "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            "description": "The OpenAPI v3 schema to use for validation and pruning.",
+        });
+    }
+    if let Some(openapi) = openapi.as_object_mut() {
+        openapi.remove("components");
+    }
+    // As Go writes an empty list that it never made.
+    for list in ["conditions", "storedVersions"] {
+        if let Some(list) = openapi.pointer_mut(&format!("/properties/status/properties/{list}")) {
+            list["nullable"] = true.into();
+        }
+    }
+    let mut def = definition_of(
+        DEFINITIONS.0,
+        "CustomResourceDefinition",
+        DEFINITIONS.1,
+        &["crd", "crds"],
+        openapi,
+    );
+    def.scope = Scope::Cluster;
+    def.categories = vec!["api-extensions".into()];
+    def.has_status = true;
+    def.allow_unconditional_update = false;
+    def.columns = vec![Column::name(), Column { name: "Created At".into(), ..Column::age() }];
+    def
+}
+
 fn core<T: JsonSchema>(kind: &str, plural: &str, short_names: &[&str]) -> ResourceDef {
     definition::<T>("", kind, plural, short_names)
 }
@@ -167,6 +220,16 @@ fn definition<T: JsonSchema>(
 ) -> ResourceDef {
     let settings = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);
     let openapi = settings.into_generator().into_root_schema_for::<T>().to_value();
+    definition_of(group, kind, plural, short_names, openapi)
+}
+
+fn definition_of(
+    group: &str,
+    kind: &str,
+    plural: &str,
+    short_names: &[&str],
+    openapi: Value,
+) -> ResourceDef {
     ResourceDef {
         group: group.into(),
         version: "v1".into(),
@@ -189,6 +252,10 @@ fn definition<T: JsonSchema>(
         storage_version_hash: storage_version_hash(group, "v1", kind),
         allow_unconditional_update: true,
         trigger_field: None,
+        scale: None,
+        stored_as: None,
+        may_change: false,
+        terminating: false,
     }
 }
 

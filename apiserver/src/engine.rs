@@ -7,6 +7,7 @@
 mod commit;
 mod compaction;
 mod create;
+mod definitions;
 mod delete;
 mod expiry;
 mod namespaces;
@@ -51,7 +52,7 @@ use update::Edit;
 pub struct Engine {
     store: Arc<dyn Store>,
     cache: Arc<Cache>,
-    scheme: Arc<Scheme>,
+    definitions: definitions::Definitions,
     /// By group and plural name.
     strategies: HashMap<(String, String), Arc<dyn Strategy>>,
     plain: Arc<dyn Strategy>,
@@ -74,19 +75,24 @@ impl Engine {
         scheme: Arc<Scheme>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Arc<Engine>> {
+        let namespaces = scheme.by_kind("", "Namespace").cloned();
+        let (definitions, applied) = definitions::Definitions::load(scheme, &*store).await?;
+        let scheme = definitions.scheme();
         let (cache, feed) = Cache::start(&scheme, store.clone(), shutdown.clone()).await?;
         let engine = Arc::new(Engine {
             store,
             cache,
-            namespaces: scheme.by_kind("", "Namespace").cloned(),
+            namespaces,
             strategies: kinds::strategies(),
             plain: Arc::new(Plain),
-            scheme,
+            definitions,
             tasks: TaskTracker::new(),
             turns: turns::Turns::default(),
             shutdown: shutdown.clone(),
         });
         engine.tasks.spawn(watch_over(feed, shutdown));
+        engine.tasks.spawn(engine.clone().follow_definitions(applied));
+        engine.tasks.spawn(engine.clone().govern_definitions());
         engine.make_system_namespaces().await?;
         engine.tasks.spawn(engine.clone().remove_namespaces());
         engine.tasks.spawn(engine.clone().expire_events());
@@ -101,8 +107,14 @@ impl Engine {
         self.tasks.wait().await;
     }
 
-    pub fn scheme(&self) -> &Arc<Scheme> {
-        &self.scheme
+    /// What is served now: compiled-in kinds and those of CustomResourceDefinitions.
+    pub fn scheme(&self) -> Arc<Scheme> {
+        self.definitions.scheme()
+    }
+
+    /// Changes whenever the scheme does.
+    pub(crate) fn scheme_changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.definitions.changes()
     }
 
     /// False while the cache is being (re)built, and when it has stopped: for `/readyz`.
@@ -119,6 +131,7 @@ impl Engine {
     pub fn object_counts(&self) -> Vec<(String, usize)> {
         self.cache
             .resources()
+            .iter()
             .map(|resource| (resource.def().group_resource(), resource.len()))
             .collect()
     }

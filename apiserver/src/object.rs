@@ -7,6 +7,7 @@
 mod decode;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use commonage_store::Version;
 use serde_json::Value;
 
 pub(crate) use decode::Fields;
+pub(crate) use versions::{Normal, encode_as};
 
 use crate::cache::EventKind;
 

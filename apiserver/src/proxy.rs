@@ -168,8 +168,8 @@ async fn find(app: &App, target: &LogTarget) -> Result<Place, ApiError> {
             target.name
         )));
     };
-    let agents = engine
-        .scheme()
+    let scheme = engine.scheme();
+    let agents = scheme
         .get(&target.def.group, &target.def.version, "agents")
         .ok_or_else(|| ApiError::internal("agents are not served"))?;
     let found = engine.get(agents, "", &agent, None).await?;

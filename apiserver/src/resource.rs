@@ -8,7 +8,7 @@ mod from_crd;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use from_crd::storage_version_hash;
+pub(crate) use from_crd::{Versions, storage_version_hash};
 
 use std::sync::Arc;
 
@@ -76,6 +76,25 @@ pub const VERBS_CUSTOM: Verbs =
 pub const VERBS_BUILT_IN: Verbs =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
+/// The places of an object that its `/scale` reads and writes.
+#[derive(Clone, Debug)]
+pub struct ScalePaths {
+    /// A simple path under `.spec`.
+    pub spec_replicas: JsonPath,
+    /// A simple path under `.status`.
+    pub status_replicas: JsonPath,
+    /// Where the object keeps its label selector, as text.
+    pub label_selector: Option<JsonPath>,
+}
+
+/// The version of a kind that its objects are stored as, seen from another version.
+#[derive(Clone, Debug)]
+pub struct StoredAs {
+    pub def: Arc<ResourceDef>,
+    /// Both versions have the same schema: only the name of the version differs.
+    pub same_schema: bool,
+}
+
 /// One served version of one kind.
 #[derive(Clone, Debug)]
 pub struct ResourceDef {
@@ -108,6 +127,14 @@ pub struct ResourceDef {
     pub allow_unconditional_update: bool,
     /// The selectable field that most watches name exactly, worth an index (`spec.agent`).
     pub trigger_field: Option<String>,
+    /// What `/scale` reads and writes; `None` for kinds that have no such subresource.
+    pub scale: Option<ScalePaths>,
+    /// `None` when this is the version that objects are stored as.
+    pub stored_as: Option<StoredAs>,
+    /// It comes from a CustomResourceDefinition that may change at any time.
+    pub may_change: bool,
+    /// The CustomResourceDefinition is being deleted: no new objects.
+    pub terminating: bool,
 }
 
 /// A subresource other than `status`, as discovery lists it.
@@ -171,12 +198,18 @@ impl ResourceDef {
     /// # Errors
     /// A version without a schema, a schema that is not structural, a malformed JSONPath.
     pub fn from_crd(crd: &CustomResourceDefinition) -> Result<Vec<ResourceDef>, DefinitionError> {
-        let served = crd.spec.versions.iter().enumerate().filter(|(_, version)| version.served);
-        served
-            .map(|(at, version)| {
-                from_crd::from_version(crd, version, &format!("spec.versions[{at}]"))
-            })
-            .collect()
+        let versions = from_crd::versions(crd)?;
+        let fixed = |def: &Arc<ResourceDef>| ResourceDef { may_change: false, ..(**def).clone() };
+        Ok(versions.served.iter().map(fixed).collect())
+    }
+
+    /// The versions of a kind as they are served, and the one that its objects are stored as
+    /// (which need not be served).
+    ///
+    /// # Errors
+    /// As [`ResourceDef::from_crd`], and when no version is the stored one.
+    pub(crate) fn versions_of(crd: &CustomResourceDefinition) -> Result<Versions, DefinitionError> {
+        from_crd::versions(crd)
     }
 
     /// `commonage.dev/v1`, or `v1` for the core group.
@@ -238,7 +271,11 @@ pub struct Scheme {
 impl Scheme {
     /// Sorted by group, then version, then plural name, as discovery wants them.
     pub fn new(defs: impl IntoIterator<Item = ResourceDef>) -> Scheme {
-        let mut defs: Vec<_> = defs.into_iter().map(Arc::new).collect();
+        Scheme::of(defs.into_iter().map(Arc::new).collect())
+    }
+
+    /// As [`Scheme::new`], of definitions that are shared already.
+    pub(crate) fn of(mut defs: Vec<Arc<ResourceDef>>) -> Scheme {
         defs.sort_by(|a, b| {
             (&a.group, &a.version, &a.plural).cmp(&(&b.group, &b.version, &b.plural))
         });

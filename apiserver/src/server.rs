@@ -107,6 +107,8 @@ impl ApiServer {
         let engine = Engine::start(store.clone(), scheme, engine_stop.clone()).await?;
         let app = Arc::new(App::new(Parts { engine, store, tokens, agents }));
 
+        tokio::spawn(app.clone().follow_scheme());
+
         let server_url = format!("https://{}", reachable(listen_addr));
         let admin_kubeconfig = data_dir.join("kubeconfig");
         write_kubeconfig(

@@ -234,6 +234,14 @@ impl ApiError {
         Self::new(405, "MethodNotAllowed", message).with_details(StatusDetails::default())
     }
 
+    /// The kind of the object is going away.
+    pub fn definition_terminating(def: &ResourceDef, verb: &str) -> ApiError {
+        let mut error = Self::method_not_allowed(&def.group, &def.plural, verb);
+        error.message =
+            format!("{verb} not allowed while custom resource definition is terminating");
+        error
+    }
+
     pub fn not_acceptable(accepted: &[&str]) -> ApiError {
         let message =
             format!("only the following media types are accepted: {}", accepted.join(", "));

@@ -108,6 +108,22 @@ impl Chunk {
         Some(Arc::new(Chunk { events, joined: OnceLock::new() }))
     }
 
+    /// The same events as another version of the kind has them.
+    pub(super) fn seen_as(self: Arc<Chunk>, def: &ResourceDef) -> Arc<Chunk> {
+        if def.stored_as.is_none() {
+            return self;
+        }
+        let events = self.events.iter().map(|event| match &event.object {
+            Some(object) => {
+                let object = object.seen_as(def);
+                let bytes = object.line(event.kind);
+                WatchEvent { bytes, object: Some(object), ..event.clone() }
+            }
+            None => event.clone(),
+        });
+        Arc::new(Chunk { events: events.collect(), joined: OnceLock::new() })
+    }
+
     pub fn events(&self) -> &[WatchEvent] {
         &self.events
     }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use commonage_store::{Batch, Change, RangeQuery, Revision, Store, StoreError};
 use futures::StreamExt;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Cache;
 use super::contents::Objects;
-use super::event::EventKind;
-use crate::object::Object;
+use super::table::Table;
+use super::{Arrival, Cache};
 
 /// Keys in one page of the load: pages of 500 cost five times as much (measured with etcd).
 const LOAD_PAGE_KEYS: usize = 10_000;
@@ -43,36 +43,10 @@ impl Cache {
     }
 
     /// Reads everything at one revision; `None` is the newest.
-    async fn load(
-        &self,
-        store: &dyn Store,
-        mut at: Option<Revision>,
-    ) -> Result<Revision, StoreError> {
-        let mut objects: Vec<Objects> = vec![Objects::new(); self.resources.len()];
-        let mut after = None;
-        let revision = loop {
-            let query =
-                RangeQuery { prefix: Bytes::from_static(b"/"), after, at, limit: LOAD_PAGE_KEYS };
-            let page = store.range(query).await?;
-            for entry in &page.entries {
-                let Some((number, path)) = self.locate(&entry.key) else { continue };
-                let fields = self.resources[number].fields();
-                match Object::decode(fields, path, &entry.value, entry.version, EventKind::Added) {
-                    Ok((object, _)) => {
-                        drop(objects[number].insert(object.shared_path(), Arc::new(object)))
-                    }
-                    Err(error) => {
-                        tracing::error!(path, %error, "an object of the store can't be read; left out")
-                    }
-                }
-            }
-            after = page.entries.last().map(|entry| entry.key.clone());
-            at = Some(page.revision);
-            if !page.more {
-                break page.revision;
-            }
-        };
-        for (resource, objects) in self.resources.iter().zip(objects) {
+    async fn load(&self, store: &dyn Store, at: Option<Revision>) -> Result<Revision, StoreError> {
+        let table = self.table();
+        let (objects, revision) = read(store, &table, Bytes::from_static(b"/"), at).await?;
+        for (resource, objects) in table.resources.iter().zip(objects) {
             resource.reset(objects, revision);
         }
         self.dispatched.store(revision.0, Ordering::Release);
@@ -85,11 +59,12 @@ impl Cache {
         &self,
         store: Arc<dyn Store>,
         mut last: Revision,
+        mut arriving: mpsc::Receiver<Arrival>,
         shutdown: CancellationToken,
     ) {
         loop {
             let ended = tokio::select! {
-                ended = self.tail(&*store, &mut last) => ended,
+                ended = self.tail(&*store, &mut last, &mut arriving) => ended,
                 () = shutdown.cancelled() => break,
             };
             match ended {
@@ -113,7 +88,38 @@ impl Cache {
                 None => tokio::time::sleep(RETRY_AFTER).await,
             }
         }
-        self.resources.iter().for_each(|resource| resource.close());
+        self.table().resources.iter().for_each(|resource| resource.close());
+    }
+
+    /// Loads a kind that is new here. Nothing is applied meanwhile, so that it misses nothing: what
+    /// was loaded beyond the last change applied comes again, and is known by its version then.
+    async fn welcome(&self, store: &dyn Store, arrival: Arrival) {
+        let Arrival { resource, done } = arrival;
+        let prefix = Bytes::from(resource.def().key_prefix());
+        let alone = Table::new(vec![resource.clone()]);
+        loop {
+            match read(store, &alone, prefix.clone(), None).await {
+                Ok((objects, revision)) => {
+                    resource.reset(objects.into_iter().next().unwrap_or_default(), revision);
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a new kind can't be read from the store; trying again");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+        let replaced = {
+            let mut table = self.table.write();
+            let replaced = table.get(&resource.def().key_prefix()).cloned();
+            *table = Arc::new(table.with(resource));
+            replaced
+        };
+        if let Some(replaced) = replaced {
+            replaced.close();
+        }
+        // Whoever asked may be gone.
+        let _ = done.send(());
     }
 
     async fn reload(&self, store: &dyn Store) -> Revision {
@@ -129,9 +135,22 @@ impl Cache {
     }
 
     /// Applies changes until the stream ends; returns why it did.
-    async fn tail(&self, store: &dyn Store, last: &mut Revision) -> Option<StoreError> {
+    async fn tail(
+        &self,
+        store: &dyn Store,
+        last: &mut Revision,
+        arriving: &mut mpsc::Receiver<Arrival>,
+    ) -> Option<StoreError> {
         let mut tail = store.tail(*last).ready_chunks(BATCHES_AT_ONCE);
-        while let Some(results) = tail.next().await {
+        loop {
+            let results = tokio::select! {
+                results = tail.next() => results?,
+                // The cache itself holds the other end.
+                Some(arrival) = arriving.recv() => {
+                    self.welcome(store, arrival).await;
+                    continue;
+                }
+            };
             let mut batches = Vec::with_capacity(results.len());
             let mut failed = None;
             for result in results {
@@ -151,30 +170,59 @@ impl Cache {
                 return failed;
             }
         }
-        None
     }
 
     /// Whole revisions, oldest first. Publishes before it dispatches: whoever waits for a write to
     /// be readable does not wait for the watchers.
     pub(super) fn apply(&self, batches: Vec<Batch>) {
         let Some(revision) = batches.last().map(|batch| batch.revision) else { return };
+        let table = self.table();
         let mut by_resource: HashMap<usize, Vec<Change>> = HashMap::new();
         for change in batches.into_iter().flat_map(|batch| batch.changes) {
-            if let Some((number, _)) = self.locate(&change.key) {
+            if let Some((number, _)) = table.locate(&change.key) {
                 by_resource.entry(number).or_default().push(change);
             }
         }
         let mut chunks = Vec::with_capacity(by_resource.len());
         for (number, changes) in by_resource {
-            let prefix_length = self.prefix_lengths[number];
-            if let Some(chunk) = self.resources[number].apply(changes, prefix_length) {
+            if let Some(chunk) = table.resources[number].apply(changes) {
                 chunks.push((number, chunk));
             }
         }
         self.published.advance(revision);
         for (number, chunk) in chunks {
-            self.resources[number].dispatch(&chunk);
+            table.resources[number].dispatch(&chunk);
         }
         self.dispatched.store(revision.0, Ordering::Release);
+    }
+}
+
+/// Everything under a prefix that belongs to a kind of the table, at one revision (`None` is the
+/// newest).
+async fn read(
+    store: &dyn Store,
+    table: &Table,
+    prefix: Bytes,
+    mut at: Option<Revision>,
+) -> Result<(Vec<Objects>, Revision), StoreError> {
+    let mut objects: Vec<Objects> = vec![Objects::new(); table.resources.len()];
+    let mut after = None;
+    loop {
+        let query = RangeQuery { prefix: prefix.clone(), after, at, limit: LOAD_PAGE_KEYS };
+        let page = store.range(query).await?;
+        for entry in &page.entries {
+            let Some((number, path)) = table.locate(&entry.key) else { continue };
+            match table.resources[number].read(path, &entry.value, entry.version) {
+                Ok(object) => drop(objects[number].insert(object.shared_path(), Arc::new(object))),
+                Err(error) => {
+                    tracing::error!(path, %error, "an object of the store can't be read; left out")
+                }
+            }
+        }
+        after = page.entries.last().map(|entry| entry.key.clone());
+        at = Some(page.revision);
+        if !page.more {
+            return Ok((objects, page.revision));
+        }
     }
 }

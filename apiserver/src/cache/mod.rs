@@ -11,6 +11,7 @@ mod log;
 mod published;
 mod resource;
 mod selection;
+mod table;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -25,55 +26,55 @@ pub(crate) use resource::{Begin, ResourceCache, end_of, range};
 pub(crate) use selection::Selection;
 pub(crate) use watch::Extras;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use commonage_store::{Revision, Store, StoreError, Version};
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use published::Published;
+use table::Table;
 
 use crate::resource::{ResourceDef, Scheme};
 use crate::status::ApiError;
 
 #[derive(Debug)]
 pub struct Cache {
-    resources: Vec<Arc<ResourceCache>>,
-    /// `/group/resource/` of each resource to its number.
-    prefixes: HashMap<Box<str>, usize>,
-    prefix_lengths: Vec<usize>,
+    table: RwLock<Arc<Table>>,
     published: Published,
     /// Everything up to this revision is in the watchers' queues.
     dispatched: Arc<AtomicU64>,
     counters: Arc<WatchCounters>,
     ready: AtomicBool,
+    arrivals: mpsc::Sender<Arrival>,
+}
+
+/// A kind that comes while the cache runs; answered when it can be read.
+#[derive(Debug)]
+struct Arrival {
+    resource: Arc<ResourceCache>,
+    done: oneshot::Sender<()>,
 }
 
 impl Cache {
-    fn new(scheme: &Scheme) -> Cache {
+    fn new(scheme: &Scheme, arrivals: mpsc::Sender<Arrival>) -> Cache {
         let counters = Arc::new(WatchCounters::default());
-        let (mut resources, mut prefixes, mut prefix_lengths) =
-            (Vec::new(), HashMap::new(), Vec::new());
+        let mut kinds: BTreeMap<String, Vec<Arc<ResourceDef>>> = BTreeMap::new();
         for def in scheme.iter().filter(|def| def.is_stored()) {
-            let prefix = def.key_prefix();
-            if prefixes.contains_key(prefix.as_str()) {
-                // Another served version of the same kind.
-                continue;
-            }
-            prefix_lengths.push(prefix.len());
-            prefixes.insert(prefix.into_boxed_str(), resources.len());
-            resources.push(Arc::new(ResourceCache::new(def.clone(), counters.clone())));
+            kinds.entry(def.key_prefix()).or_default().push(def.clone());
         }
+        let caches = kinds.values().map(|versions| ResourceCache::new(versions, counters.clone()));
         Cache {
-            resources,
-            prefixes,
-            prefix_lengths,
+            table: RwLock::new(Arc::new(Table::new(caches.map(Arc::new).collect()))),
             published: Published::default(),
             dispatched: Arc::default(),
             counters,
             ready: AtomicBool::new(false),
+            arrivals,
         }
     }
 
@@ -84,11 +85,13 @@ impl Cache {
         store: Arc<dyn Store>,
         shutdown: CancellationToken,
     ) -> Result<(Arc<Cache>, JoinHandle<()>), StoreError> {
-        let cache = Arc::new(Cache::new(scheme));
+        let (arrivals, arriving) = mpsc::channel(1);
+        let cache = Arc::new(Cache::new(scheme, arrivals));
         let newest = store.revision().await?;
         let revision = cache.load_past(&*store).await?;
         let feed = cache.clone();
-        let task = tokio::spawn(async move { feed.follow(store, revision, shutdown).await });
+        let task =
+            tokio::spawn(async move { feed.follow(store, revision, arriving, shutdown).await });
         cache.reached(newest).await;
         cache.ready.store(true, Ordering::Release);
         Ok((cache, task))
@@ -102,13 +105,41 @@ impl Cache {
         &self.counters
     }
 
-    pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<ResourceCache>> {
-        self.resources.iter()
+    /// The kinds that are served now.
+    pub(crate) fn resources(&self) -> Vec<Arc<ResourceCache>> {
+        self.table().resources.clone()
     }
 
-    /// The cache of a kind; `None` for a kind that came after the start.
-    pub(crate) fn resource(&self, def: &ResourceDef) -> Option<&Arc<ResourceCache>> {
-        self.prefixes.get(def.key_prefix().as_str()).map(|number| &self.resources[*number])
+    /// The cache of a kind; `None` for a kind that is not here (yet, or any more).
+    pub(crate) fn resource(&self, def: &ResourceDef) -> Option<Arc<ResourceCache>> {
+        self.table.read().get(&def.key_prefix()).cloned()
+    }
+
+    fn table(&self) -> Arc<Table> {
+        self.table.read().clone()
+    }
+
+    /// Begins to hold a kind, all of whose versions are given, and returns when it can be read;
+    /// false when the cache has ended. One that was held under the same name ends, and with it its
+    /// watches.
+    pub(crate) async fn add(&self, versions: &[Arc<ResourceDef>]) -> bool {
+        let resource = Arc::new(ResourceCache::new(versions, self.counters.clone()));
+        let (done, told) = oneshot::channel();
+        self.arrivals.send(Arrival { resource, done }).await.is_ok() && told.await.is_ok()
+    }
+
+    /// Forgets a kind; its watches end.
+    pub(crate) fn remove(&self, def: &ResourceDef) {
+        let prefix = def.key_prefix();
+        let gone = {
+            let mut table = self.table.write();
+            let gone = table.get(&prefix).cloned();
+            *table = Arc::new(table.without(&prefix));
+            gone
+        };
+        if let Some(gone) = gone {
+            gone.close();
+        }
     }
 
     /// Everything up to this revision can be read.
@@ -125,11 +156,11 @@ impl Cache {
     pub(crate) fn watch(
         &self,
         resource: &ResourceCache,
+        def: Arc<ResourceDef>,
         selection: Selection,
         begin: Begin,
         extras: Extras,
     ) -> Watch {
-        let def = resource.def().clone();
         match (resource.subscribe(selection, begin), begin) {
             (Ok(subscription), _) => {
                 Watch::running(def, subscription, extras, self.dispatched.clone())
@@ -141,14 +172,5 @@ impl Cache {
                 Watch::failed(def, &ApiError::expired_watch(0, oldest))
             }
         }
-    }
-
-    /// The number of a key's resource, and the object's path.
-    fn locate<'k>(&self, key: &'k [u8]) -> Option<(usize, &'k str)> {
-        let key = std::str::from_utf8(key).ok()?;
-        let group_end = 1 + key.get(1..)?.find('/')?;
-        let resource_end = group_end + 1 + key[group_end + 1..].find('/')?;
-        let (prefix, path) = key.split_at(resource_end + 1);
-        Some((*self.prefixes.get(prefix)?, path))
     }
 }

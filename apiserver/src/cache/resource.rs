@@ -1,10 +1,13 @@
 //! The cache of one kind: its objects now, its recent events, its watchers, its recent snapshots.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use commonage_store::{Change, Revision, Version};
 use parking_lot::{Mutex, RwLock};
 
@@ -14,7 +17,7 @@ use super::log::{EventLog, LogChunk, Past};
 use super::selection::Selection;
 use super::watch::{Backlog, Subscription};
 use super::watchers::{WatchCounters, Watchers};
-use crate::object::{Fields, Object};
+use crate::object::{DecodeError, Fields, Normal, Object};
 use crate::resource::ResourceDef;
 
 /// A snapshot that a paged list may come back to is kept so long; Kubernetes compacts after the
@@ -22,6 +25,8 @@ use crate::resource::ResourceDef;
 const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(300);
 /// Snapshots kept per kind: they share structure, each costs what changed since.
 const SNAPSHOTS_MAX: usize = 64;
+/// Writes that began under an older definition have ended by then: a request's longest time.
+const SETTLED_AFTER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 struct State {
@@ -39,6 +44,18 @@ pub(crate) struct ResourceCache {
     watchers: Arc<Watchers>,
     trigger: Option<Trigger>,
     snapshots: Mutex<VecDeque<Kept>>,
+    prefix_length: usize,
+    /// How stored values are read; `None` for compiled-in kinds, whose definitions never change.
+    normal: RwLock<Option<Renewed>>,
+    /// What was loaded goes as far as this.
+    loaded: AtomicU64,
+}
+
+/// Since when the definition is what it is.
+#[derive(Debug)]
+struct Renewed {
+    normal: Arc<Normal>,
+    since: Instant,
 }
 
 /// A snapshot that a page token names.
@@ -66,11 +83,21 @@ pub(crate) const fn end_of(revision: Revision) -> Version {
 }
 
 impl ResourceCache {
-    pub(super) fn new(def: Arc<ResourceDef>, counters: Arc<WatchCounters>) -> ResourceCache {
-        let fields = Arc::new(Fields::of(&def));
+    /// Of all versions of a kind (one at least): they share their objects.
+    pub(super) fn new(
+        versions: &[Arc<ResourceDef>],
+        counters: Arc<WatchCounters>,
+    ) -> ResourceCache {
+        let first = &versions[0];
+        let def = first.stored_as.as_ref().map_or(first, |stored| &stored.def).clone();
+        let fields = Arc::new(Fields::of_all(&def, versions));
         let trigger = Trigger::of(&def, &fields);
         let watchers = Arc::new(Watchers::new(trigger.clone(), counters));
+        let normal = def.may_change.then(|| Renewed::new(&def));
         ResourceCache {
+            prefix_length: def.key_prefix().len(),
+            normal: RwLock::new(normal),
+            loaded: AtomicU64::new(0),
             def,
             fields,
             state: RwLock::default(),
@@ -90,6 +117,53 @@ impl ResourceCache {
 
     pub(crate) fn get(&self, path: &str) -> Option<Arc<Object>> {
         self.state.read().contents.all().get(path).cloned()
+    }
+
+    /// Of the last change of this kind.
+    pub(crate) fn version(&self) -> Version {
+        self.state.read().version
+    }
+
+    /// Reads a stored value as what it would be today.
+    pub(crate) fn read(
+        &self,
+        path: &str,
+        value: &[u8],
+        version: Version,
+    ) -> Result<Object, DecodeError> {
+        let normal = self.normal.read().as_ref().map(|renewed| renewed.normal.clone());
+        let amended = normal.and_then(|normal| normal.of_value(value));
+        let value = amended.as_deref().unwrap_or(value);
+        Object::decode(&self.fields, path, value, version, EventKind::Added)
+            .map(|(object, _)| object)
+    }
+
+    /// As [`ResourceCache::read`], of a value just written: only when the definition changed lately
+    /// may its writer not have known it.
+    fn arrived<'v>(&self, value: &'v Bytes) -> Cow<'v, Bytes> {
+        let renewed = self.normal.read();
+        let Some(Renewed { normal, since }) = &*renewed else { return Cow::Borrowed(value) };
+        if normal.is_current(value) && since.elapsed() > SETTLED_AFTER {
+            return Cow::Borrowed(value);
+        }
+        normal.of_value(value).map_or(Cow::Borrowed(value), Cow::Owned)
+    }
+
+    /// The definition changed, but for what only a new cache can take (selectable fields): what is
+    /// held is seen through the new schema from now on. Takes as long as reading it all.
+    pub(crate) fn renew(&self, stored: &Arc<ResourceDef>) {
+        let renewed = Renewed::new(stored);
+        let normal = renewed.normal.clone();
+        *self.normal.write() = Some(renewed);
+        let (objects, _) = self.snapshot();
+        for (path, object) in &objects {
+            let Some(amended) = normal.of_object(object) else { continue };
+            let mut state = self.state.write();
+            // What came meanwhile was read through the new schema already.
+            if state.contents.all().get(path).is_some_and(|now| Arc::ptr_eq(now, object)) {
+                state.contents.insert(path.clone(), Arc::new(amended));
+            }
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -112,24 +186,22 @@ impl ResourceCache {
     /// resumed from before.
     pub(super) fn reset(&self, objects: Objects, revision: Revision) {
         let version = end_of(revision);
+        self.loaded.store(version.0, Ordering::Release);
         let contents = Contents::new(self.def.is_namespaced(), self.trigger.clone(), objects);
         *self.state.write() = State { contents, log: EventLog::starting_at(version), version };
         self.watchers.end_all();
     }
 
     /// Applies changes of whole revisions, in order. Called by the feed alone.
-    pub(super) fn apply(
-        &self,
-        changes: Vec<Change>,
-        prefix_length: usize,
-    ) -> Option<Arc<LogChunk>> {
+    pub(super) fn apply(&self, changes: Vec<Change>) -> Option<Arc<LogChunk>> {
+        let loaded = Version(self.loaded.load(Ordering::Acquire));
         let (mut events, mut pasts) =
             (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
         // Decoding happens outside of the lock; nobody else writes the state meanwhile.
         let mut fresh: HashMap<Arc<str>, Option<Arc<Object>>> = HashMap::new();
-        for change in changes {
+        for change in changes.into_iter().filter(|change| change.version > loaded) {
             let Some(path) =
-                std::str::from_utf8(&change.key).ok().and_then(|key| key.get(prefix_length..))
+                std::str::from_utf8(&change.key).ok().and_then(|key| key.get(self.prefix_length..))
             else {
                 tracing::error!(key = ?change.key, "a key of the store is not UTF-8; left out");
                 continue;
@@ -168,7 +240,8 @@ impl ResourceCache {
         let (kind, object, bytes) = match (&change.value, previous) {
             (Some(value), previous) => {
                 let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
-                match Object::decode(&self.fields, path, value, version, kind) {
+                let value = self.arrived(value);
+                match Object::decode(&self.fields, path, &value, version, kind) {
                     Ok((object, line)) => (kind, object, line),
                     Err(error) => {
                         tracing::error!(path, %error, "an object of the store can't be read; left out");
@@ -238,6 +311,12 @@ impl ResourceCache {
         let mut kept = snapshots.iter();
         let kept = kept.find(|kept| kept.version == version && kept.scope == scope)?;
         Some(kept.objects.clone())
+    }
+}
+
+impl Renewed {
+    fn new(stored: &Arc<ResourceDef>) -> Renewed {
+        Renewed { normal: Arc::new(Normal::new(stored.clone())), since: Instant::now() }
     }
 }
 

@@ -160,7 +160,7 @@ impl Watch {
             Some(chunk) => self.version = self.version.max(chunk.version()),
             None => self.source = Source::Ended,
         }
-        chunk
+        chunk.map(|chunk| chunk.seen_as(&self.def))
     }
 
     /// As a stream of the same chunks.

@@ -29,6 +29,7 @@ impl Engine {
     /// Commits and waits until the cache has it.
     pub(crate) async fn commit(&self, write: GuardedWrite) -> Result<Committed, CommitError> {
         let proof = proof_of(&write);
+        let defines = self.definitions.concern(&write);
         let committed = match self.store.commit(write).await {
             Ok(committed) => committed,
             Err(StoreError::Conflict { compare }) => return Err(CommitError::Conflict(compare)),
@@ -45,6 +46,9 @@ impl Engine {
             Err(error) => return Err(CommitError::Failed(unavailable(&error))),
         };
         self.published(committed.revision).await;
+        if defines {
+            self.definitions_settled().await;
+        }
         Ok(committed)
     }
 
@@ -92,7 +96,7 @@ impl Engine {
         version: Version,
     ) -> Result<Arc<Object>, ApiError> {
         match self.resource(def)?.get(path).filter(|object| object.version == version) {
-            Some(object) => Ok(object),
+            Some(object) => Ok(object.seen_as(def)),
             None => self.pretended(def, path, value, version),
         }
     }
@@ -106,7 +110,7 @@ impl Engine {
         version: Version,
     ) -> Result<Arc<Object>, ApiError> {
         match Object::decode(self.resource(def)?.fields(), path, value, version, EventKind::Added) {
-            Ok((object, _)) => Ok(Arc::new(object)),
+            Ok((object, _)) => Ok(Arc::new(object).seen_as(def)),
             Err(error) => {
                 tracing::error!(path, %error, "an object that was accepted can't be read");
                 Err(ApiError::internal("the object that was written can't be read"))
@@ -180,6 +184,7 @@ pub(crate) fn clean(
     }
 }
 
+/// The stored form of an object of a kind that has one version only.
 pub(crate) fn encode(object: &Value) -> Bytes {
     object::encode(object)
 }

@@ -7,9 +7,10 @@ use commonage_store::{Compare, GuardedWrite, Op, Version};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::commit::{CommitError, clean, encode, name_of, take_version};
+use super::commit::{CommitError, clean, name_of, take_version};
 use super::{Engine, WriteOptions, Written};
 use crate::meta;
+use crate::object::encode_as;
 use crate::resource::ResourceDef;
 use crate::status::ApiError;
 use crate::strategy::{Companion, Context};
@@ -47,6 +48,9 @@ impl Engine {
         mut body: Value,
         options: WriteOptions,
     ) -> Result<Written, ApiError> {
+        if def.terminating {
+            return Err(ApiError::definition_terminating(&def, "create"));
+        }
         let generated = body["metadata"]["name"].as_str().unwrap_or_default().is_empty();
         let given = take_version(&mut body);
         if given.is_some() {
@@ -171,7 +175,7 @@ impl Engine {
         options: &WriteOptions,
     ) -> Result<Written, StoreNewError> {
         let (def, path) = (prepared.def.clone(), prepared.path());
-        let value = encode(&prepared.object);
+        let value = encode_as(&prepared.def, &prepared.object);
         let warnings = prepared.warnings.clone();
         let done = |version: Version| {
             let object = self.written(&def, &path, &value, version)?;
@@ -207,7 +211,7 @@ impl Engine {
         let Companion { def, namespace, body } = companion;
         let (object, warnings) = self.prepare_metadata(&def, &namespace, body, options)?;
         let prepared = self.prepare_rules(&def, &namespace, object, warnings, options)?;
-        Ok(Op::Put { key: prepared.key(), value: encode(&prepared.object) })
+        Ok(Op::Put { key: prepared.key(), value: encode_as(&prepared.def, &prepared.object) })
     }
 }
 

@@ -18,7 +18,7 @@ const LOOK_AFTER: Duration = Duration::from_secs(60);
 impl Engine {
     /// Deletes Events an hour after they were last written about, until the engine stops.
     pub(super) async fn expire_events(self: Arc<Self>) {
-        let Some(def) = self.scheme.by_kind("", "Event").cloned() else { return };
+        let Some(def) = self.scheme().by_kind("", "Event").cloned() else { return };
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_AFTER) => {}

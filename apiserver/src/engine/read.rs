@@ -9,9 +9,7 @@ use commonage_store::{RangeQuery, Revision, StoreError, Version};
 
 use super::page::PageToken;
 use super::{Engine, List, ListOptions, VersionMatch, WatchOptions};
-use crate::cache::{
-    Begin, EventKind, Extras, Objects, ResourceCache, Selection, Watch, end_of, range,
-};
+use crate::cache::{Begin, Extras, Objects, ResourceCache, Selection, Watch, end_of, range};
 use crate::object::Object;
 use crate::resource::ResourceDef;
 use crate::status::{ApiError, Cause};
@@ -39,7 +37,8 @@ impl Engine {
     ) -> Result<Arc<Object>, ApiError> {
         self.fresh(version).await?;
         let path = format!("{namespace}/{name}");
-        self.resource(def)?.get(&path).ok_or_else(|| ApiError::not_found(def, name))
+        let found = self.resource(def)?.get(&path);
+        found.map(|object| object.seen_as(def)).ok_or_else(|| ApiError::not_found(def, name))
     }
 
     /// `namespace`: `None` is all namespaces (and what cluster-scoped kinds use).
@@ -50,7 +49,7 @@ impl Engine {
         options: ListOptions,
     ) -> Result<List, ApiError> {
         check_list_options(&options)?;
-        let resource = self.resource(def)?.clone();
+        let resource = self.resource(def)?;
         check_fields(def, options.field_selector.as_ref())?;
         let token = options
             .continue_
@@ -87,22 +86,26 @@ impl Engine {
             }
         };
         let request = Request { resource, selection, limit, token };
-        match at {
-            At::Now => Ok(self.list_now(&request)),
-            At::Exactly(version) => self.list_at(&request, version).await,
+        let mut list = match at {
+            At::Now => self.list_now(&request),
+            At::Exactly(version) => self.list_at(&request, version).await?,
+        };
+        if def.stored_as.is_some() {
+            list.items.iter_mut().for_each(|object| *object = object.seen_as(def));
         }
+        Ok(list)
     }
 
     /// Errors that come before the stream are answered as a Status; a version that is too old is
     /// an ERROR event in the stream, as Kubernetes does it.
     pub async fn watch(
         &self,
-        def: &ResourceDef,
+        def: &Arc<ResourceDef>,
         namespace: Option<&str>,
         options: WatchOptions,
     ) -> Result<Watch, ApiError> {
         check_watch_options(&options)?;
-        let resource = self.resource(def)?.clone();
+        let resource = self.resource(def)?;
         check_fields(def, options.field_selector.as_ref())?;
         let selection = Selection::new(
             resource.fields().clone(),
@@ -131,10 +134,10 @@ impl Engine {
             initial_end: initial == Some(true) && options.bookmarks,
             timeout: options.timeout,
         };
-        Ok(self.cache.watch(&resource, selection, begin, extras))
+        Ok(self.cache.watch(&resource, def.clone(), selection, begin, extras))
     }
 
-    pub(crate) fn resource(&self, def: &ResourceDef) -> Result<&Arc<ResourceCache>, ApiError> {
+    pub(crate) fn resource(&self, def: &ResourceDef) -> Result<Arc<ResourceCache>, ApiError> {
         self.cache
             .resource(def)
             .ok_or_else(|| ApiError::unavailable("this kind is not being served yet"))
@@ -205,14 +208,7 @@ impl Engine {
                 else {
                     continue;
                 };
-                let decoded = Object::decode(
-                    request.resource.fields(),
-                    path,
-                    &entry.value,
-                    entry.version,
-                    EventKind::Added,
-                );
-                if let Ok((object, _)) = decoded
+                if let Ok(object) = request.resource.read(path, &entry.value, entry.version)
                     && request.selection.matches(&object)
                 {
                     objects.insert(object.shared_path(), Arc::new(object));

@@ -11,10 +11,10 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::commit::{CommitError, clean, encode, has_finalizers, is_deleting, take_version};
+use super::commit::{CommitError, clean, has_finalizers, is_deleting, take_version};
 use super::{Engine, PatchKind, WriteOptions, Written};
 use crate::meta;
-use crate::object::Object;
+use crate::object::{Object, encode_as};
 use crate::patch;
 use crate::resource::{Origin, ResourceDef};
 use crate::schema;
@@ -103,7 +103,7 @@ impl Engine {
             let current = self.resource(&target.def)?.get(&path);
             let version = current.as_ref().map(|object| object.version);
             let result = match current {
-                Some(current) => attempt(current).await,
+                Some(current) => attempt(current.seen_as(&target.def)).await,
                 None => Err(Attempt::Failed(ApiError::not_found(&target.def, &target.name))),
             };
             let failure = match result {
@@ -211,7 +211,7 @@ impl Engine {
         new: &Value,
         dry_run: bool,
     ) -> Result<Arc<Object>, Attempt> {
-        let (key, value) = (target.key(), encode(new));
+        let (key, value) = (target.key(), encode_as(&target.def, new));
         if dry_run {
             return Ok(self.pretended(&target.def, &target.path(), &value, current.version)?);
         }

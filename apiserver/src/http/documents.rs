@@ -28,7 +28,8 @@ pub(super) async fn handle(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
     if !matches!(call.info.verb, "get" | "head") {
         return Ok(respond::page_not_found());
     }
-    let scheme = call.app.engine.scheme();
+    call.app.engine.definitions_settled().await;
+    let scheme = &call.app.engine.scheme();
     let path: Vec<&str> = call.info.path.split('/').skip(1).collect();
     let ok = |json: Vec<u8>| -> Result<Response<Body>, ApiError> {
         let format = Format::negotiate(call.headers, call.query)?;
@@ -56,7 +57,9 @@ pub(super) async fn handle(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
             None => Ok(respond::page_not_found()),
         },
         ["openapi", "v2"] => openapi_v2(call),
-        ["openapi", "v3"] => openapi_json(call, &call.app.openapi.v3_index, Freshness::Revalidate),
+        ["openapi", "v3"] => {
+            openapi_json(call, &call.app.openapi().v3_index, Freshness::Revalidate)
+        }
         ["openapi", "v3", ..] => openapi_v3(call, &path[2..].join("/")),
         _ => Ok(respond::page_not_found()),
     }
@@ -105,7 +108,7 @@ fn discovery_root(call: &Call<'_>, root: Root) -> Result<Response<Body>, ApiErro
             Some(_) => None,
         }
     });
-    let scheme = call.app.engine.scheme();
+    let scheme = &call.app.engine.scheme();
     if aggregated != Some(true) {
         let format = Format::negotiate(call.headers, call.query)?;
         let json = match root {
@@ -186,7 +189,8 @@ fn openapi_answer(
 }
 
 fn openapi_v3(call: &Call<'_>, path: &str) -> Result<Response<Body>, ApiError> {
-    let Some(document) = call.app.openapi.v3(path) else {
+    let openapi = call.app.openapi();
+    let Some(document) = openapi.v3(path) else {
         return Ok(respond::page_not_found());
     };
     match call.query.filled("hash") {
@@ -205,7 +209,7 @@ fn openapi_v3(call: &Call<'_>, path: &str) -> Result<Response<Body>, ApiError> {
 }
 
 fn openapi_v2(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
-    let openapi = &call.app.openapi;
+    let openapi = call.app.openapi();
     let accepted = accept(call.headers);
     let mut wanted = clauses(&accepted);
     let protobuf = wanted.find_map_sorted(|clause| match clause.media {

@@ -22,8 +22,10 @@ mod writes;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use commonage_store::Store;
+use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,13 +39,17 @@ pub(crate) use listener::{Listener, tls_config};
 pub(crate) use query::Query;
 pub(crate) use resources::Target as LogTarget;
 
+/// How long after a change of the scheme its documents are built.
+const DOCUMENTS_AFTER: Duration = Duration::from_millis(50);
+
 /// What every request is answered from.
 pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
     /// Asked for its revision by the health checks, and nothing else.
     pub(crate) store: Arc<dyn Store>,
     pub(crate) tokens: Tokens,
-    pub(crate) openapi: Documents,
+    /// Of the scheme of a moment ago.
+    openapi: RwLock<Arc<Documents>>,
     pub(crate) agents: AgentProxy,
     metrics: Arc<metrics::Metrics>,
     limits: limits::Limits,
@@ -67,7 +73,7 @@ impl App {
     pub(crate) fn new(parts: Parts) -> App {
         let Parts { engine, store, tokens, agents } = parts;
         App {
-            openapi: Documents::build(engine.scheme()),
+            openapi: RwLock::new(Arc::new(Documents::build(&engine.scheme()))),
             engine,
             store,
             tokens,
@@ -77,6 +83,29 @@ impl App {
             draining: AtomicBool::new(false),
             end_watches: CancellationToken::new(),
             requests: TaskTracker::new(),
+        }
+    }
+
+    pub(crate) fn openapi(&self) -> Arc<Documents> {
+        self.openapi.read().clone()
+    }
+
+    /// Builds the OpenAPI documents anew when the scheme has changed, until the server goes down.
+    pub(crate) async fn follow_scheme(self: Arc<Self>) {
+        let mut changes = self.engine.scheme_changes();
+        loop {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = self.end_watches.cancelled() => return,
+            }
+            // Definitions often come many at once.
+            tokio::time::sleep(DOCUMENTS_AFTER).await;
+            changes.mark_unchanged();
+            let scheme = self.engine.scheme();
+            match tokio::task::spawn_blocking(move || Documents::build(&scheme)).await {
+                Ok(documents) => *self.openapi.write() = Arc::new(documents),
+                Err(error) => tracing::error!(%error, "the OpenAPI documents can't be built"),
+            }
         }
     }
 }

@@ -51,8 +51,16 @@ impl Target {
 }
 
 pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
-    let Some(target) = target(call) else {
-        return Ok(respond::page_not_found());
+    let target = match target(call) {
+        Some(target) => target,
+        None => {
+            // It may have been defined a moment ago.
+            call.app.engine.definitions_settled().await;
+            match target(call) {
+                Some(target) => target,
+                None => return Ok(respond::page_not_found()),
+            }
+        }
     };
     let named = !target.name.is_empty();
     if target.subresource.is_empty() && !target.def.allows(call.info.verb) {
@@ -130,7 +138,8 @@ async fn list(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiErr
 pub(super) async fn agent_of_task(call: &Call<'_>) -> Option<String> {
     let info = call.info;
     let engine = &call.app.engine;
-    let def = engine.scheme().get(&info.group, &info.version, &info.resource)?;
+    let scheme = engine.scheme();
+    let def = scheme.get(&info.group, &info.version, &info.resource)?;
     let at = def.selectable_fields.iter().position(|(field, _)| field == "spec.agent")?;
     let task = engine.get(def, &info.namespace, &info.name, Some(0)).await.ok()?;
     let agent = task.fields.get(at)?.as_deref()?;

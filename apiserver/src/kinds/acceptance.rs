@@ -68,8 +68,8 @@ pub(super) async fn launch_one(
     task: Value,
     options: &WriteOptions,
 ) -> Result<Written, ApiError> {
-    let offers = engine
-        .scheme()
+    let scheme = engine.scheme();
+    let offers = scheme
         .by_kind(GROUP, "Offer")
         .ok_or_else(|| ApiError::internal("offers are not served"))?;
     let scene = Scene { engine, tasks, offers, namespace, options, kind: "Task" };
@@ -85,8 +85,8 @@ pub(super) async fn launch_one(
 }
 
 fn task_def(engine: &Engine) -> Result<Arc<ResourceDef>, ApiError> {
-    let def = engine.scheme().by_kind(GROUP, "Task");
-    def.cloned().ok_or_else(|| ApiError::internal("tasks are not served"))
+    let def = engine.scheme().by_kind(GROUP, "Task").cloned();
+    def.ok_or_else(|| ApiError::internal("tasks are not served"))
 }
 
 /// Where an acceptance takes place.

@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod checked;
+mod definition;
 mod framework;
 pub mod namespace;
 mod offer;
@@ -17,13 +18,15 @@ use std::sync::Arc;
 
 use commonage_schemas::GROUP;
 
+use crate::builtin::DEFINITIONS;
 use crate::strategy::Strategy;
 
 /// Strategies by group and plural name; kinds that are not here have none.
 pub(crate) fn strategies() -> HashMap<(String, String), Arc<dyn Strategy>> {
-    let all: [(&str, &str, Arc<dyn Strategy>); 9] = [
+    let all: [(&str, &str, Arc<dyn Strategy>); 10] = [
         ("", "namespaces", Arc::new(namespace::Namespaces)),
         ("", "secrets", Arc::new(secret::Secrets)),
+        (DEFINITIONS.0, DEFINITIONS.1, Arc::new(definition::Definitions)),
         (GROUP, "agents", Arc::new(checked::Checked)),
         (GROUP, "frameworks", Arc::new(framework::Frameworks)),
         (GROUP, "offers", Arc::new(offer::Offers)),

@@ -63,7 +63,8 @@ impl Strategy for Namespaces {
 
     /// Tasks that name no framework belong to `default`, so it comes into being with its namespace.
     fn companions(&self, cx: Context<'_>, object: &Value) -> Vec<Companion> {
-        let Some(def) = cx.engine.scheme().by_kind(commonage_schemas::GROUP, "Framework") else {
+        let scheme = cx.engine.scheme();
+        let Some(def) = scheme.by_kind(commonage_schemas::GROUP, "Framework") else {
             return Vec::new();
         };
         let body = json!({

@@ -137,7 +137,8 @@ fn keep_given(old: &Value, new: &mut Value) {
 /// The queues of a framework; one that names none has the default one. `None`: there is no such
 /// framework, as far as the cache knows.
 fn queues(cx: Context<'_>, framework: Option<&str>) -> Option<Vec<String>> {
-    let frameworks = cx.engine.scheme().by_kind(GROUP, "Framework")?;
+    let scheme = cx.engine.scheme();
+    let frameworks = scheme.by_kind(GROUP, "Framework")?;
     let path = format!("{}/{}", cx.namespace, framework.unwrap_or(names::DEFAULT_FRAMEWORK));
     let framework = cx.engine.resource(frameworks).ok()?.get(&path)?.to_value();
     let named = framework["spec"]["queues"].as_array().into_iter().flatten();

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -39,9 +40,18 @@ pub(super) struct Light {
 }
 
 impl Fields {
-    /// Selectable fields are dotted paths of members, as CRDs demand of them.
-    pub(crate) fn of(def: &ResourceDef) -> Fields {
-        Fields::new(def.selectable_fields.iter().map(|(name, path)| (name.as_str(), path.as_str())))
+    /// The selectable fields (dotted paths of members, as CRDs demand of them) of the stored version
+    /// of a kind, then those that only other versions have.
+    pub(crate) fn of_all(stored: &ResourceDef, versions: &[Arc<ResourceDef>]) -> Fields {
+        let mut fields: Vec<(&str, &str)> = Vec::new();
+        for def in std::iter::once(stored).chain(versions.iter().map(|def| &**def)) {
+            for (name, path) in &def.selectable_fields {
+                if !fields.iter().any(|(known, _)| known == name) {
+                    fields.push((name, path.as_str()));
+                }
+            }
+        }
+        Fields::new(fields.into_iter())
     }
 
     /// Pairs of a field's name in selectors and its path (`.spec.agent`).

@@ -1,4 +1,8 @@
-//! From one version of a CustomResourceDefinition to a [`ResourceDef`].
+//! From a CustomResourceDefinition to a [`ResourceDef`] per version.
+//!
+//! It takes a definition that was accepted: what is wrong with one is said by `definitions`.
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -7,14 +11,48 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Cell, Column, DefinitionError, Origin, ResourceDef, Scope, Storage, VERBS_CUSTOM};
+use super::{
+    Cell, Column, DefinitionError, Origin, ResourceDef, ScalePaths, Scope, Storage, StoredAs,
+    Subresource, VERBS_CUSTOM,
+};
 use crate::jsonpath::JsonPath;
 use crate::schema::Structural;
 
 /// A version of a CRD may ask for this many columns; more is a mistake, and every row pays for it.
 const COLUMNS_MAX: usize = 64;
 
-pub(super) fn from_version(
+/// The versions of one kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Versions {
+    pub(crate) served: Vec<Arc<ResourceDef>>,
+    pub(crate) stored: Arc<ResourceDef>,
+}
+
+pub(super) fn versions(crd: &CustomResourceDefinition) -> Result<Versions, DefinitionError> {
+    let all = &crd.spec.versions;
+    let storage = all.iter().position(|version| version.storage);
+    let storage = storage.ok_or_else(|| DefinitionError::Invalid {
+        field: "spec.versions".into(),
+        message: "must have exactly one version marked as storage version".into(),
+    })?;
+    let from = |at: usize| from_version(crd, &all[at], &format!("spec.versions[{at}]"));
+    let stored = Arc::new(from(storage)?);
+    let mut served = Vec::new();
+    for (at, version) in all.iter().enumerate().filter(|(_, version)| version.served) {
+        if version.storage {
+            served.push(stored.clone());
+            continue;
+        }
+        let mut def = from(at)?;
+        def.storage_version_hash.clone_from(&stored.storage_version_hash);
+        let same_schema = def.openapi == stored.openapi;
+        def.stored_as = Some(StoredAs { def: stored.clone(), same_schema });
+        served.push(Arc::new(def));
+    }
+    Ok(Versions { served, stored })
+}
+
+fn from_version(
     crd: &CustomResourceDefinition,
     version: &CustomResourceDefinitionVersion,
     at: &str,
@@ -30,6 +68,7 @@ pub(super) fn from_version(
         .map_err(|error| invalid(format!("{field}.{}", error.path), error.message.clone()))?;
     let names = &crd.spec.names;
     let selectable_fields = selectable_fields(version, at)?;
+    let scale = scale(version, at)?;
     Ok(ResourceDef {
         group: crd.spec.group.clone(),
         version: version.name.clone(),
@@ -52,7 +91,11 @@ pub(super) fn from_version(
             .subresources
             .as_ref()
             .is_some_and(|subresources| subresources.status.is_some()),
-        subresources: Vec::new(),
+        subresources: scale.iter().map(|_| scale_row()).collect(),
+        scale,
+        stored_as: None,
+        may_change: true,
+        terminating: crd.metadata.deletion_timestamp.is_some(),
         storage_version_hash: storage_version_hash(&crd.spec.group, &version.name, &names.kind),
         allow_unconditional_update: false,
     })
@@ -117,6 +160,37 @@ fn selectable_fields(
         fields.push((name, path));
     }
     Ok(fields)
+}
+
+fn scale(
+    version: &CustomResourceDefinitionVersion,
+    at: &str,
+) -> Result<Option<ScalePaths>, DefinitionError> {
+    let Some(asked) = version.subresources.as_ref().and_then(|all| all.scale.as_ref()) else {
+        return Ok(None);
+    };
+    let parse = |name: &str, path: &str| {
+        JsonPath::parse(path).map_err(|error| DefinitionError::Invalid {
+            field: format!("{at}.subresources.scale.{name}"),
+            message: error.to_string(),
+        })
+    };
+    let selector = asked.label_selector_path.as_deref().filter(|path| !path.is_empty());
+    Ok(Some(ScalePaths {
+        spec_replicas: parse("specReplicasPath", &asked.spec_replicas_path)?,
+        status_replicas: parse("statusReplicasPath", &asked.status_replicas_path)?,
+        label_selector: selector.map(|path| parse("labelSelectorPath", path)).transpose()?,
+    }))
+}
+
+fn scale_row() -> Subresource {
+    Subresource {
+        name: "scale".into(),
+        group: "autoscaling".into(),
+        version: "v1".into(),
+        kind: "Scale".into(),
+        verbs: ["get", "patch", "update"].map(str::to_owned).into(),
+    }
 }
 
 /// Limits arrive as floats; `minimum: 0` must not be served as `0.0`.

@@ -1,15 +1,12 @@
 //! The server over real sockets: what a client sees, byte for byte where bytes matter.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::Server;
 use bytes::Bytes;
 use commonage_apiserver::auth::UserInfo;
 use commonage_apiserver::{ApiServer, Config};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use support::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -126,7 +123,7 @@ async fn a_watch_tells_what_happens_and_ends_with_the_server() {
     let uri = format!("{MAPS}?watch=true");
     let watch = |headers| {
         let (server, uri) = (&server, &uri);
-        async move { support::begin(server.tls().await, "GET", uri, Bytes::new(), headers).await }
+        async move { crate::support::begin(server.tls().await, "GET", uri, Bytes::new(), headers).await }
     };
     let (plain, table) = (watch(&root).await, watch(&tables).await);
     assert_eq!(plain.headers()["content-type"], "application/json");
@@ -263,7 +260,7 @@ async fn an_agent_touches_only_its_own() {
             let stream = server.tls_as_agent("n1").await;
             let patch = [("content-type", "application/merge-patch+json")];
             let headers = if method == "PATCH" { &patch[..] } else { &[] };
-            support::send(stream, method, &uri, body.to_string().into(), headers).await
+            crate::support::send(stream, method, &uri, body.to_string().into(), headers).await
         }
     };
     let foreign = call("POST", agents.to_owned(), agent("n2")).await;

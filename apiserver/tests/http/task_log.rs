@@ -1,11 +1,8 @@
 //! `tasks/NAME/log`, over real sockets on both sides of the API server.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::Server;
 use http::StatusCode;
 use serde_json::json;
-use support::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Answers one connection as an agent would: over mutual TLS, to the API server alone.

@@ -1,0 +1,108 @@
+//! CustomResourceDefinition: what it gets when it comes, and what must hold of it.
+//!
+//! What the server writes to it later (names, conditions, removal) is `engine/definitions`.
+
+use serde_json::{Value, json};
+
+use crate::builtin::DEFINITION_FINALIZER;
+use crate::engine::is_deleting;
+use crate::meta;
+use crate::status::{ApiError, Cause};
+use crate::strategy::{Context, Strategy};
+
+pub(super) struct Definitions;
+
+impl Strategy for Definitions {
+    fn prepare_create(&self, _cx: Context<'_>, object: &mut Value) -> Result<(), ApiError> {
+        default(object);
+        object["status"] = json!({
+            "conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": [],
+        });
+        note_stored_version(object);
+        Ok(())
+    }
+
+    fn prepare_update(
+        &self,
+        _cx: Context<'_>,
+        subresource: Option<&str>,
+        _old: &Value,
+        new: &mut Value,
+    ) -> Result<(), ApiError> {
+        default(new);
+        if subresource.is_none() {
+            note_stored_version(new);
+        }
+        Ok(())
+    }
+
+    fn validate(&self, _object: &Value, _old: Option<&Value>) -> Vec<Cause> {
+        Vec::new()
+    }
+
+    fn prepare_delete(&self, cx: Context<'_>, object: &mut Value) {
+        let finalizers = &mut object["metadata"]["finalizers"];
+        if !finalizers.is_array() {
+            *finalizers = json!([]);
+        }
+        if let Some(finalizers) = finalizers.as_array_mut()
+            && !finalizers.iter().any(|finalizer| finalizer == DEFINITION_FINALIZER)
+        {
+            finalizers.push(DEFINITION_FINALIZER.into());
+        }
+        let conditions = &mut object["status"]["conditions"];
+        if !conditions.is_array() {
+            *conditions = json!([]);
+        }
+        if let Some(conditions) = conditions.as_array_mut() {
+            conditions.retain(|condition| condition["type"] != "Terminating");
+            conditions.push(json!({
+                "type": "Terminating", "status": "True", "reason": "InstanceDeletionPending",
+                "lastTransitionTime": meta::time_text(cx.now),
+                "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+            }));
+        }
+    }
+
+    /// No definition goes before its objects.
+    fn is_held(&self, object: &Value) -> bool {
+        !is_deleting(object)
+    }
+}
+
+/// What apiextensions fills in.
+fn default(definition: &mut Value) {
+    let spec = &mut definition["spec"];
+    if !spec.is_object() {
+        return;
+    }
+    if let Some(kind) = spec["names"]["kind"].as_str().map(str::to_owned) {
+        let names = &mut spec["names"];
+        if names["singular"].as_str().unwrap_or_default().is_empty() {
+            names["singular"] = kind.to_lowercase().into();
+        }
+        if names["listKind"].as_str().unwrap_or_default().is_empty() && !kind.is_empty() {
+            names["listKind"] = format!("{kind}List").into();
+        }
+    }
+    if !spec["conversion"].is_object() {
+        spec["conversion"] = json!({"strategy": "None"});
+    }
+}
+
+/// Objects may be stored as this version from now on.
+fn note_stored_version(definition: &mut Value) {
+    let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    let storage = versions.filter(|version| version["storage"] == true);
+    let Some(name) = storage.filter_map(|version| version["name"].as_str()).next() else { return };
+    let name = name.to_owned();
+    let stored = &mut definition["status"]["storedVersions"];
+    if !stored.is_array() {
+        *stored = json!([]);
+    }
+    if let Some(stored) = stored.as_array_mut()
+        && !stored.iter().any(|known| *known == *name)
+    {
+        stored.push(name.into());
+    }
+}
