@@ -207,11 +207,12 @@ impl ApiError {
         Self::new(400, "BadRequest", message)
     }
 
-    /// `fieldValidation=Strict` found fields that are unknown or given twice.
+    /// `fieldValidation=Strict` found fields that are given twice (told first: the decoder sees
+    /// them before the schema does) or unknown.
     pub fn strict_decoding(unknown: &[String], duplicate: &[String]) -> ApiError {
         let unknown = unknown.iter().map(|field| format!("unknown field {field:?}"));
         let duplicate = duplicate.iter().map(|field| format!("duplicate field {field:?}"));
-        let all: Vec<String> = unknown.chain(duplicate).collect();
+        let all: Vec<String> = duplicate.chain(unknown).collect();
         Self::bad_request(format!("strict decoding error: {}", all.join(", ")))
     }
 

@@ -162,10 +162,9 @@ pub(crate) fn clean(
 ) -> Result<Vec<String>, ApiError> {
     let unknown = def.schema.prune(object);
     def.schema.default(object);
-    let findings = unknown
-        .iter()
-        .map(|path| format!("unknown field {path:?}"))
-        .chain(options.duplicate_fields.iter().map(|path| format!("duplicate field {path:?}")));
+    // The decoder sees duplicates before the schema sees what is unknown.
+    let duplicate = options.duplicate_fields.iter().map(|path| format!("duplicate field {path:?}"));
+    let findings = duplicate.chain(unknown.iter().map(|path| format!("unknown field {path:?}")));
     match options.field_validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Warn => Ok(findings.collect()),

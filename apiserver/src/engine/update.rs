@@ -153,7 +153,10 @@ impl Engine {
             meta::count_generation(def, &old, &mut new);
         }
         let mut causes = meta::validate_update(def, &old, &new);
-        causes.extend(def.schema.validate(&new));
+        causes.extend(match subresource {
+            Some("status") => def.schema.validate_status(&new, &old),
+            _ => def.schema.validate_update(&new, &old),
+        });
         if causes.is_empty() {
             causes.extend(strategy.validate(&new, Some(&old)));
         }

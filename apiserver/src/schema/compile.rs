@@ -32,7 +32,8 @@ pub(super) fn compile(schema: &Value, path: &str) -> Result<Node, SchemaError> {
     }
     let additional = match schema.get("additionalProperties") {
         None | Some(Value::Null | Value::Bool(false)) => None,
-        Some(Value::Bool(true)) => Some(Box::default()),
+        // Anything goes there, null too.
+        Some(Value::Bool(true)) => Some(Box::new(Node { nullable: true, ..Node::default() })),
         Some(schema) => Some(Box::new(compile(schema, &child("additionalProperties"))?)),
     };
     let items = match schema.get("items") {
@@ -42,20 +43,40 @@ pub(super) fn compile(schema: &Value, path: &str) -> Result<Node, SchemaError> {
         }
         Some(schema) => Some(Box::new(compile(schema, &child("items"))?)),
     };
+    let list = list_type(schema);
+    let embedded = flag(schema, "x-kubernetes-embedded-resource");
+    let children = || properties.values().chain(additional.as_deref()).chain(items.as_deref());
+    let lists_below = !matches!(list, ListType::Atomic) || children().any(|one| one.lists_below);
+    let embedded_below = embedded || children().any(|child| child.embedded_below);
     Ok(Node {
         types,
         nullable: flag(schema, "nullable"),
         preserve_unknown: flag(schema, "x-kubernetes-preserve-unknown-fields"),
-        embedded: flag(schema, "x-kubernetes-embedded-resource"),
+        embedded,
         properties,
         additional,
         items,
         default: schema.get("default").filter(|default| !default.is_null()).cloned(),
-        list: list_type(schema),
+        list,
+        granular: schema.get("x-kubernetes-map-type").and_then(Value::as_str) != Some("atomic"),
         required: strings(schema, "required"),
         one_of_values: schema.get("enum").and_then(Value::as_array).cloned().unwrap_or_default(),
         checks: checks(schema).map_err(|message| error(&message))?.map(Box::new),
         logic: logic(schema, path)?.map(Box::new),
+        lists_below,
+        embedded_below,
+    })
+}
+
+/// A pattern as Kubernetes reads it; its engine and ours take the same syntax.
+pub(super) fn regex(pattern: &str) -> Result<regex::Regex, String> {
+    RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build().map_err(|error| match error {
+        regex::Error::Syntax(text) => {
+            // Its last line says what; those before it draw where.
+            let what = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            format!("error parsing regexp: {what}: `{pattern}`")
+        }
+        other => other.to_string(),
     })
 }
 
@@ -80,15 +101,13 @@ fn list_type(schema: &Value) -> ListType {
 fn checks(schema: &Value) -> Result<Option<Checks>, String> {
     let number = |name: &str| schema.get(name).and_then(Value::as_f64);
     let size = |name: &str| schema.get(name).and_then(Value::as_u64).map(|size| size as usize);
-    let pattern = match schema.get("pattern").and_then(Value::as_str) {
-        None | Some("") => None,
-        Some(pattern) => {
-            let compiled = RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build();
-            Some(compiled.map_err(|error| {
+    let pattern =
+        match schema.get("pattern").and_then(Value::as_str) {
+            None | Some("") => None,
+            Some(pattern) => Some(regex(pattern).map_err(|error| {
                 format!("must be a valid regular expression, but isn't: {error}")
-            })?)
-        }
-    };
+            })?),
+        };
     let checks = Checks {
         minimum: number("minimum"),
         exclusive_minimum: flag(schema, "exclusiveMinimum"),

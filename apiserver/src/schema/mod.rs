@@ -3,13 +3,18 @@
 //! The order of a write is decode → prune → default → validate, as in Kubernetes. Nothing here
 //! clones an object; a pass over an object without findings allocates next to nothing.
 
+mod cel;
 mod compile;
 mod decode;
 mod defaults;
+mod embedded;
 mod format;
+mod lists;
 mod node;
 mod path;
 mod prune;
+mod ratchet;
+pub mod structural;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -24,6 +29,7 @@ pub use decode::decode_strict;
 use crate::status::Cause;
 use node::Node;
 use path::Path;
+use validate::Validator;
 
 /// A compiled schema; cloning shares it.
 #[derive(Clone, Debug)]
@@ -56,10 +62,11 @@ impl Structural {
         Ok(Structural { root: Arc::new(compile::compile(schema, "")?) })
     }
 
-    /// Removes what the schema does not know and returns the paths removed (`spec.contianer`).
+    /// Removes what the schema does not know and returns the paths removed (`spec.contianer`), sorted.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
         let mut removed = Vec::new();
         prune::prune(Some(&self.root), object, &Path::Root, prune::Level::Resource, &mut removed);
+        removed.sort_unstable();
         removed
     }
 
@@ -69,10 +76,74 @@ impl Structural {
         defaults::default(&self.root, object);
     }
 
+    /// Removes unknown members of a value that is no resource itself, such as a default.
+    fn prune_value(&self, value: &mut Value) -> Vec<String> {
+        let level = prune::level_of(&self.root);
+        let mut removed = Vec::new();
+        prune::prune(Some(&self.root), value, &Path::Root, level, &mut removed);
+        removed
+    }
+
     /// Everything that is wrong, in Kubernetes' words. `metadata` is checked by `meta::validate`.
     pub fn validate(&self, object: &Value) -> Vec<Cause> {
+        let mut causes = self.validate_value(object);
+        lists::check(&self.root, object, &Path::Root, &mut causes);
+        causes
+    }
+
+    /// As [`Structural::validate`], for an object that replaces `old`: what was wrong already and
+    /// has not been touched is tolerated.
+    pub fn validate_update(&self, object: &Value, old: &Value) -> Vec<Cause> {
+        let mut validator = Validator { causes: Vec::new(), ratchets: false };
+        validator.validate(&self.root, object, None, &Path::Root);
+        if !validator.causes.is_empty() {
+            validator = Validator { causes: Vec::new(), ratchets: true };
+            validator.validate(&self.root, object, Some(old), &Path::Root);
+        }
+        self.finish_update(validator.causes, object, old)
+    }
+
+    /// As [`Structural::validate_update`], for an update of the status alone.
+    pub fn validate_status(&self, object: &Value, old: &Value) -> Vec<Cause> {
         let mut causes = Vec::new();
-        validate::validate(&self.root, object, &Path::Root, &mut causes);
+        if let (Some(node), Some(status)) =
+            (self.root.properties.get("status"), object.get("status"))
+        {
+            let mut validator = Validator { causes: Vec::new(), ratchets: true };
+            validator.validate(node, status, old.get("status"), &Path::Root);
+            // Messages name fields of the status, causes those of the object.
+            causes.extend(validator.causes.into_iter().map(|mut cause| {
+                cause.field = match cause.field.as_str() {
+                    "<nil>" => "status".to_owned(),
+                    inner => format!("status.{inner}"),
+                };
+                cause
+            }));
+        }
+        self.finish_update(causes, object, old)
+    }
+
+    fn finish_update(&self, mut causes: Vec<Cause>, object: &Value, old: &Value) -> Vec<Cause> {
+        embedded::check(&self.root, object, &Path::Root, &mut causes);
+        let mut in_lists = Vec::new();
+        lists::check(&self.root, object, &Path::Root, &mut in_lists);
+        if !in_lists.is_empty() {
+            let mut before = Vec::new();
+            lists::check(&self.root, old, &Path::Root, &mut before);
+            // Duplicates that were there before excuse those of now, whichever they are.
+            if before.is_empty() {
+                causes.extend(in_lists);
+            }
+        }
+        causes
+    }
+
+    /// Types, values and embedded resources.
+    fn validate_value(&self, value: &Value) -> Vec<Cause> {
+        let mut validator = Validator { causes: Vec::new(), ratchets: false };
+        validator.validate(&self.root, value, None, &Path::Root);
+        let mut causes = validator.causes;
+        embedded::check(&self.root, value, &Path::Root, &mut causes);
         causes
     }
 }

@@ -22,12 +22,18 @@ pub(super) struct Node {
     pub(super) items: Option<Box<Node>>,
     pub(super) default: Option<Value>,
     pub(super) list: ListType,
+    /// Members of the old and the new object can be told apart by name: not in an atomic map.
+    pub(super) granular: bool,
     pub(super) required: Vec<String>,
     pub(super) one_of_values: Vec<Value>,
     /// `None` for most places.
     pub(super) checks: Option<Box<Checks>>,
     /// `None` for most places.
     pub(super) logic: Option<Box<Logic>>,
+    /// What there is to check at this place or below it besides shape and values, so that whole
+    /// branches are passed over.
+    pub(super) lists_below: bool,
+    pub(super) embedded_below: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

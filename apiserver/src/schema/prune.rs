@@ -95,6 +95,6 @@ pub(super) fn prune(
     }
 }
 
-fn level_of(node: &Node) -> Level {
+pub(super) fn level_of(node: &Node) -> Level {
     if node.embedded { Level::Resource } else { Level::Inside }
 }

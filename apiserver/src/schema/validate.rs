@@ -1,281 +1,312 @@
-//! Validation with the messages of Kubernetes' OpenAPI validator, which clients print.
-
-use std::collections::HashSet;
+//! Types and values, with the messages of Kubernetes' OpenAPI validator, which clients print.
+//!
+//! The order of the checks at a place, what hides what, and which alternative of an `anyOf` is
+//! reported (that with the most matches) are that validator's too.
 
 use serde_json::{Map, Number, Value};
 
-use super::format::Format;
-use super::node::{Checks, ListType, Logic, Node, Type};
+use super::node::{Checks, Node, Type};
 use super::path::Path;
+use super::ratchet;
 use crate::status::Cause;
 
-pub(super) fn validate(node: &Node, value: &Value, path: &Path<'_>, causes: &mut Vec<Cause>) {
-    if value.is_null() && (node.nullable || node.types.is_empty()) {
-        return;
+/// The value at the same place before an update, where it can be told.
+pub(super) type Old<'v> = Option<&'v Value>;
+
+pub(super) struct Validator {
+    pub(super) causes: Vec<Cause>,
+    /// An update: what was wrong before and has not been touched is tolerated.
+    pub(super) ratchets: bool,
+}
+
+/// How much of a value a schema has a say in and agrees with; it ranks alternatives.
+type Matches = usize;
+
+impl Validator {
+    fn add(&mut self, cause: Cause) {
+        if !self.causes.contains(&cause) {
+            self.causes.push(cause);
+        }
     }
-    if !node.types.is_empty() && !node.types.iter().any(|type_| type_.holds(value)) {
-        causes.push(wrong_type(node, value, path));
+
+    fn invalid(&mut self, path: &Path<'_>, value: &Value, detail: &str) {
+        self.add(Cause::invalid(path.field(), value, detail));
     }
-    if !node.one_of_values.is_empty() && !node.one_of_values.contains(value) {
-        causes.push(unsupported(node, value, path));
+
+    pub(super) fn validate(
+        &mut self,
+        node: &Node,
+        value: &Value,
+        old: Old<'_>,
+        path: &Path<'_>,
+    ) -> Matches {
+        let before = self.causes.len();
+        let matches = self.at(node, value, old, path);
+        if self.ratchets && self.causes.len() > before && old == Some(value) {
+            self.causes.truncate(before);
+        }
+        matches
     }
-    match value {
-        Value::String(text) => {
-            if let Some(checks) = &node.checks {
-                string(checks, value, text, path, causes);
+
+    fn at(&mut self, node: &Node, value: &Value, old: Old<'_>, path: &Path<'_>) -> Matches {
+        // Every place counts itself, its enum and its junctors.
+        let mut matches = 4;
+        if !node.types.is_empty() {
+            matches += 1 + usize::from(self.type_of(node, value, path));
+        }
+        if value.is_null() {
+            self.value_of(node, value, path);
+            return matches;
+        }
+        if node.logic.is_some() {
+            matches += self.logic(node, value, old, path);
+        }
+        match value {
+            Value::String(text) => {
+                matches += 2;
+                if let Some(checks) = &node.checks {
+                    self.string(checks, value, text, path);
+                }
+            }
+            Value::Number(number) => {
+                matches += 2;
+                if let Some(checks) = &node.checks {
+                    self.number(checks, value, number, path);
+                }
+            }
+            Value::Array(list) => matches += self.array(node, list, old, path),
+            _ => {}
+        }
+        self.value_of(node, value, path);
+        if let Value::Object(map) = value {
+            matches += self.object(node, map, old, path);
+        }
+        matches
+    }
+
+    fn type_of(&mut self, node: &Node, value: &Value, path: &Path<'_>) -> bool {
+        if (value.is_null() && node.nullable) || node.types.iter().any(|type_| type_.holds(value)) {
+            return true;
+        }
+        let found = Type::name_of(value);
+        let wanted: Vec<&str> = node.types.iter().map(|type_| type_.name()).collect();
+        let detail = format!("{path} in body must be of type {}: {found:?}", wanted.join(","));
+        self.add(Cause::type_invalid(path.field(), &found.into(), &detail));
+        false
+    }
+
+    fn value_of(&mut self, node: &Node, value: &Value, path: &Path<'_>) {
+        if node.one_of_values.is_empty() || node.one_of_values.contains(value) {
+            return;
+        }
+        let shown: Vec<String> = node
+            .one_of_values
+            .iter()
+            .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            .collect();
+        self.add(Cause::not_supported(path.field(), value, shown.iter().map(String::as_str)));
+    }
+
+    /// The first of these that fails is told, no more.
+    fn string(&mut self, checks: &Checks, value: &Value, text: &str, path: &Path<'_>) {
+        // Characters are counted only where bytes do not settle it.
+        if let Some(most) = checks.max_length
+            && text.len() > most
+            && text.chars().count() > most
+        {
+            let bytes = if most == 1 { "byte" } else { "bytes" };
+            self.add(Cause::too_long(
+                path.field(),
+                &format!("may not be more than {most} {bytes}"),
+            ));
+        } else if let Some(least) = checks.min_length
+            && (text.len() < least || text.chars().count() < least)
+        {
+            self.invalid(
+                path,
+                value,
+                &format!("{path} in body should be at least {least} chars long"),
+            );
+        } else if let Some(pattern) = &checks.pattern
+            && !pattern.is_match(text)
+        {
+            self.invalid(path, value, &format!("{path} in body should match '{pattern}'"));
+        }
+        if let Some(format) = checks.format
+            && !format.holds(text)
+        {
+            let detail = format!("{path} in body must be of type {}: {text:?}", format.name());
+            self.add(Cause::type_invalid(path.field(), value, &detail));
+        }
+    }
+
+    fn number(&mut self, checks: &Checks, value: &Value, number: &Number, path: &Path<'_>) {
+        let amount = number.as_f64().unwrap_or(f64::NAN);
+        // An integer is compared with the integral part of the bound.
+        let bound = |bound: f64| if number.is_f64() { bound } else { bound.trunc() };
+        if let Some(unit) = checks.multiple_of {
+            let times = if unit < 1.0 { 1.0 / unit * amount } else { amount / unit };
+            if times.fract() != 0.0 {
+                self.invalid(
+                    path,
+                    value,
+                    &format!("{path} in body should be a multiple of {unit}"),
+                );
             }
         }
-        Value::Number(number) => {
-            if let Some(checks) = &node.checks {
-                self::number(checks, value, number, path, causes);
+        if let Some(least) = checks.minimum.map(bound) {
+            if checks.exclusive_minimum && amount <= least {
+                self.invalid(
+                    path,
+                    value,
+                    &format!("{path} in body should be greater than {least}"),
+                );
+            } else if amount < least {
+                let detail = format!("{path} in body should be greater than or equal to {least}");
+                self.invalid(path, value, &detail);
             }
         }
-        Value::Array(list) => array(node, value, list, path, causes),
-        Value::Object(map) => object(node, value, map, path, causes),
-        Value::Null | Value::Bool(_) => {}
-    }
-    if let Some(logic) = &node.logic {
-        self::logic(logic, value, path, causes);
-    }
-}
-
-fn wrong_type(node: &Node, value: &Value, path: &Path<'_>) -> Cause {
-    let found = Type::name_of(value);
-    let wanted: Vec<&str> = node.types.iter().map(|type_| type_.name()).collect();
-    let detail = format!("{path} in body must be of type {}: {found:?}", wanted.join(","));
-    Cause::type_invalid(path.to_string(), &found.into(), &detail)
-}
-
-fn unsupported(node: &Node, value: &Value, path: &Path<'_>) -> Cause {
-    let shown: Vec<String> = node
-        .one_of_values
-        .iter()
-        .filter(|value| !value.is_null())
-        .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-        .collect();
-    Cause::not_supported(path.to_string(), value, shown.iter().map(String::as_str))
-}
-
-fn string(checks: &Checks, value: &Value, text: &str, path: &Path<'_>, causes: &mut Vec<Cause>) {
-    let mut invalid =
-        |detail: String| causes.push(Cause::invalid(path.to_string(), value, &detail));
-    // Characters are counted only where bytes do not settle it.
-    if let Some(least) = checks.min_length
-        && (text.len() < least || text.chars().count() < least)
-    {
-        invalid(format!("{path} in body should be at least {least} chars long"));
-    }
-    if let Some(pattern) = &checks.pattern
-        && !pattern.is_match(text)
-    {
-        invalid(format!("{path} in body should match '{pattern}'"));
-    }
-    if let Some(most) = checks.max_length
-        && text.len() > most
-        && text.chars().count() > most
-    {
-        causes.push(Cause::too_long(
-            path.to_string(),
-            &format!("may not be more than {most} characters"),
-        ));
-    }
-    if let Some(format) = checks.format
-        && !format.holds(text)
-    {
-        let detail = format!("{path} in body must be of type {}: {text:?}", format.name());
-        causes.push(Cause::type_invalid(path.to_string(), value, &detail));
-    }
-}
-
-fn number(
-    checks: &Checks,
-    value: &Value,
-    number: &Number,
-    path: &Path<'_>,
-    causes: &mut Vec<Cause>,
-) {
-    let mut invalid =
-        |detail: String| causes.push(Cause::invalid(path.to_string(), value, &detail));
-    let amount = number.as_f64().unwrap_or(f64::NAN);
-    if let Some(least) = checks.minimum {
-        if checks.exclusive_minimum && amount <= least {
-            invalid(format!("{path} in body should be greater than {least}"));
-        } else if amount < least {
-            invalid(format!("{path} in body should be greater than or equal to {least}"));
-        }
-    }
-    if let Some(most) = checks.maximum {
-        if checks.exclusive_maximum && amount >= most {
-            invalid(format!("{path} in body should be less than {most}"));
-        } else if amount > most {
-            invalid(format!("{path} in body should be less than or equal to {most}"));
-        }
-    }
-    if let Some(unit) = checks.multiple_of
-        && (amount / unit).fract() != 0.0
-    {
-        invalid(format!("{path} in body should be a multiple of {unit}"));
-    }
-    let in_range = match checks.format {
-        Some(Format::Int32) => {
-            number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()) || number.is_f64()
-        }
-        Some(Format::Int64) => number.is_i64() || number.is_f64(),
-        _ => true,
-    };
-    if !in_range {
-        let format = checks.format.map_or("", Format::name);
-        invalid(format!("Checked value must be of type integer with format {format}"));
-    }
-}
-
-fn array(node: &Node, value: &Value, list: &[Value], path: &Path<'_>, causes: &mut Vec<Cause>) {
-    if let Some(checks) = &node.checks {
-        if let Some(least) = checks.min_items.filter(|least| list.len() < *least) {
-            let detail = format!("{path} in body should have at least {least} items");
-            causes.push(Cause::invalid(path.to_string(), value, &detail));
-        }
-        if let Some(most) = checks.max_items.filter(|most| list.len() > *most) {
-            causes.push(Cause::too_many(path.to_string(), list.len(), most));
-        }
-    }
-    if let Some(items) = &node.items {
-        for (index, item) in list.iter().enumerate() {
-            validate(items, item, &Path::Item(path, index), causes);
-        }
-    }
-    match &node.list {
-        ListType::Atomic => {}
-        ListType::Set => duplicates(list, path, causes, |item| Some(item.clone())),
-        ListType::Map(keys) => duplicates(list, path, causes, |item| {
-            let item = item.as_object()?;
-            let of_key = |key: &String| Some((key.clone(), item.get(key)?.clone()));
-            Some(Value::Object(keys.iter().filter_map(of_key).collect()))
-        }),
-    }
-}
-
-fn duplicates(
-    list: &[Value],
-    path: &Path<'_>,
-    causes: &mut Vec<Cause>,
-    identity: impl Fn(&Value) -> Option<Value>,
-) {
-    if list.len() < 2 {
-        return;
-    }
-    let mut seen = HashSet::with_capacity(list.len());
-    for (index, item) in list.iter().enumerate() {
-        let Some(identity) = identity(item) else { continue };
-        if !seen.insert(identity.to_string()) {
-            causes.push(Cause::duplicate(Path::Item(path, index).to_string(), &identity));
-        }
-    }
-}
-
-fn object(
-    node: &Node,
-    value: &Value,
-    map: &Map<String, Value>,
-    path: &Path<'_>,
-    causes: &mut Vec<Cause>,
-) {
-    if let Some(checks) = &node.checks {
-        if let Some(least) = checks.min_properties.filter(|least| map.len() < *least) {
-            let detail = format!("{path} in body should have at least {least} properties");
-            causes.push(Cause::invalid(path.to_string(), value, &detail));
-        }
-        if let Some(most) = checks.max_properties.filter(|most| map.len() > *most) {
-            causes.push(Cause::too_many(path.to_string(), map.len(), most));
-        }
-    }
-    for name in &node.required {
-        if !map.contains_key(name) {
-            causes.push(Cause::required(Path::Member(path, name).to_string(), ""));
-        }
-    }
-    if node.embedded {
-        for name in ["apiVersion", "kind"] {
-            if map.get(name).and_then(Value::as_str).is_none_or(str::is_empty) {
-                causes.push(Cause::required(
-                    Path::Member(path, name).to_string(),
-                    "must not be empty",
-                ));
+        if let Some(most) = checks.maximum.map(bound) {
+            if checks.exclusive_maximum && amount >= most {
+                self.invalid(path, value, &format!("{path} in body should be less than {most}"));
+            } else if amount > most {
+                let detail = format!("{path} in body should be less than or equal to {most}");
+                self.invalid(path, value, &detail);
             }
         }
     }
-    for (name, value) in map {
-        if let Some(child) = node.properties.get(name).or(node.additional.as_deref()) {
-            validate(child, value, &Path::Member(path, name), causes);
-        }
-    }
-}
 
-fn logic(logic: &Logic, value: &Value, path: &Path<'_>, causes: &mut Vec<Cause>) {
-    for schema in &logic.all_of {
-        let before = causes.len();
-        validate(schema, value, path, causes);
-        if causes.len() > before {
-            causes.push(of_whole(format!(
-                "{:?} must validate all the schemas (allOf)",
-                path.to_string()
-            )));
+    fn array(&mut self, node: &Node, list: &[Value], old: Old<'_>, path: &Path<'_>) -> Matches {
+        let mut matches = 2;
+        if let Some(items) = &node.items {
+            let old = ratchet::Items::of(node, old.filter(|_| self.ratchets));
+            for (index, item) in list.iter().enumerate() {
+                matches += self.validate(items, item, old.of_item(item), &Path::Item(path, index));
+            }
         }
+        if let Some(checks) = &node.checks {
+            let size = list.len();
+            if let Some(least) = checks.min_items.filter(|least| size < *least) {
+                let detail = format!("{path} in body should have at least {least} items");
+                self.invalid(path, &size.into(), &detail);
+            }
+            if let Some(most) = checks.max_items.filter(|most| size > *most) {
+                self.add(Cause::too_many(path.field(), size, most));
+            }
+        }
+        matches
     }
-    let failures = |schemas: &[Node]| -> (usize, Vec<Cause>) {
+
+    fn object(
+        &mut self,
+        node: &Node,
+        map: &Map<String, Value>,
+        old: Old<'_>,
+        path: &Path<'_>,
+    ) -> Matches {
+        let mut matches = 1;
+        if let Some(checks) = &node.checks {
+            let size = map.len();
+            // A wrong number of members hides everything else about them.
+            if let Some(least) = checks.min_properties.filter(|least| size < *least) {
+                let detail = format!("{path} in body should have at least {least} properties");
+                self.invalid(path, &size.into(), &detail);
+                return matches;
+            }
+            if let Some(most) = checks.max_properties.filter(|most| size > *most) {
+                self.add(Cause::too_many(path.field(), size, most));
+                return matches;
+            }
+        }
+        let old = old.filter(|_| self.ratchets && node.granular);
+        for (name, value) in map {
+            if let Some(child) = node.properties.get(name).or(node.additional.as_deref()) {
+                let old = old.and_then(|old| old.get(name));
+                matches += self.validate(child, value, old, &Path::Member(path, name));
+            }
+        }
+        for name in &node.required {
+            if !map.contains_key(name) {
+                self.add(Cause::required(Path::Member(path, name).to_string(), ""));
+            }
+        }
+        matches
+    }
+
+    fn logic(&mut self, node: &Node, value: &Value, old: Old<'_>, path: &Path<'_>) -> Matches {
+        let Some(logic) = &node.logic else { return 0 };
+        let mut matches = 0;
+        let ratchets = self.ratchets;
+        let alternative = |schema: &Node| {
+            let mut inner = Validator { causes: Vec::new(), ratchets };
+            let matches = inner.validate(schema, value, old, path);
+            (matches, inner.causes)
+        };
+        if !logic.any_of.is_empty() {
+            let mut best: Option<(Matches, Vec<Cause>)> = None;
+            for schema in &logic.any_of {
+                let found = alternative(schema);
+                let is_valid = found.1.is_empty();
+                if is_valid || best.as_ref().is_none_or(|best| found.0 > best.0) {
+                    best = Some(found);
+                }
+                if is_valid {
+                    break;
+                }
+            }
+            let (count, causes) = best.unwrap_or_default();
+            matches += count;
+            if !causes.is_empty() {
+                self.of_whole(path, "must validate at least one schema (anyOf)");
+                causes.into_iter().for_each(|cause| self.add(cause));
+            }
+        }
+        if !logic.one_of.is_empty() {
+            matches += self.one_of(logic.one_of.iter().map(alternative).collect(), path);
+        }
         let mut valid = 0;
-        let mut best: Option<Vec<Cause>> = None;
-        for schema in schemas {
-            let mut found = Vec::new();
-            validate(schema, value, path, &mut found);
-            if found.is_empty() {
-                valid += 1;
-            } else if best.as_ref().is_none_or(|best| found.len() < best.len()) {
-                best = Some(found);
+        for schema in &logic.all_of {
+            let mut inner = Validator { causes: Vec::new(), ratchets };
+            matches += inner.validate(schema, value, old, path);
+            valid += usize::from(inner.causes.is_empty());
+            inner.causes.into_iter().for_each(|cause| self.add(cause));
+        }
+        if valid < logic.all_of.len() {
+            let none = if valid == 0 { ". None validated" } else { "" };
+            self.of_whole(path, &format!("must validate all the schemas (allOf){none}"));
+        }
+        if let Some(not) = &logic.not {
+            let mut inner = Validator { causes: Vec::new(), ratchets };
+            inner.validate(not, value, old, path);
+            if inner.causes.is_empty() {
+                self.of_whole(path, "must not validate the schema (not)");
             }
         }
-        (valid, best.unwrap_or_default())
-    };
-    if !logic.any_of.is_empty() {
-        let (valid, best) = failures(&logic.any_of);
-        if valid == 0 {
-            causes.push(of_whole(format!(
-                "{:?} must validate at least one schema (anyOf)",
-                path.to_string()
-            )));
-            causes.extend(best);
-        }
+        matches
     }
-    if !logic.one_of.is_empty() {
-        let (valid, best) = failures(&logic.one_of);
-        if valid != 1 {
-            let found = if valid == 0 {
-                "none valid".to_owned()
-            } else {
-                format!("{valid} valid alternatives")
-            };
-            causes.push(of_whole(format!(
-                "{:?} must validate one and only one schema (oneOf). Found {found}",
-                path.to_string()
-            )));
-        }
-        if valid == 0 {
-            causes.extend(best);
-        }
-    }
-    if let Some(not) = &logic.not {
-        let mut found = Vec::new();
-        validate(not, value, path, &mut found);
-        if found.is_empty() {
-            causes.push(of_whole(format!(
-                "{:?} must not validate the schema (not)",
-                path.to_string()
-            )));
-        }
-    }
-}
 
-/// Kubernetes reports composite failures about the whole object, whose path prints as `<nil>`.
-fn of_whole(detail: String) -> Cause {
-    Cause::invalid("<nil>", &"".into(), &detail)
+    fn one_of(&mut self, found: Vec<(Matches, Vec<Cause>)>, path: &Path<'_>) -> Matches {
+        let valid = found.iter().filter(|(_, causes)| causes.is_empty()).count();
+        if valid > 1 {
+            let detail = "must validate one and only one schema (oneOf). Found";
+            self.of_whole(path, &format!("{detail} {valid} valid alternatives"));
+            return 0;
+        }
+        if valid == 1 {
+            let valid = found.into_iter().find(|(_, causes)| causes.is_empty());
+            return valid.map_or(0, |(count, _)| count);
+        }
+        self.of_whole(path, "must validate one and only one schema (oneOf). Found none valid");
+        // The first of those with the most matches.
+        let best = found.into_iter().reduce(|best, one| if one.0 > best.0 { one } else { best });
+        let (count, causes) = best.unwrap_or_default();
+        causes.into_iter().for_each(|cause| self.add(cause));
+        count
+    }
+
+    /// Kubernetes reports junctors about the whole object, whose path prints as `<nil>`.
+    fn of_whole(&mut self, path: &Path<'_>, what: &str) {
+        let detail = format!("{:?} {what}", path.to_string());
+        self.add(Cause::invalid("<nil>", &"".into(), &detail));
+    }
 }

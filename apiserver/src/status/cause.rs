@@ -23,8 +23,13 @@ impl Cause {
         value: &Value,
         detail: &str,
     ) -> Cause {
-        // `null` is quoted: so does Go's `%q` of its placeholder.
-        let value = if value.is_null() { "\"null\"".to_owned() } else { value.to_string() };
+        let value = match value {
+            // As Go prints a float64: a whole one without its fraction.
+            Value::Number(number) if number.is_f64() => {
+                number.as_f64().unwrap_or(f64::NAN).to_string()
+            }
+            other => other.to_string(),
+        };
         let message = if detail.is_empty() {
             format!("{words}: {value}")
         } else {
@@ -87,7 +92,8 @@ impl Cause {
     }
 
     pub fn too_many(field: impl Into<String>, actual: usize, most: usize) -> Cause {
-        let detail = format!("must have at most {most} items");
+        let items = if most == 1 { "item" } else { "items" };
+        let detail = format!("must have at most {most} {items}");
         Self::with_value("FieldValueTooMany", "Too many", field, &actual.into(), &detail)
     }
 }

@@ -41,8 +41,11 @@ fn an_invalid_object_is_named_by_its_kind_and_lists_its_causes() {
 
 #[test]
 fn values_are_printed_as_go_does() {
-    assert_eq!(Cause::invalid("a", &Value::Null, "why").message, "Invalid value: \"null\": why");
+    assert_eq!(Cause::invalid("a", &Value::Null, "why").message, "Invalid value: null: why");
     assert_eq!(Cause::invalid("a", &json!(5), "").message, "Invalid value: 5");
+    assert_eq!(Cause::invalid("a", &json!(2.0), "").message, "Invalid value: 2");
+    assert_eq!(Cause::duplicate("a", &json!({"n": 1})).message, "Duplicate value: {\"n\":1}");
+    assert_eq!(Cause::too_many("a", 5, 1).message, "Too many: 5: must have at most 1 item");
     assert_eq!(Cause::too_many("a", 5, 3).message, "Too many: 5: must have at most 3 items");
 }
 
