@@ -12,10 +12,11 @@ use commonage_e2e::repository;
 
 /// Each crate's folder, and the crates of ours that it may depend on. `docs/architecture.md` has the
 /// same as a table, with the reasons.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("schemas", &[]),
+    ("apiserver/apply", &[]),
     ("apiserver/store", &[]),
-    ("apiserver", &["commonage-schemas", "commonage-store"]),
+    ("apiserver", &["commonage-apply", "commonage-schemas", "commonage-store"]),
     ("controllers/allocator", &["commonage-schemas"]),
     ("controllers", &["commonage-allocator", "commonage-schemas"]),
     ("agent", &["commonage-schemas", "commonage-shim"]),

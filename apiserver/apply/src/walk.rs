@@ -1,0 +1,13 @@
+//! Walks over values along their types.
+
+mod compare;
+mod merge;
+mod remove;
+mod to_set;
+mod validate;
+
+pub(crate) use compare::{Delta, compare_objects};
+pub(crate) use merge::merge;
+pub(crate) use remove::{remove, with_named_fields};
+pub(crate) use to_set::{to_set, without_details_of_atoms};
+pub(crate) use validate::validate;
