@@ -5,22 +5,24 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use nix::sys::socket::MsgFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Hierarchies, Usage};
 use crate::control::{Answer, Request, SOCKET};
+use crate::fds;
 use crate::launch::{Exit, Launch};
 use crate::lock::{Holder, Lock};
 use crate::state_dir::StateDir;
 
 /// A shim that makes its container does not answer for as long as that takes.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a state directory tells about its task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +90,7 @@ impl Shim {
     /// # Errors
     /// The shim went away or did not answer in time.
     pub fn status(&mut self) -> io::Result<Status> {
-        self.ask(Request::Status)
+        self.ask(&Request::Status)
     }
 
     /// Sends a signal to the task: `SIGKILL` ends the whole container, anything else goes to the
@@ -97,7 +99,7 @@ impl Shim {
     /// # Errors
     /// The shim went away or did not answer in time, or `signal` is not one (1..=64).
     pub fn kill(&mut self, signal: i32) -> io::Result<()> {
-        self.ask(Request::Kill { signal }).map(drop)
+        self.ask(&Request::Kill { signal }).map(drop)
     }
 
     /// Turns the connection into one that becomes readable when the task has ended: one line,
@@ -107,7 +109,7 @@ impl Shim {
     /// # Errors
     /// The shim went away or did not answer in time.
     pub fn subscribe(mut self) -> io::Result<UnixStream> {
-        self.ask(Request::Subscribe)?;
+        self.ask(&Request::Subscribe)?;
         if !self.stream.buffer().is_empty() {
             // The end came along with the answer, and would be lost with the buffer. A stream
             // that is at its end says the same.
@@ -127,7 +129,7 @@ impl Shim {
     pub fn wait(mut self) -> io::Result<Exit> {
         self.stream.get_ref().set_read_timeout(None)?;
         // Whether it answers or has just gone, `exit.json` tells.
-        if self.ask(Request::Subscribe).is_ok() {
+        if self.ask(&Request::Subscribe).is_ok() {
             let mut rest = Vec::new();
             let _ = self.stream.read_to_end(&mut rest);
         }
@@ -136,10 +138,24 @@ impl Shim {
         })
     }
 
-    fn ask(&mut self, request: Request) -> io::Result<Status> {
-        let mut line = serde_json::to_vec(&request)?;
+    pub(crate) fn state(&self) -> &StateDir {
+        &self.state
+    }
+
+    fn ask(&mut self, request: &Request) -> io::Result<Status> {
+        self.ask_with(request, &[])
+    }
+
+    /// Asks, and gives descriptors along. An error of kind `Other` is the shim's own.
+    pub(crate) fn ask_with(
+        &mut self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<Status> {
+        let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line)?;
+        let sent = fds::send(self.stream.get_ref(), &line, fds, MsgFlags::empty())?;
+        self.stream.get_mut().write_all(&line[sent..])?;
         let mut answer = String::new();
         if self.stream.read_line(&mut answer)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

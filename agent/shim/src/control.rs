@@ -1,16 +1,19 @@
 //! The shim's end of `ctl.sock`: one JSON object per line, both ways.
 //!
-//! Requests: `{"op":"status"}`, `{"op":"kill","signal":15}`, `{"op":"subscribe"}`. Answers:
+//! Requests: `{"op":"status"}`, `{"op":"kill","signal":15}`, `{"op":"subscribe"}`,
+//! `{"op":"exec","command":["ls"],"tty":false}` with descriptors (see [`crate::exec`]). Answers:
 //! `{"ok":true,"status":{…}}` or `{"ok":false,"error":"…"}`; a subscriber gets
 //! `{"ok":true,"exit":{…}}` as its last line. Whoever does not read is dropped, never waited for.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use serde::{Deserialize, Serialize};
 
 use crate::client::Status;
+use crate::exec::COMMAND_BYTES_MAX;
+use crate::fds;
 use crate::launch::Exit;
 use crate::state_dir::StateDir;
 
@@ -20,16 +23,20 @@ pub(crate) const SOCKET: &str = "ctl.sock";
 /// Connections at once. The agent keeps one per task; the rest is for people.
 const MAX_CLIENTS: usize = 32;
 
-/// A request is far shorter.
-const MAX_REQUEST_BYTES: usize = 4096;
+/// A command, each byte of which JSON may write with six, and a little around it.
+const MAX_REQUEST_BYTES: usize = 6 * COMMAND_BYTES_MAX + 4096;
+
+/// Read at once.
+const CHUNK_BYTES: usize = 4096;
 
 /// What may be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "camelCase")]
 pub(crate) enum Request {
     Status,
     Kill { signal: i32 },
     Subscribe,
+    Exec { command: Vec<String>, tty: bool },
 }
 
 /// What is answered.
@@ -49,6 +56,8 @@ pub(crate) struct Answer {
 pub(crate) trait Task {
     fn status(&self) -> Status;
     fn kill(&mut self, signal: i32) -> io::Result<()>;
+    /// Has a further command started, whose ends of things these are.
+    fn exec(&mut self, command: &[String], tty: bool, fds: &[OwnedFd]) -> io::Result<()>;
 }
 
 pub(crate) struct Control {
@@ -59,6 +68,8 @@ pub(crate) struct Control {
 struct Client {
     stream: UnixStream,
     pending: Vec<u8>,
+    /// Came with the pending request.
+    fds: Vec<OwnedFd>,
     subscribed: bool,
 }
 
@@ -83,7 +94,7 @@ impl Control {
     pub(crate) fn serve(&mut self, task: &mut impl Task) {
         while let Ok((stream, _)) = self.listener.accept() {
             if self.clients.len() < MAX_CLIENTS && stream.set_nonblocking(true).is_ok() {
-                self.clients.push(Client { stream, pending: Vec::new(), subscribed: false });
+                self.clients.push(Client::new(stream));
             }
         }
         self.clients.retain_mut(|client| client.serve(task));
@@ -101,13 +112,20 @@ impl Control {
 }
 
 impl Client {
+    fn new(stream: UnixStream) -> Self {
+        Self { stream, pending: Vec::new(), fds: Vec::new(), subscribed: false }
+    }
+
     /// False: hang up.
     fn serve(&mut self, task: &mut impl Task) -> bool {
-        let mut chunk = [0; 1024];
+        let mut chunk = [0; CHUNK_BYTES];
         loop {
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return false,
-                Ok(bytes) => self.pending.extend_from_slice(&chunk[..bytes]),
+            match fds::receive(&self.stream, &mut chunk) {
+                Ok((0, _)) => return false,
+                Ok((bytes, fds)) => {
+                    self.pending.extend_from_slice(&chunk[..bytes]);
+                    self.fds.extend(fds);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => return false,
@@ -119,7 +137,7 @@ impl Client {
                     return false;
                 }
             }
-            if self.pending.len() > MAX_REQUEST_BYTES {
+            if self.pending.len() > MAX_REQUEST_BYTES || self.fds.len() > fds::FDS_MAX {
                 return false;
             }
         }
@@ -132,6 +150,10 @@ impl Client {
             Ok(Request::Subscribe) => {
                 self.subscribed = true;
                 Ok(())
+            }
+            Ok(Request::Exec { command, tty }) => {
+                let fds = std::mem::take(&mut self.fds);
+                task.exec(&command, tty, &fds).map_err(|e| e.to_string())
             }
             Err(error) => Err(error.to_string()),
         };

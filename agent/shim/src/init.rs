@@ -6,14 +6,16 @@
 //! actions work on the command (the kernel ignores them for a process 1), orphans are reaped, and
 //! the exact way the command ended is known.
 //!
-//! It talks to the shim through three pipes, of which the command holds none. On the *exec pipe*
+//! It also starts further commands when asked to: see [`crate::exec`].
+//!
+//! It talks to the shim through three pipes and a socket, of which the command holds none. On the *exec pipe*
 //! it says [`FILTERED`] and waits; the shim asks the kernel whether that is true and answers on
 //! the *go pipe*. Then the exec pipe ends when the command was executed, or a [`Failure`] comes.
-//! On the *status pipe* comes the command's wait status.
+//! On the *status pipe* comes the command's wait status. On the *exec socket* come orders.
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -22,12 +24,18 @@ use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::launch::{ExitError, FailureReason, Launch, SANDBOX_MOUNT};
 use crate::seccomp::Filters;
 use crate::spec;
 use crate::sys;
+
+mod execs;
+
+use execs::Execs;
 
 /// What init needs, prepared while there is still a whole process around.
 pub(crate) struct Plan {
@@ -40,14 +48,18 @@ pub(crate) struct Plan {
     pub(crate) exec_pipe: RawFd,
     pub(crate) status_pipe: RawFd,
     pub(crate) go_pipe: RawFd,
+    pub(crate) exec_socket: RawFd,
 }
 
-/// Init's ends of the three pipes.
+/// Init's ends of the three pipes and the socket.
 pub(crate) struct PlanPipes {
     pub(crate) exec_pipe: RawFd,
     pub(crate) status_pipe: RawFd,
     pub(crate) go_pipe: RawFd,
+    pub(crate) exec_socket: RawFd,
 }
+
+const SIGNAL_FLAGS: SfdFlags = SfdFlags::SFD_CLOEXEC.union(SfdFlags::SFD_NONBLOCK);
 
 /// "The filters are in force; may I?"
 pub(crate) const FILTERED: u8 = b'R';
@@ -59,24 +71,27 @@ pub(crate) struct Init(pub(crate) Rc<Plan>);
 /// What went wrong before the command ran, small enough for one atomic write to a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
-    step: Step,
-    errno: i32,
+    pub(crate) step: Step,
+    pub(crate) errno: i32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Step {
+pub(crate) enum Step {
     Seccomp = b'S',
     Go = b'G',
     Fork = b'F',
     WorkingDir = b'D',
     Exec = b'X',
+    /// Only of further commands: too many at once, no terminal.
+    Busy = b'B',
+    Terminal = b'T',
 }
 
 impl Plan {
     /// Strings in the form the kernel takes. `check` has seen to it that none holds a zero byte.
     pub(crate) fn new(launch: &Launch, filters: Filters, pipes: PlanPipes) -> Self {
-        let PlanPipes { exec_pipe, status_pipe, go_pipe } = pipes;
+        let PlanPipes { exec_pipe, status_pipe, go_pipe, exec_socket } = pipes;
         let c = |s: &str| CString::new(s).unwrap_or_default();
         let environment = spec::environment(launch);
         let program = launch.command.first().map_or("", String::as_str);
@@ -91,6 +106,7 @@ impl Plan {
             exec_pipe,
             status_pipe,
             go_pipe,
+            exec_socket,
         }
     }
 }
@@ -126,7 +142,7 @@ impl Executor for Init {
 fn run(plan: &Plan) -> Failure {
     let fail = |step, errno: i32| Failure { step, errno };
     sys::default_signals();
-    sys::close_from(3, &[plan.exec_pipe, plan.status_pipe, plan.go_pipe]);
+    sys::close_from(3, &[plan.exec_pipe, plan.status_pipe, plan.go_pipe, plan.exec_socket]);
     // Not to be traced or read by the task: this process image is the host's. And not to outlive
     // the shim: a task that nobody supervises is over.
     let hardened = nix::sys::prctl::set_dumpable(false)
@@ -139,6 +155,10 @@ fn run(plan: &Plan) -> Failure {
     if let Err(errno) = SigSet::all().thread_block() {
         return fail(Step::Fork, errno as i32);
     }
+    let signals = match SignalFd::with_flags(&SigSet::all(), SIGNAL_FLAGS) {
+        Ok(signals) => signals,
+        Err(errno) => return fail(Step::Fork, errno as i32),
+    };
     if plan.filters.apply().is_err() {
         return fail(Step::Seccomp, Errno::last_raw());
     }
@@ -157,7 +177,7 @@ fn run(plan: &Plan) -> Failure {
         Ok(Some(child)) => {
             let _ = nix::unistd::close(plan.exec_pipe);
             let _ = nix::unistd::close(plan.go_pipe);
-            supervise(child, plan.status_pipe)
+            supervise(child, plan, &signals)
         }
         Err(error) => fail(Step::Fork, error.raw_os_error().unwrap_or(libc::EAGAIN)),
     }
@@ -170,52 +190,74 @@ fn become_command(plan: &Plan) -> Failure {
     if let Err(errno) = unblocked {
         return Failure { step: Step::Fork, errno: errno as i32 };
     }
-    if let Err(errno) = nix::unistd::chdir(plan.working_dir.as_c_str()) {
+    execute(&plan.working_dir, &plan.candidates, &plan.argv, &plan.envp)
+}
+
+/// Becomes the first of the candidates that is there. Returns only on a failure.
+fn execute(
+    working_dir: &CString,
+    candidates: &[CString],
+    argv: &[CString],
+    envp: &[CString],
+) -> Failure {
+    if let Err(errno) = nix::unistd::chdir(working_dir.as_c_str()) {
         return Failure { step: Step::WorkingDir, errno: errno as i32 };
     }
     let mut worst = Errno::ENOENT;
-    for candidate in &plan.candidates {
-        match sys::execve(candidate, &plan.argv, &plan.envp) {
+    for candidate in candidates {
+        match sys::execve(candidate, argv, envp) {
             Errno::ENOENT | Errno::ENOTDIR => {}
             Errno::EACCES => worst = Errno::EACCES,
-            errno => {
-                return Failure { step: Step::Exec, errno: errno as i32 };
-            }
+            errno => return Failure { step: Step::Exec, errno: errno as i32 },
         }
     }
     Failure { step: Step::Exec, errno: worst as i32 }
 }
 
 /// Process 1 for the rest of the container's life.
-fn supervise(child: i32, status_pipe: RawFd) -> ! {
+fn supervise(child: i32, plan: &Plan, signals: &SignalFd) -> ! {
+    // SAFETY: kept open for this, and nothing else in this process uses it any more.
+    let socket = unsafe { OwnedFd::from_raw_fd(plan.exec_socket) };
+    let mut execs = Execs::new(plan, socket);
     loop {
-        match sys::wait_signal() {
-            Ok(libc::SIGCHLD) => {
-                while let Ok(Some((pid, status))) = sys::wait_raw(-1, libc::WNOHANG) {
-                    if pid == child {
-                        write_all(status_pipe, &status.to_le_bytes());
-                        // Leaving kills whatever the command left behind.
-                        sys::exit(if libc::WIFEXITED(status) {
-                            libc::WEXITSTATUS(status)
-                        } else {
-                            128 + libc::WTERMSIG(status)
-                        })
-                    }
-                }
+        let mut fds: Vec<PollFd<'_>> = std::iter::once(signals.as_fd())
+            .chain(execs.poll_fds())
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        // An error can only be an interruption; then nothing is ready.
+        let _ = poll(&mut fds, PollTimeout::NONE);
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+        execs.hear(&ready[2..]);
+        if ready[1] {
+            execs.take_order();
+        }
+        while let Ok(Some(signal)) = signals.read_signal() {
+            match signal.ssi_signo.cast_signed() {
+                libc::SIGCHLD => reap(child, plan.status_pipe, &mut execs),
+                signal => drop(sys::kill(child, signal)),
             }
-            Ok(signal) => {
-                let _ = sys::kill(child, signal);
-            }
-            Err(_) => {}
         }
     }
 }
 
+fn reap(child: i32, status_pipe: RawFd, execs: &mut Execs<'_>) {
+    while let Ok(Some((pid, status))) = sys::wait_raw(-1, libc::WNOHANG) {
+        if pid == child {
+            write_all(status_pipe, &status.to_le_bytes());
+            // Leaving kills whatever the command left behind.
+            sys::exit(exit_code(status))
+        }
+        execs.ended(pid, status);
+    }
+}
+
+/// As a shell tells it: the code, or 128 and the number of the signal.
+fn exit_code(status: i32) -> i32 {
+    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }
+}
+
 fn report(pipe: RawFd, failure: Failure) {
-    let mut message = [0; Failure::BYTES];
-    message[0] = failure.step as u8;
-    message[1..].copy_from_slice(&failure.errno.to_le_bytes());
-    write_all(pipe, &message);
+    write_all(pipe, &failure.to_bytes());
 }
 
 fn write_all(pipe: RawFd, bytes: &[u8]) {
@@ -226,7 +268,14 @@ fn write_all(pipe: RawFd, bytes: &[u8]) {
 }
 
 impl Failure {
-    const BYTES: usize = 5;
+    pub(crate) const BYTES: usize = 5;
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[0] = self.step as u8;
+        bytes[1..].copy_from_slice(&self.errno.to_le_bytes());
+        bytes
+    }
 
     /// What came out of the exec pipe; `None` if that is no message.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
@@ -236,6 +285,8 @@ impl Failure {
             b'F' => Step::Fork,
             b'D' => Step::WorkingDir,
             b'X' => Step::Exec,
+            b'B' => Step::Busy,
+            b'T' => Step::Terminal,
             _ => return None,
         };
         let errno = bytes.get(1..Self::BYTES)?.try_into().ok().map(i32::from_le_bytes)?;
@@ -256,7 +307,7 @@ impl Failure {
                 FailureReason::LimitsTooSmall,
                 format!("no room to start {program:?} within the limits: {}", errno.desc()),
             ),
-            (Step::Fork | Step::Go, _) => (
+            (Step::Fork | Step::Go | Step::Busy | Step::Terminal, _) => (
                 FailureReason::CreateFailed,
                 format!("the container's first process: {}", errno.desc()),
             ),
@@ -321,8 +372,7 @@ mod tests {
     #[test]
     fn failures_survive_the_pipe() {
         let failure = Failure { step: Step::Exec, errno: libc::ENOENT };
-        let mut bytes = vec![failure.step as u8];
-        bytes.extend(failure.errno.to_le_bytes());
+        let bytes = failure.to_bytes();
         assert_eq!(Failure::parse(&bytes), Some(failure));
         assert_eq!(Failure::parse(&bytes[..3]), None);
         assert_eq!(Failure::parse(b"?1234"), None);

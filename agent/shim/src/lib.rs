@@ -17,6 +17,9 @@
 mod cgroup;
 pub mod client;
 mod control;
+pub mod exec;
+#[allow(unsafe_code)]
+mod fds;
 mod idmap;
 #[allow(unsafe_code)]
 mod init;
@@ -32,6 +35,8 @@ mod state_dir;
 mod supervise;
 #[allow(unsafe_code)]
 mod sys;
+#[allow(unsafe_code)]
+pub mod terminal;
 #[allow(unsafe_code)]
 pub mod zygote;
 

@@ -15,6 +15,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Gid, Uid, chown, pipe2, setsid};
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +133,7 @@ pub(crate) struct Created {
     pub(crate) exec_pipe: File,
     pub(crate) status_pipe: File,
     pub(crate) go_pipe: File,
+    pub(crate) exec_socket: OwnedFd,
     pub(crate) hierarchies: Hierarchies,
 }
 
@@ -147,13 +149,14 @@ fn create(state: &StateDir, launch: &Launch, filters: &Filters) -> Result<Create
         exec_pipe: pipes.exec.1.as_raw_fd(),
         status_pipe: pipes.status.1.as_raw_fd(),
         go_pipe: pipes.go.0.as_raw_fd(),
+        exec_socket: pipes.exec_socket.1.as_raw_fd(),
     };
     let plan = Plan::new(launch, filters.clone(), plan_pipes);
     sys::alarm(CREATE_TIMEOUT_SECONDS);
     let init = start(state, launch, plan, pipes.stdout.1, pipes.stderr.1);
     sys::alarm(0);
     // These ends are the container's now.
-    drop((pipes.exec.1, pipes.status.1, pipes.go.0));
+    drop((pipes.exec.1, pipes.status.1, pipes.go.0, pipes.exec_socket.1));
     let init = init.inspect_err(|_| {
         let _ = remove_group(launch);
     })?;
@@ -176,6 +179,7 @@ fn create(state: &StateDir, launch: &Launch, filters: &Filters) -> Result<Create
         exec_pipe: pipes.exec.0.into(),
         status_pipe: pipes.status.0.into(),
         go_pipe: pipes.go.1.into(),
+        exec_socket: pipes.exec_socket.0,
         hierarchies,
     })
 }
@@ -205,13 +209,22 @@ struct Pipes {
     exec: Pipe,
     status: Pipe,
     go: Pipe,
+    /// Of packets: an order of `exec` each.
+    exec_socket: Pipe,
 }
 
 impl Pipes {
     fn new(launch: &Launch) -> io::Result<Self> {
         let pipe = || pipe2(OFlag::O_CLOEXEC);
-        let pipes =
-            Self { stdout: pipe()?, stderr: pipe()?, exec: pipe()?, status: pipe()?, go: pipe()? };
+        let (packets, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
+        let pipes = Self {
+            stdout: pipe()?,
+            stderr: pipe()?,
+            exec: pipe()?,
+            status: pipe()?,
+            go: pipe()?,
+            exec_socket: socketpair(AddressFamily::Unix, packets, None, flags)?,
+        };
         // So that the task may open /dev/stdout and /dev/stderr, which is a new open of the pipe.
         for output in [&pipes.stdout, &pipes.stderr] {
             nix::unistd::fchown(

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
+use nix::sys::socket::MsgFlags;
 
 use crate::client::{Phase, Status};
 use crate::control::{Control, Task};
@@ -14,7 +15,7 @@ use crate::init::{FILTERED, Failure};
 use crate::launch::{Exit, ExitError, FailureReason, Launch};
 use crate::output::Output;
 use crate::shim::Created;
-use crate::{cgroup::Hierarchies, sys};
+use crate::{cgroup::Hierarchies, exec, fds, sys};
 
 /// At most these come through the exec pipe: the question, a failure, the end.
 const EXEC_MESSAGES: usize = 3;
@@ -37,6 +38,7 @@ pub(crate) struct Supervisor {
 /// The part that requests are about.
 struct Watched {
     init: i32,
+    exec_socket: OwnedFd,
     started_at: Option<Timestamp>,
     /// Init's own wait status, once reaped. Before that its process id cannot be reused, so a
     /// signal never hits a stranger.
@@ -69,6 +71,17 @@ impl Task for Watched {
         self.killed |= signal == libc::SIGKILL;
         if self.ended.is_none() { sys::kill(self.init, signal) } else { Ok(()) }
     }
+
+    /// Passes it on to init, which has what it needs. Never waits: an init that takes no orders is
+    /// not worth the output of the whole task.
+    fn exec(&mut self, command: &[String], tty: bool, fds: &[OwnedFd]) -> io::Result<()> {
+        let order = exec::encode(command, tty)?;
+        if self.status().phase != Phase::Running {
+            return Err(io::Error::other("the task does not run"));
+        }
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        fds::send(&self.exec_socket, &order, &fds, MsgFlags::MSG_DONTWAIT).map(drop)
+    }
 }
 
 impl Supervisor {
@@ -82,7 +95,13 @@ impl Supervisor {
             status_pipe: created.status_pipe,
             go_pipe: Some(created.go_pipe),
             released: false,
-            watched: Watched { init: created.init, started_at: None, ended: None, killed: false },
+            watched: Watched {
+                init: created.init,
+                exec_socket: created.exec_socket,
+                started_at: None,
+                ended: None,
+                killed: false,
+            },
             error: None,
         }
     }

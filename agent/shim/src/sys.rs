@@ -76,15 +76,6 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
 }
 
-/// Waits for any blocked signal and returns its number.
-pub(crate) fn wait_signal() -> io::Result<i32> {
-    let all = nix::sys::signal::SigSet::all();
-    // SAFETY: the set outlives the call, and no information is asked for.
-    let signal = unsafe { libc::sigwaitinfo(all.as_ref(), std::ptr::null_mut()) };
-    check(signal.into())?;
-    Ok(signal)
-}
-
 /// Default disposition for every signal, also for the two below `SIGRTMIN` that the C library
 /// keeps to itself: a parent may have left them ignored.
 pub(crate) fn default_signals() {

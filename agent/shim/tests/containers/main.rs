@@ -5,6 +5,7 @@
 //! command line as `cargo test` and `cargo nextest` need.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod exec;
 mod fixture;
 mod isolation;
 mod life;
@@ -20,7 +21,8 @@ fn main() -> ExitCode {
     commonage_shim::dispatch();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
-    let tests: Vec<Test> = [life::TESTS, limits::TESTS, isolation::TESTS, recovery::TESTS].concat();
+    let tests: Vec<Test> =
+        [life::TESTS, limits::TESTS, isolation::TESTS, recovery::TESTS, exec::TESTS].concat();
     if has("--list") {
         for (name, _) in tests.iter().filter(|_| !has("--ignored")) {
             println!("{name}: test");
