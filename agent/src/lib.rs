@@ -27,7 +27,8 @@ mod register;
 mod report;
 mod run;
 pub mod runtime;
-mod serve;
+pub mod serve;
+pub mod session;
 pub mod task;
 
 pub use config::{Config, Identity, Overrides};

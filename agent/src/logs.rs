@@ -27,7 +27,7 @@ use crate::ledger::{Ledger, is_uid};
 
 mod reader;
 
-use reader::Reader;
+pub(crate) use reader::Reader;
 
 /// Pause between two looks at a log that has nothing new, at first. Short, because a person waits.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);

@@ -18,6 +18,7 @@ use crate::ledger::Ledger;
 use crate::register::{Registration, labels_of, status_of};
 use crate::runtime::{Shims, end_orphans};
 use crate::serve::Endpoint;
+use crate::session::Sessions;
 use crate::task::spec::Site;
 
 /// Runs an agent until `shutdown`.
@@ -78,7 +79,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         site: Site { agent: name, host, data_dir, cgroup_parent },
         boot_id: machine.boot_id,
         ledger: ledger.clone(),
-        shims,
+        shims: shims.clone(),
     });
     let on_shutdown = match kill_tasks_on_shutdown {
         true => OnShutdown::KillTasks,
@@ -89,7 +90,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     // still be reading a log.
     let background = CancellationToken::new();
     let mut parts = JoinSet::new();
-    parts.spawn(endpoint.serve(crate::logs::router(ledger), background.clone()));
+    let sessions = Sessions::new(ledger.clone(), shims, background.clone());
+    let router = crate::logs::router(ledger).merge(sessions.router());
+    parts.spawn(endpoint.serve(router, background.clone()));
     parts.spawn(registration.clone().keep_agent(background.clone()));
     parts.spawn(registration.clone().keep_lease(background.clone()));
     let result = work(driver.run(on_shutdown, shutdown), parts, background).await;

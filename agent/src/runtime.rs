@@ -3,10 +3,12 @@
 //! The only place that calls `commonage-shim`. A simulated runtime would take its place here. All
 //! of it but [`Shims::ended`] blocks, so the driver calls it from blocking threads.
 
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use commonage_shim::client::{self, Observed, Shim};
+use commonage_shim::exec::{Exec, ExecError, Order};
 use commonage_shim::{Launch, ZygoteHandle, client::Phase};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -184,6 +186,17 @@ impl Shims {
             }
             sent => sent,
         }
+    }
+
+    /// Has a further command started in a task's container.
+    pub fn exec(&self, uid: &str, order: &Order) -> Result<Exec, ExecError> {
+        let dir = self.ledger.state_dir(uid);
+        Shim::connect(dir.path()).map_err(ExecError::Container)?.exec(order)
+    }
+
+    /// Connects to a port in a task's network.
+    pub fn connect(&self, uid: &str, port: u16) -> std::io::Result<TcpStream> {
+        Shim::connect(self.ledger.state_dir(uid).path())?.connect_port(port)
     }
 
     /// Waits until the shims of ended tasks have removed what their containers left, and so have

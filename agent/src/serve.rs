@@ -1,8 +1,8 @@
 //! The agent's own HTTPS endpoint: what only the machine itself knows, for the API server alone.
 //!
 //! Every connection shows a client certificate of the cluster's CA whose common name is
-//! `system:apiserver`; anybody else is refused before a request is read. It serves logs and a
-//! health answer, and never changes anything.
+//! `system:apiserver`; anybody else is refused before a request is read. It serves logs, a
+//! health answer, and the sessions of [`crate::session`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -33,7 +34,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The endpoint could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ServeError {
+pub enum ServeError {
     #[error("listen on {listen}")]
     Listen { listen: SocketAddr, source: std::io::Error },
     #[error("read the agent's {what} (PEM)")]
@@ -47,7 +48,7 @@ pub(crate) enum ServeError {
 }
 
 /// A bound, not yet serving endpoint: its port is known before the agent registers itself.
-pub(crate) struct Endpoint {
+pub struct Endpoint {
     listener: TcpListener,
     acceptor: TlsAcceptor,
     /// Where it listens, with the real port.
@@ -56,10 +57,7 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// Binds `listen` (port 0: any free one) and prepares TLS with the agent's identity.
-    pub(crate) async fn bind(
-        listen: SocketAddr,
-        identity: &Identity,
-    ) -> Result<Endpoint, ServeError> {
+    pub async fn bind(listen: SocketAddr, identity: &Identity) -> Result<Endpoint, ServeError> {
         let tls = tls_config(identity)?;
         let failed = |source| ServeError::Listen { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
@@ -72,12 +70,13 @@ impl Endpoint {
     async fn accept(&self) -> std::io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = self.listener.accept().await?;
         stream.set_nodelay(true)?;
+        keep_alive(&stream)?;
         Ok((stream, peer))
     }
 
     /// Serves `router` until `shutdown`; connections that still stream are dropped then, because a
     /// followed log would otherwise hold the agent for as long as its task lives.
-    pub(crate) async fn serve(self, router: Router, shutdown: CancellationToken) {
+    pub async fn serve(self, router: Router, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
@@ -113,6 +112,16 @@ impl Endpoint {
     }
 }
 
+/// A peer that is gone without a word is noticed within two minutes, even by what only waits for
+/// it: a session may rightly be silent for hours.
+fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
+    const IDLE: Duration = Duration::from_secs(60);
+    const BETWEEN_PROBES: Duration = Duration::from_secs(15);
+    const PROBES: u32 = 4;
+    let often = TcpKeepalive::new().with_time(IDLE).with_interval(BETWEEN_PROBES);
+    SockRef::from(stream).set_tcp_keepalive(&often.with_retries(PROBES))
+}
+
 async fn serve_one(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, router: Router) {
     let handshake = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await;
     let stream = match handshake {
@@ -137,7 +146,7 @@ async fn serve_one(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, r
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder.http2().timer(TokioTimer::new());
     let service = TowerToHyperService::new(router);
-    let served = builder.serve_connection(TokioIo::new(stream), service).await;
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "connection ended");
     }

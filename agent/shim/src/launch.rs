@@ -128,7 +128,7 @@ pub enum Network {
     /// The machine's own.
     #[default]
     Host,
-    /// A namespace of its own with nothing in it but a loopback that is down.
+    /// A namespace of its own with nothing in it but a loopback.
     None,
 }
 

@@ -25,6 +25,8 @@ mod idmap;
 mod init;
 pub mod launch;
 mod lock;
+#[allow(unsafe_code)]
+mod network;
 pub mod orphans;
 mod output;
 mod rootfs;

@@ -12,10 +12,10 @@ use nix::sys::socket::MsgFlags;
 use crate::client::{Phase, Status};
 use crate::control::{Control, Task};
 use crate::init::{FILTERED, Failure};
-use crate::launch::{Exit, ExitError, FailureReason, Launch};
+use crate::launch::{Exit, ExitError, FailureReason, Launch, Network};
 use crate::output::Output;
 use crate::shim::Created;
-use crate::{cgroup::Hierarchies, exec, fds, sys};
+use crate::{cgroup::Hierarchies, exec, fds, network, sys};
 
 /// At most these come through the exec pipe: the question, a failure, the end.
 const EXEC_MESSAGES: usize = 3;
@@ -202,6 +202,9 @@ impl Supervisor {
         } else if let Err(error) = self.deny_added_devices() {
             let reason = FailureReason::CreateFailed;
             ExitError { reason, message: format!("device rules: {error}") }
+        } else if let Err(error) = self.start_loopback() {
+            let reason = FailureReason::CreateFailed;
+            ExitError { reason, message: format!("loopback: {error}") }
         } else {
             let _ = go.map(|mut pipe| pipe.write_all(&[FILTERED]));
             self.released = true;
@@ -213,6 +216,13 @@ impl Supervisor {
 
     fn deny_added_devices(&self) -> io::Result<()> {
         self.hierarchies.group(&self.launch.cgroup)?.deny_added_devices()
+    }
+
+    fn start_loopback(&self) -> io::Result<()> {
+        match self.launch.network {
+            Network::Host => Ok(()),
+            Network::None => network::start_loopback(self.watched.init),
+        }
     }
 
     fn on_end_of_exec(&mut self) {

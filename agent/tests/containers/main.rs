@@ -5,9 +5,11 @@
 //! of the tests kills. Speaks as much of libtest's command line as cargo's runners need.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod caller;
 mod fixture;
 mod life;
 mod recovery;
+mod session;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -23,7 +25,7 @@ fn main() -> ExitCode {
         return recovery::stand_in(data_dir.as_ref(), script);
     }
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
-    let tests: Vec<Test> = [life::TESTS, recovery::TESTS].concat();
+    let tests: Vec<Test> = [life::TESTS, recovery::TESTS, session::TESTS].concat();
     if has("--list") {
         for (name, _) in tests.iter().filter(|_| !has("--ignored")) {
             println!("{name}: test");

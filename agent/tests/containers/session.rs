@@ -1,0 +1,285 @@
+//! `exec`, `attach` and `portforward`, from the API server's side of the wire.
+
+use std::time::Instant;
+
+use commonage_agent::runtime::Seen as State;
+use commonage_shim::Shim;
+use commonage_shim::launch::Network;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::Test;
+use crate::caller::{Caller, sh};
+use crate::fixture::{Hands, directory, eventually};
+
+pub const TESTS: &[Test] = &[
+    ("a_command_runs_and_its_code_is_told", a_command_runs_and_its_code_is_told),
+    ("input_goes_in_and_ends", input_goes_in_and_ends),
+    ("a_terminal_has_a_size", a_terminal_has_a_size),
+    ("what_does_not_run_is_explained", what_does_not_run_is_explained),
+    ("a_slow_client_holds_the_command_up", a_slow_client_holds_the_command_up),
+    ("many_clients_are_served_at_once", many_clients_are_served_at_once),
+    ("a_client_that_leaves_takes_the_streams_along", a_client_that_leaves_takes_the_streams_along),
+    ("an_agent_that_stops_kills_its_commands", an_agent_that_stops_kills_its_commands),
+    ("attach_shows_what_comes", attach_shows_what_comes),
+    ("a_port_is_forwarded", a_port_is_forwarded),
+    ("a_port_in_a_network_of_its_own_is_forwarded", a_port_in_a_network_of_its_own_is_forwarded),
+    ("exec_is_fast", exec_is_fast),
+];
+
+const WAITS: &str = "echo ready; until [ -e go ]; do sleep 0.01; done; echo out; echo err >&2";
+
+fn started(script: &str, change: impl FnOnce(&mut Hands)) -> (tempfile::TempDir, Hands) {
+    let dir = directory();
+    let mut hands = Hands::new(dir.path(), script);
+    change(&mut hands);
+    let seen = hands.shims.start(&hands.entry, &hands.launch);
+    assert!(matches!(seen, State::Running { .. }), "{seen:?}");
+    (dir, hands)
+}
+
+fn waiting() -> (tempfile::TempDir, Hands, Caller) {
+    let (dir, hands) = started(WAITS, |_| {});
+    let caller = Caller::new(&hands);
+    (dir, hands, caller)
+}
+
+/// How many processes with these words in their command line the container has.
+fn processes(hands: &Hands, words: &str) -> usize {
+    let group = format!("/sys/fs/cgroup/pids{}/cgroup.procs", hands.launch.cgroup);
+    let pids = std::fs::read_to_string(group).unwrap_or_default();
+    let line = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+    let lines = pids.lines().filter_map(|pid| line(pid).ok());
+    lines.filter(|line| line.replace('\0', " ").contains(words)).count()
+}
+
+fn a_command_runs_and_its_code_is_told() {
+    let (_dir, _hands, caller) = waiting();
+    let seen = caller.sh("echo $COMMONAGE_TASK; echo oh >&2; exit 3");
+    assert_eq!((seen.stdout(), seen.stderr(), seen.code()), ("t\n", "oh\n", 3));
+    let expected = serde_json::json!({
+        "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
+        "message": "command terminated with non-zero exit code: exit status 3",
+        "details": {"causes": [{"reason": "ExitCode", "message": "3"}]},
+    });
+    assert_eq!(seen.status, expected);
+    let seen = caller.sh("echo fine");
+    assert_eq!(seen.status, serde_json::json!({"metadata": {}, "status": "Success"}));
+    // Only what is asked for comes.
+    let only_errors = sh("echo x; echo y >&2").replace("stdout=true", "stdout=false");
+    let seen = caller.run("exec", &only_errors, b"");
+    assert_eq!((seen.stdout(), seen.stderr()), ("", "y\n"));
+    // What it leaves in the background is not waited for longer than it must be.
+    assert_eq!(caller.sh("sleep 1000 >/dev/null 2>&1 & echo on").stdout(), "on\n");
+}
+
+fn input_goes_in_and_ends() {
+    let (_dir, _hands, caller) = waiting();
+    let text = "line\n".repeat(100_000);
+    let seen = caller.run("exec", "command=wc&command=-l&stdin=true&stdout=true", text.as_bytes());
+    assert_eq!((seen.stdout().trim(), seen.code()), ("100000", 0));
+    // An echo, while it goes on, and a ping in between.
+    let seen = caller.runtime.block_on(async {
+        let mut socket = caller.open("exec", "command=cat&stdin=1&stdout=1").await.unwrap();
+        socket.say(0, b"").await;
+        socket.say(0, b"one").await;
+        assert_eq!(socket.until("one").await, "one");
+        socket.ping().await;
+        socket.say(0, b"two").await;
+        socket.say(255, &[0]).await;
+        socket.rest().await
+    });
+    assert_eq!((seen.stdout(), seen.code()), ("two", 0));
+}
+
+fn a_terminal_has_a_size() {
+    let (_dir, _hands, caller) = waiting();
+    let seen = caller.runtime.block_on(async {
+        let query = "command=sh&stdin=true&stdout=true&stderr=true&tty=true";
+        let mut socket = caller.open("exec", query).await.unwrap();
+        socket.say(4, b"{\"Width\":132,\"Height\":43}\n").await;
+        // In two, so that its echo is not taken for its answer.
+        socket.say(0, b"stty size; echo a''b\n").await;
+        assert!(socket.until("ab\r\n").await.contains("43 132\r\n"));
+        socket.say(0, b"sh -c 'echo c''d; sleep 1000'\n").await;
+        socket.until("cd\r\n").await;
+        socket.say(0, b"\x03").await;
+        socket.say(0, b"exit 6\n").await;
+        socket.rest().await
+    });
+    assert_eq!(seen.code(), 6, "{seen:?}");
+}
+
+fn what_does_not_run_is_explained() {
+    let (_dir, hands, caller) = waiting();
+    let seen = caller.run("exec", "command=no-such&stdout=true", b"");
+    let message = "Internal error occurred: error executing command in container: exec: \
+                   \"no-such\": executable file not found in $PATH";
+    assert_eq!(seen.status["message"], message);
+    assert_eq!(
+        (&seen.status["reason"], &seen.status["code"]),
+        (&"InternalError".into(), &500.into())
+    );
+    let refused = |verb: &str, query: &str| {
+        let (code, status) = caller.runtime.block_on(caller.open(verb, query)).err().unwrap();
+        (code, status["message"].as_str().unwrap().to_owned())
+    };
+    let (code, message) = refused("exec", "command=true");
+    assert_eq!(
+        (code, message.as_str()),
+        (400, "you must specify at least 1 of stdin, stdout, stderr")
+    );
+    assert_eq!(refused("exec", "stdout=true").0, 400);
+    hands.go();
+    hands.end();
+    for (verb, query) in [("exec", "command=true&stdout=1"), ("attach", "stdout=1")] {
+        assert_eq!(refused(verb, query), (400, "task \"t\" has ended".to_owned()));
+    }
+    let (code, message) = caller.runtime.block_on(caller.forward(80)).unwrap_err();
+    assert_eq!((code, message.as_str()), (400, "task \"t\" has ended"));
+}
+
+/// What is under way is what a few buffers hold; the command waits, and then all of it comes.
+fn a_slow_client_holds_the_command_up() {
+    const BYTES: usize = 64 << 20;
+    let (_dir, hands, caller) = waiting();
+    let script = format!("head -c {BYTES} /dev/zero; touch done");
+    let done = hands.ledger.sandbox(hands.uid()).join("done");
+    let seen = caller.runtime.block_on(async {
+        let mut socket = caller.open("exec", &sh(&script)).await.unwrap();
+        socket.ping().await;
+        assert!(!done.exists());
+        socket.rest().await
+    });
+    assert!(done.exists());
+    // The ping took some messages along.
+    assert!(seen.stdout.len() > BYTES / 2 && seen.code() == 0, "{}", seen.stdout.len());
+}
+
+fn many_clients_are_served_at_once() {
+    let (_dir, _hands, caller) = waiting();
+    caller.runtime.block_on(async {
+        let mut sockets = Vec::new();
+        for number in 0..20 {
+            let query = sh(&format!("read line < /dev/stdin; echo $line {number}; exit {number}"));
+            sockets.push(caller.open("exec", &format!("{query}&stdin=true")).await.unwrap());
+        }
+        for (number, mut socket) in (0..).zip(sockets) {
+            socket.say(0, b"hello\n").await;
+            let seen = socket.rest().await;
+            assert_eq!((seen.stdout(), seen.code()), (&*format!("hello {number}\n"), number));
+        }
+    });
+}
+
+fn a_client_that_leaves_takes_the_streams_along() {
+    let (_dir, hands, caller) = waiting();
+    let begin = |query: String, words: &str| {
+        let socket = caller.runtime.block_on(caller.open("exec", &query)).unwrap();
+        eventually("it runs", || (processes(&hands, words) > 0).then_some(()));
+        drop(socket);
+    };
+    // Hung up on, at its end of input, and unable to write: each ends by itself.
+    begin("command=sleep&command=1001&stdin=1&stdout=1&tty=1".to_owned(), "sleep 1001");
+    begin(format!("{}&stdin=1", sh("cat; echo 1002 >&2")), "1002");
+    begin(sh("while echo 1003; do sleep 0.01; done"), "1003");
+    // Nobody tells this one.
+    begin(sh("until [ -e go ]; do sleep 0.01; done; touch 1004; :"), "1004");
+    for words in ["sleep 1001", "1002", "1003"] {
+        eventually(words, || (processes(&hands, words) == 0).then_some(()));
+    }
+    assert_eq!(processes(&hands, "1004"), 1);
+}
+
+fn an_agent_that_stops_kills_its_commands() {
+    let (_dir, hands, caller) = waiting();
+    let open = |query| caller.runtime.block_on(caller.open("exec", query)).unwrap();
+    let one = open("command=sleep&command=1005&stdout=1");
+    let two = open("command=sleep&command=1005&stdout=1");
+    eventually("they run", || (processes(&hands, "sleep 1005") == 2).then_some(()));
+    // Also the one whose client had left it alone.
+    drop(one);
+    caller.stop();
+    eventually("they are gone", || (processes(&hands, "sleep 1005") == 0).then_some(()));
+    drop(two);
+    let status = Shim::connect(hands.ledger.state_dir(hands.uid()).path()).unwrap().status();
+    assert!(status.unwrap().started_at.is_some());
+}
+
+fn attach_shows_what_comes() {
+    let (_dir, hands, caller) = waiting();
+    eventually("it is ready", || hands.stdout().contains("ready").then_some(()));
+    let seen = caller.runtime.block_on(async {
+        let query = "stdin=true&stdout=true&stderr=true";
+        let mut socket = caller.open("attach", query).await.unwrap();
+        socket.say(0, b"not wanted").await;
+        socket.say(4, b"{\"Width\":132,\"Height\":43}").await;
+        socket.ping().await;
+        hands.go();
+        socket.rest().await
+    });
+    assert_eq!((seen.stdout(), seen.stderr(), seen.code()), ("out\n", "err\n", 0));
+}
+
+const ECHO: &str = "\
+import socket, sys
+server = socket.create_server(('127.0.0.1', int(sys.argv[1])))
+print('port', server.getsockname()[1], flush=True)
+while True:
+    peer, _ = server.accept()
+    said = b''
+    while chunk := peer.recv(65536):
+        said += chunk
+    peer.sendall(b'you said ' + said)
+    peer.close()
+";
+
+fn a_port_is_forwarded() {
+    forwarding(Network::Host);
+}
+
+fn a_port_in_a_network_of_its_own_is_forwarded() {
+    forwarding(Network::None);
+}
+
+fn forwarding(network: Network) {
+    let (_dir, hands) = started("", |hands| {
+        hands.launch.network = network;
+        hands.launch.command = ["/usr/bin/python3", "-c", ECHO, "0"].map(str::to_owned).to_vec();
+    });
+    let port: u16 = eventually("it listens", || {
+        let stdout = hands.stdout();
+        stdout.strip_prefix("port ")?.strip_suffix('\n')?.parse().ok()
+    });
+    let caller = Caller::new(&hands);
+    caller.runtime.block_on(async {
+        for text in ["hello".to_owned(), "x".repeat(1 << 20)] {
+            let mut stream = caller.forward(port).await.unwrap();
+            stream.write_all(text.as_bytes()).await.unwrap();
+            // It answers only when it has heard the end.
+            stream.shutdown().await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer == format!("you said {text}"), "{} bytes", answer.len());
+        }
+        let (code, message) = caller.forward(1).await.unwrap_err();
+        assert_eq!(code, 500);
+        assert!(message.starts_with("failed to connect to localhost:1: "), "{message}");
+        assert!(message.contains("refused"), "{message}");
+    });
+}
+
+/// From the request to the Status, TLS included. Far above what is seen, far below what annoys.
+fn exec_is_fast() {
+    const BUDGET_MS: u128 = 250;
+    let (_dir, _hands, caller) = waiting();
+    let mut times: Vec<u128> = (0..50)
+        .map(|_| {
+            let begin = Instant::now();
+            assert_eq!(caller.run("exec", "command=true&stdout=true", b"").code(), 0);
+            begin.elapsed().as_micros()
+        })
+        .collect();
+    times.sort_unstable();
+    println!("exec of true: p50 {} us, p99 {} us", times[25], times[49]);
+    assert!(times[25] < BUDGET_MS * 1000, "p50 {} us", times[25]);
+}
