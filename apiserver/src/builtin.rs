@@ -1,6 +1,9 @@
 //! Kubernetes' own kinds that clients cannot do without, as definitions like any other, and the
 //! scheme of everything compiled in.
 
+mod rbac;
+pub(crate) mod reviews;
+
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret, ServiceAccount};
@@ -57,18 +60,36 @@ fn own_subresources(def: &ResourceDef) -> Vec<Subresource> {
         .collect()
 }
 
-/// Namespace, Event, ConfigMap, Secret, ServiceAccount (core/v1), Lease (coordination.k8s.io/v1) and
-/// CustomResourceDefinition (apiextensions.k8s.io/v1).
+/// Namespace, Event, ConfigMap, Secret, ServiceAccount (core/v1), Lease (coordination.k8s.io/v1),
+/// CustomResourceDefinition (apiextensions.k8s.io/v1), the kinds of RBAC, and the reviews.
 pub fn definitions() -> Vec<ResourceDef> {
-    vec![
-        namespace(),
-        event(),
-        config_map(),
-        secret(),
-        service_account(),
-        lease(),
-        custom_resource_definition(),
-    ]
+    let mut all = vec![namespace(), event(), config_map(), secret(), service_account(), lease()];
+    all.push(custom_resource_definition());
+    all.extend(rbac::definitions());
+    all.extend(reviews::definitions());
+    all
+}
+
+/// For kinds whose strategy says what is missing, in Kubernetes' words: the schema demands no
+/// field, and takes Go's `null` for a list or object that is not there.
+fn leniently(def: &mut ResourceDef) {
+    fn relax(schema: &mut Value) {
+        let Some(object) = schema.as_object_mut() else { return };
+        object.remove("required");
+        object.insert("nullable".into(), true.into());
+        let properties = object.get_mut("properties").and_then(Value::as_object_mut);
+        properties.into_iter().flatten().for_each(|(_, schema)| relax(schema));
+        for inner in ["items", "additionalProperties"] {
+            if let Some(schema) = object.get_mut(inner) {
+                relax(schema);
+            }
+        }
+    }
+    let mut schema = def.openapi.clone();
+    let metadata = schema["properties"]["metadata"].clone();
+    relax(&mut schema);
+    schema["properties"]["metadata"] = metadata;
+    def.schema = Structural::compile_value(&schema).expect("Kubernetes' own schemas compile");
 }
 
 fn namespace() -> ResourceDef {

@@ -278,7 +278,17 @@ mod tests {
             .iter()
             .map(|group| group["name"].clone())
             .collect();
-        assert_eq!(names, ["apiextensions.k8s.io", "coordination.k8s.io", "example.com"]);
+        assert_eq!(
+            names,
+            [
+                "apiextensions.k8s.io",
+                "authentication.k8s.io",
+                "authorization.k8s.io",
+                "coordination.k8s.io",
+                "example.com",
+                "rbac.authorization.k8s.io",
+            ]
+        );
     }
 
     #[test]
@@ -309,8 +319,8 @@ mod tests {
         let (list, etag) = aggregated(&scheme(), Root::Groups);
         let list = parse(&list);
         assert_eq!(list["apiVersion"], "apidiscovery.k8s.io/v2");
-        assert_eq!(list["items"][2]["metadata"]["name"], "example.com");
-        let task = &list["items"][2]["versions"][0]["resources"][0];
+        assert_eq!(list["items"][4]["metadata"]["name"], "example.com");
+        let task = &list["items"][4]["versions"][0]["resources"][0];
         assert_eq!(
             task["responseKind"],
             json!({"group": "example.com", "version": "v1", "kind": "Task"})

@@ -13,7 +13,9 @@ mod expiry;
 mod namespaces;
 mod options;
 mod page;
+mod policy;
 mod read;
+mod review;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turns;
@@ -41,6 +43,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::access::Access;
 use crate::cache::Cache;
 use crate::kinds;
 use crate::resource::{ResourceDef, Scheme};
@@ -61,6 +64,7 @@ pub struct Engine {
     /// Writes that run, and the background work: they outlive the requests that began them.
     tasks: TaskTracker,
     turns: turns::Turns,
+    access: Arc<Access>,
     shutdown: CancellationToken,
 }
 
@@ -79,11 +83,13 @@ impl Engine {
         let (definitions, applied) = definitions::Definitions::load(scheme, &*store).await?;
         let scheme = definitions.scheme();
         let (cache, feed) = Cache::start(&scheme, store.clone(), shutdown.clone()).await?;
+        let access = Arc::new(Access::new(&scheme, &cache));
         let engine = Arc::new(Engine {
             store,
             cache,
             namespaces,
             strategies: kinds::strategies(),
+            access,
             plain: Arc::new(Plain),
             definitions,
             tasks: TaskTracker::new(),
@@ -94,6 +100,8 @@ impl Engine {
         engine.tasks.spawn(engine.clone().follow_definitions(applied));
         engine.tasks.spawn(engine.clone().govern_definitions());
         engine.make_system_namespaces().await?;
+        engine.make_policy().await?;
+        engine.tasks.spawn(engine.clone().follow_cluster_roles());
         engine.tasks.spawn(engine.clone().remove_namespaces());
         engine.tasks.spawn(engine.clone().expire_events());
         engine.tasks.spawn(engine.clone().compact());
@@ -115,6 +123,11 @@ impl Engine {
     /// Changes whenever the scheme does.
     pub(crate) fn scheme_changes(&self) -> tokio::sync::watch::Receiver<()> {
         self.definitions.changes()
+    }
+
+    /// Who may what.
+    pub(crate) fn access(&self) -> &Arc<Access> {
+        &self.access
     }
 
     /// False while the cache is being (re)built, and when it has stopped: for `/readyz`.

@@ -1,10 +1,14 @@
-//! Who is calling, and may they: authentication (certificates, tokens) and the authorizer.
+//! Who is calling, and may they: authentication (certificates, tokens) and authorization.
 //!
 //! Called by the HTTP filters once per request (certificates: once per connection). It decides
-//! from the identity and the parsed request alone and must never look at a request's body.
+//! from the identity, the parsed request and the cache, and must never look at a request's body.
 
+pub(crate) mod access;
+mod agents;
 pub mod authorizer;
 pub mod certificate;
+mod frameworks;
+pub(crate) mod rbac;
 pub mod tokens;
 
 /// Everybody whose credentials were accepted.

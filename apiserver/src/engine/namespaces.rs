@@ -104,7 +104,7 @@ impl Engine {
     /// Deletes what is in the namespace; true when nothing is left.
     async fn remove_contents(self: &Arc<Self>, namespace: &str) -> Result<bool, ApiError> {
         let mut empty = true;
-        for def in self.scheme().iter().filter(|def| def.is_namespaced()) {
+        for def in self.scheme().iter().filter(|def| def.is_namespaced() && def.is_stored()) {
             let found = self.list(def, Some(namespace), ListOptions::default()).await?;
             if found.items.is_empty() {
                 continue;

@@ -1,5 +1,5 @@
 //! The filters that every request passes, in kube-apiserver's order: panic recovery, audit id,
-//! deadline, authentication, requests in flight, authorization; then the handler.
+//! deadline, authentication, impersonation, requests in flight, authorization; then the handler.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use super::metrics::{Metrics, Observation};
 use super::query::Query;
 use super::request_info::RequestInfo;
-use super::{App, documents, resources};
+use super::{App, documents, impersonate, resources};
 use crate::auth::authorizer::{self, Attributes, Verdict};
 use crate::auth::{CONTROLLERS, MASTERS, UserInfo};
 use crate::status::ApiError;
@@ -46,16 +46,14 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    pub(super) fn attributes(&self) -> Attributes<'_> {
-        attributes(self.info)
-    }
-
+    /// The refusal of what the verdict left open.
     pub(super) fn forbidden(&self) -> ApiError {
-        authorizer::forbidden(&self.user, &self.attributes())
+        authorizer::forbidden(&self.user, &attributes(self.info, self.query), "")
     }
 }
 
-fn attributes(info: &RequestInfo) -> Attributes<'_> {
+fn attributes<'a>(info: &'a RequestInfo, query: &'a Query) -> Attributes<'a> {
+    let selects = matches!(info.verb, "list" | "watch" | "deletecollection");
     Attributes {
         verb: info.verb,
         is_resource: info.is_resource,
@@ -65,6 +63,7 @@ fn attributes(info: &RequestInfo) -> Attributes<'_> {
         subresource: &info.subresource,
         namespace: &info.namespace,
         name: &info.name,
+        field_selector: query.filled("fieldSelector").filter(|_| selects).unwrap_or_default(),
     }
 }
 
@@ -125,15 +124,19 @@ async fn answer(
         _ => REQUEST_TIME_MAX,
     };
     let user = authenticate(app, caller, headers)?;
+    let user = impersonate::effective_user(&app.engine, user, headers)?;
     let long_running = info.is_long_running();
     let exempt = long_running || user.is_in(MASTERS) || user.is_in(CONTROLLERS);
     let _place = match long_running {
         true => None,
         false => Some(app.limits.enter(&app.metrics, info.is_read_only(), exempt).await?),
     };
-    let verdict = authorizer::decide(&user, &attributes(info));
-    let call = Call { app, user, info, query, headers, verdict };
-    authorize(&call).await?;
+    let request = attributes(info, query);
+    let decision = app.engine.access().decide(&user, &request);
+    if decision.is_denied() {
+        return Err(authorizer::forbidden(&user, &request, &decision.reason()));
+    }
+    let call = Call { app, user, info, query, headers, verdict: decision.verdict };
     let handled = async {
         match info.is_resource {
             true => resources::handle(&call, body).await,
@@ -167,22 +170,7 @@ fn authenticate(
     match token {
         // Other schemes count as no credentials, as in Kubernetes.
         None => Ok(Arc::new(UserInfo::anonymous())),
-        Some(token) => app.tokens.user(token).ok_or_else(ApiError::unauthorized),
-    }
-}
-
-async fn authorize(call: &Call<'_>) -> Result<(), ApiError> {
-    match call.verdict {
-        // A create names its object in the body only: the handler looks there.
-        Verdict::Allowed | Verdict::IfNamedAsAgent => Ok(()),
-        Verdict::Denied => Err(call.forbidden()),
-        Verdict::IfTaskIsOwn => {
-            let agent = call.user.agent_name();
-            match resources::agent_of_task(call).await {
-                Some(bound) if Some(bound.as_str()) == agent => Ok(()),
-                _ => Err(call.forbidden()),
-            }
-        }
+        Some(token) => app.user_of_token(token).ok_or_else(ApiError::unauthorized),
     }
 }
 

@@ -7,6 +7,7 @@ mod body;
 mod chain;
 mod documents;
 mod health;
+mod impersonate;
 mod limits;
 mod listener;
 mod metrics;
@@ -17,6 +18,7 @@ mod query;
 mod request_info;
 mod resources;
 mod respond;
+mod reviews;
 mod watch;
 mod writes;
 
@@ -29,6 +31,7 @@ use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::UserInfo;
 use crate::auth::tokens::Tokens;
 use crate::engine::Engine;
 use crate::openapi::Documents;
@@ -70,6 +73,11 @@ pub(crate) struct Parts {
 }
 
 impl App {
+    /// Whose token this is: the one place that knows, for requests and for TokenReviews.
+    fn user_of_token(&self, token: &str) -> Option<Arc<UserInfo>> {
+        self.tokens.user(token)
+    }
+
     pub(crate) fn new(parts: Parts) -> App {
         let Parts { engine, store, tokens, agents } = parts;
         App {

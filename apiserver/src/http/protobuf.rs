@@ -32,6 +32,8 @@ enum Holds {
     /// Base64 in JSON.
     TextMap,
     BytesMap,
+    /// Lists of text, each in a message of its own (`ExtraValue`).
+    TextsMap,
     /// JSON inside bytes inside a message.
     Fields,
     One(&'static Message),
@@ -121,7 +123,7 @@ fn set(object: &mut Map<String, Value>, field: &Field, wire: Wire<'_>, depth: us
             let value = message(inner, bytes, depth)?.into();
             return push(object, name, value);
         }
-        (Holds::TextMap | Holds::BytesMap, Wire::Bytes(bytes)) => {
+        (Holds::TextMap | Holds::BytesMap | Holds::TextsMap, Wire::Bytes(bytes)) => {
             let (key, value) = entry(field.holds, bytes)?;
             let map = object.entry(name).or_insert_with(|| Value::Object(Map::new()));
             map.as_object_mut()?.insert(key, value);
@@ -149,10 +151,21 @@ fn entry(holds: Holds, bytes: &[u8]) -> Option<(String, Value)> {
         }
     }
     let value = match holds {
-        Holds::BytesMap => STANDARD.encode(value),
-        _ => text_of(value)?,
+        Holds::BytesMap => STANDARD.encode(value).into(),
+        Holds::TextsMap => texts(value)?,
+        _ => text_of(value)?.into(),
     };
-    Some((key, value.into()))
+    Some((key, value))
+}
+
+fn texts(bytes: &[u8]) -> Option<Value> {
+    let mut all = Vec::new();
+    for field in Reader(bytes) {
+        if let (1, Wire::Bytes(text)) = field? {
+            all.push(Value::from(text_of(text)?));
+        }
+    }
+    Some(all.into())
 }
 
 /// `Some(None)` is the zero time.

@@ -8,8 +8,8 @@ use http::{Response, StatusCode};
 
 use super::chain::Call;
 use super::negotiate::{Format, Shape};
-use super::{options, respond, watch, writes};
-use crate::resource::{Origin, ResourceDef};
+use super::{options, respond, reviews, watch, writes};
+use crate::resource::{Origin, ResourceDef, Storage};
 use crate::status::ApiError;
 
 /// What a request is about.
@@ -65,6 +65,9 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
     let named = !target.name.is_empty();
     if target.subresource.is_empty() && !target.def.allows(call.info.verb) {
         return Err(target.lacks(call.info.verb));
+    }
+    if target.def.storage == Storage::Virtual {
+        return reviews::create(call, target, body).await;
     }
     match (call.info.verb, named, target.subresource.as_str()) {
         ("list", ..) => list(call, &target).await,
@@ -131,17 +134,4 @@ async fn list(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiErr
     let engine = &call.app.engine;
     let list = engine.list(&target.def, target.namespaces(), options).await?;
     respond::list(&target.def, list, format, call.query).await
-}
-
-/// The agent that the Task of this request is bound to, for the authorizer. A Task's agent never
-/// changes once set, so the answer cannot go stale before the write that it allows.
-pub(super) async fn agent_of_task(call: &Call<'_>) -> Option<String> {
-    let info = call.info;
-    let engine = &call.app.engine;
-    let scheme = engine.scheme();
-    let def = scheme.get(&info.group, &info.version, &info.resource)?;
-    let at = def.selectable_fields.iter().position(|(field, _)| field == "spec.agent")?;
-    let task = engine.get(def, &info.namespace, &info.name, Some(0)).await.ok()?;
-    let agent = task.fields.get(at)?.as_deref()?;
-    Some(agent.to_owned())
 }

@@ -5,6 +5,7 @@
 
 use axum::body::Body;
 use bytes::Bytes;
+use commonage_schemas::names::DEFAULT_FRAMEWORK;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::Value;
@@ -57,7 +58,7 @@ fn yaml(bytes: &Bytes) -> Result<Value, ApiError> {
 }
 
 /// Reads the body and the options of a write that sends an object.
-async fn receive(
+pub(super) async fn receive(
     call: &Call<'_>,
     kind: &str,
     body: Body,
@@ -86,6 +87,22 @@ fn written(
     Ok(response)
 }
 
+/// Where the authorizer's answer hangs on what a create sends.
+fn check_what_is_sent(call: &Call<'_>, object: &Value) -> Result<(), ApiError> {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str);
+    let allowed = match call.verdict {
+        Verdict::Allowed | Verdict::Denied => return Ok(()),
+        Verdict::IfNamedAsAgent => {
+            text("/metadata/name").is_some() && text("/metadata/name") == call.user.agent_name()
+        }
+        Verdict::IfFrameworkIsOwn => {
+            let framework = text("/spec/framework").unwrap_or(DEFAULT_FRAMEWORK);
+            call.app.engine.access().may_use(&call.user, &call.info.namespace, framework)
+        }
+    };
+    if allowed { Ok(()) } else { Err(call.forbidden()) }
+}
+
 pub(super) async fn create(
     call: &Call<'_>,
     target: Target,
@@ -97,12 +114,7 @@ pub(super) async fn create(
     }
     let format = Format::negotiate(call.headers, call.query)?;
     let (object, options) = receive(call, "CreateOptions", body).await?;
-    if call.verdict == Verdict::IfNamedAsAgent {
-        let name = object.pointer("/metadata/name").and_then(Value::as_str);
-        if name.is_none() || name != call.user.agent_name() {
-            return Err(call.forbidden());
-        }
-    }
+    check_what_is_sent(call, &object)?;
     let engine = &call.app.engine;
     let done = engine.create(&target.def, &target.namespace, object, options).await?;
     written(call, &target, &done, format)

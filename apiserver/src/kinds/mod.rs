@@ -7,6 +7,7 @@ mod framework;
 pub mod namespace;
 mod offer;
 mod ports;
+mod rbac;
 mod secret;
 mod state;
 mod task;
@@ -18,15 +19,20 @@ use std::sync::Arc;
 
 use commonage_schemas::GROUP;
 
+use crate::auth::rbac::RBAC_GROUP;
 use crate::builtin::DEFINITIONS;
 use crate::strategy::Strategy;
 
 /// Strategies by group and plural name; kinds that are not here have none.
 pub(crate) fn strategies() -> HashMap<(String, String), Arc<dyn Strategy>> {
-    let all: [(&str, &str, Arc<dyn Strategy>); 10] = [
+    let all: [(&str, &str, Arc<dyn Strategy>); 14] = [
         ("", "namespaces", Arc::new(namespace::Namespaces)),
         ("", "secrets", Arc::new(secret::Secrets)),
         (DEFINITIONS.0, DEFINITIONS.1, Arc::new(definition::Definitions)),
+        (RBAC_GROUP, "clusterroles", Arc::new(rbac::Roles)),
+        (RBAC_GROUP, "clusterrolebindings", Arc::new(rbac::Bindings)),
+        (RBAC_GROUP, "roles", Arc::new(rbac::Roles)),
+        (RBAC_GROUP, "rolebindings", Arc::new(rbac::Bindings)),
         (GROUP, "agents", Arc::new(checked::Checked)),
         (GROUP, "frameworks", Arc::new(framework::Frameworks)),
         (GROUP, "offers", Arc::new(offer::Offers)),

@@ -8,7 +8,8 @@ mod tests;
 mod validate;
 
 pub use names::{
-    check_dns_label, check_dns_subdomain, check_label_value, check_qualified_name, generate_name,
+    check_dns_label, check_dns_subdomain, check_label_value, check_path_segment,
+    check_qualified_name, generate_name,
 };
 pub use validate::{validate, validate_update, warnings};
 
@@ -67,6 +68,24 @@ pub fn prepare_create(
     // number that only grows does not hurt there, but clients compare whole objects in tests.
     if def.origin == Origin::Custom || def.has_status {
         metadata.insert("generation".into(), 1.into());
+    }
+    Ok(())
+}
+
+/// As [`prepare_create`], for an object that is answered and not stored: it gets no identity.
+///
+/// # Errors
+/// 400 for a mismatch of apiVersion, kind or namespace and for metadata of the wrong types.
+pub fn prepare_review(
+    def: &ResourceDef,
+    namespace: Option<&str>,
+    object: &mut Value,
+) -> Result<(), ApiError> {
+    check_type(def, object)?;
+    let metadata = metadata_of(as_object(object)?)?;
+    check_metadata_types(metadata)?;
+    if namespace.is_some() {
+        set_namespace(def, namespace, metadata)?;
     }
     Ok(())
 }

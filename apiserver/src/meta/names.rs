@@ -55,6 +55,18 @@ pub fn check_dns_subdomain(name: &str) -> Result<(), String> {
 }
 
 /// # Errors
+/// Why `name` cannot stand in a path (names of roles and bindings).
+pub fn check_path_segment(name: &str) -> Result<(), String> {
+    if name == "." || name == ".." {
+        return Err(format!("may not be '{name}'"));
+    }
+    match name.chars().find(|c| matches!(c, '/' | '%')) {
+        Some(illegal) => Err(format!("may not contain '{illegal}'")),
+        None => Ok(()),
+    }
+}
+
+/// # Errors
 /// Why `key` is not a name with an optional domain and `/` (label and annotation keys, finalizers).
 pub fn check_qualified_name(key: &str) -> Result<(), String> {
     let name = match key.split_once('/') {

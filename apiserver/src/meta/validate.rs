@@ -2,7 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::names::{check_dns_label, check_dns_subdomain, check_label_value, check_qualified_name};
+use super::names::{
+    check_dns_label, check_dns_subdomain, check_label_value, check_path_segment,
+    check_qualified_name,
+};
+use crate::auth::rbac::RBAC_GROUP;
 use crate::resource::ResourceDef;
 use crate::status::Cause;
 
@@ -71,8 +75,12 @@ fn strings(list: Option<&Value>) -> impl Iterator<Item = &str> {
 }
 
 fn check_name(def: &ResourceDef, metadata: &Map<String, Value>, causes: &mut Vec<Cause>) {
-    let is_namespace = def.group.is_empty() && def.kind == "Namespace";
-    let check = if is_namespace { check_dns_label } else { check_dns_subdomain };
+    let check = match (def.group.as_str(), def.kind.as_str()) {
+        ("", "Namespace") => check_dns_label,
+        // `system:discovery`.
+        (RBAC_GROUP, _) => check_path_segment,
+        _ => check_dns_subdomain,
+    };
     let name = metadata.get("name").and_then(Value::as_str).unwrap_or("");
     if name.is_empty() {
         causes.push(Cause::required("metadata.name", "name or generateName is required"));

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use commonage_schemas::{OfferAcceptance, OfferDecline, TaskBinding};
+use k8s_openapi::api::authentication::v1 as authentication;
+use k8s_openapi::api::authorization::v1 as authorization;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1 as rbac;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, ObjectMeta, Status};
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
@@ -33,6 +36,16 @@ pub(super) fn shared() -> BTreeMap<String, Value> {
     generator.subschema_for::<Secret>();
     generator.subschema_for::<ServiceAccount>();
     generator.subschema_for::<Lease>();
+    generator.subschema_for::<rbac::Role>();
+    generator.subschema_for::<rbac::RoleBinding>();
+    generator.subschema_for::<rbac::ClusterRole>();
+    generator.subschema_for::<rbac::ClusterRoleBinding>();
+    generator.subschema_for::<authentication::SelfSubjectReview>();
+    generator.subschema_for::<authentication::TokenReview>();
+    generator.subschema_for::<authorization::LocalSubjectAccessReview>();
+    generator.subschema_for::<authorization::SelfSubjectAccessReview>();
+    generator.subschema_for::<authorization::SelfSubjectRulesReview>();
+    generator.subschema_for::<authorization::SubjectAccessReview>();
     let mut schemas: BTreeMap<String, Value> =
         generator.take_definitions(true).into_iter().collect();
     for kind in ["DeleteOptions", "Status"] {

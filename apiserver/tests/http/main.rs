@@ -1,6 +1,8 @@
 //! The server over HTTP, in process: one file per subject, nothing that needs another program.
 #![allow(clippy::unwrap_used)]
 
+mod access;
+mod access_ratchet;
 mod basics;
 mod definitions;
 #[path = "../support/mod.rs"]

@@ -1,5 +1,7 @@
 //! The field numbers of the built-in kinds that we serve, from Kubernetes' `generated.proto` files.
 
+mod access;
+
 use super::Holds::{
     Bool, BytesMap, Fields, Int, Many, MaybeInt, MaybeText, MicroTime, One, Text, TextMap, Texts,
     Time,
@@ -8,13 +10,21 @@ use super::{Field, Holds, Message};
 
 pub(super) fn of_kind(kind: &str) -> Option<&'static Message> {
     Some(match kind {
+        "ClusterRole" => &access::CLUSTER_ROLE,
+        "ClusterRoleBinding" | "RoleBinding" => &access::BINDING,
         "ConfigMap" => &CONFIG_MAP,
         "DeleteOptions" => &DELETE_OPTIONS,
         "Event" => &EVENT,
         "Lease" => &LEASE,
+        "LocalSubjectAccessReview" | "SubjectAccessReview" => &access::SUBJECT_ACCESS_REVIEW,
         "Namespace" => &NAMESPACE,
+        "Role" => &access::ROLE,
         "Secret" => &SECRET,
+        "SelfSubjectAccessReview" => &access::SELF_SUBJECT_ACCESS_REVIEW,
+        "SelfSubjectReview" => &access::SELF_SUBJECT_REVIEW,
+        "SelfSubjectRulesReview" => &access::SELF_SUBJECT_RULES_REVIEW,
         "ServiceAccount" => &SERVICE_ACCOUNT,
+        "TokenReview" => &access::TOKEN_REVIEW,
         _ => return None,
     })
 }

@@ -1,0 +1,59 @@
+//! Questions that are asked by creating an object (authorization.k8s.io, authentication.k8s.io):
+//! nothing of them is stored.
+
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenReview};
+use k8s_openapi::api::authorization::v1::{
+    LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+};
+
+use super::{definition, leniently};
+use crate::resource::{Column, ResourceDef, Scope, Storage};
+
+pub(crate) const AUTHENTICATION: &str = "authentication.k8s.io";
+pub(crate) const AUTHORIZATION: &str = "authorization.k8s.io";
+
+pub(super) fn definitions() -> Vec<ResourceDef> {
+    let mut all = vec![
+        definition::<SelfSubjectReview>(
+            AUTHENTICATION,
+            "SelfSubjectReview",
+            "selfsubjectreviews",
+            &[],
+        ),
+        definition::<TokenReview>(AUTHENTICATION, "TokenReview", "tokenreviews", &[]),
+        definition::<LocalSubjectAccessReview>(
+            AUTHORIZATION,
+            "LocalSubjectAccessReview",
+            "localsubjectaccessreviews",
+            &[],
+        ),
+        definition::<SelfSubjectAccessReview>(
+            AUTHORIZATION,
+            "SelfSubjectAccessReview",
+            "selfsubjectaccessreviews",
+            &[],
+        ),
+        definition::<SelfSubjectRulesReview>(
+            AUTHORIZATION,
+            "SelfSubjectRulesReview",
+            "selfsubjectrulesreviews",
+            &[],
+        ),
+        definition::<SubjectAccessReview>(
+            AUTHORIZATION,
+            "SubjectAccessReview",
+            "subjectaccessreviews",
+            &[],
+        ),
+    ];
+    for def in &mut all {
+        def.storage = Storage::Virtual;
+        def.verbs = &["create"];
+        if def.kind != "LocalSubjectAccessReview" {
+            def.scope = Scope::Cluster;
+        }
+        def.columns = vec![Column::name(), Column::age()];
+        leniently(def);
+    }
+    all
+}

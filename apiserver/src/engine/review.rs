@@ -1,0 +1,40 @@
+//! Objects that are answered and not stored, made ready for their answer.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::commit::clean;
+use super::{Engine, WriteOptions};
+use crate::meta;
+use crate::resource::ResourceDef;
+use crate::status::ApiError;
+
+impl Engine {
+    /// Checks the type and the namespace of an object sent, prunes it, and returns it with the
+    /// warnings that are due.
+    ///
+    /// # Errors
+    /// 400 for what does not fit the kind.
+    pub(crate) fn prepare_review(
+        &self,
+        def: &Arc<ResourceDef>,
+        namespace: &str,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> Result<(Value, Vec<String>), ApiError> {
+        let scope = def.is_namespaced().then_some(namespace);
+        meta::prepare_review(def, scope, &mut object)?;
+        let warnings = clean(def, &mut object, options)?;
+        match def.schema.validate(&object).into_iter().next() {
+            None => Ok((object, warnings)),
+            Some(cause) => Err(ApiError::bad_request(format!(
+                "{kind} in version {version:?} cannot be handled as a {kind}: {field}: {message}",
+                kind = def.kind,
+                version = def.version,
+                field = cause.field,
+                message = cause.message
+            ))),
+        }
+    }
+}
