@@ -220,12 +220,28 @@ fn custom_resource_definition() -> ResourceDef {
         &["crd", "crds"],
         openapi,
     );
+    // What is missing is said in apiextensions' words, all at once.
+    def.schema = Structural::compile_value(&without_required(&def.openapi))
+        .expect("Kubernetes' own schemas compile");
     def.scope = Scope::Cluster;
     def.categories = vec!["api-extensions".into()];
     def.has_status = true;
     def.allow_unconditional_update = false;
     def.columns = vec![Column::name(), Column { name: "Created At".into(), ..Column::age() }];
     def
+}
+
+fn without_required(schema: &Value) -> Value {
+    match schema {
+        Value::Object(members) => members
+            .iter()
+            .filter(|(name, value)| *name != "required" || !value.is_array())
+            .map(|(name, value)| (name.clone(), without_required(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        Value::Array(list) => list.iter().map(without_required).collect(),
+        other => other.clone(),
+    }
 }
 
 fn core<T: JsonSchema>(kind: &str, plural: &str, short_names: &[&str]) -> ResourceDef {

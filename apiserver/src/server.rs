@@ -107,8 +107,6 @@ impl ApiServer {
         let engine = Engine::start(store.clone(), scheme, engine_stop.clone()).await?;
         let app = Arc::new(App::new(Parts { engine, store, tokens, agents }));
 
-        tokio::spawn(app.clone().follow_scheme());
-
         let server_url = format!("https://{}", reachable(listen_addr));
         let admin_kubeconfig = data_dir.join("kubeconfig");
         write_kubeconfig(
@@ -122,6 +120,8 @@ impl ApiServer {
         )?;
         let stop = CancellationToken::new();
         let connections = TaskTracker::new();
+        // It ends with the watches, and is waited for with the connections.
+        connections.spawn(app.clone().follow_scheme());
         let accepting = tokio::spawn(listener.run(
             app.clone(),
             Arc::new(tls),

@@ -2,6 +2,10 @@
 //!
 //! What the server writes to it later (names, conditions, removal) is `engine/definitions`.
 
+mod names;
+mod validate;
+mod version;
+
 use serde_json::{Value, json};
 
 use crate::builtin::DEFINITION_FINALIZER;
@@ -13,8 +17,9 @@ use crate::strategy::{Context, Strategy};
 pub(super) struct Definitions;
 
 impl Strategy for Definitions {
-    fn prepare_create(&self, _cx: Context<'_>, object: &mut Value) -> Result<(), ApiError> {
+    fn prepare_create(&self, cx: Context<'_>, object: &mut Value) -> Result<(), ApiError> {
         default(object);
+        refuse_compiled(cx, object)?;
         object["status"] = json!({
             "conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": [],
         });
@@ -36,8 +41,8 @@ impl Strategy for Definitions {
         Ok(())
     }
 
-    fn validate(&self, _object: &Value, _old: Option<&Value>) -> Vec<Cause> {
-        Vec::new()
+    fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+        validate::validate(object, old)
     }
 
     fn prepare_delete(&self, cx: Context<'_>, object: &mut Value) {
@@ -70,13 +75,35 @@ impl Strategy for Definitions {
     }
 }
 
+/// What this server has compiled in can't be defined a second time.
+fn refuse_compiled(cx: Context<'_>, definition: &Value) -> Result<(), ApiError> {
+    let spec = &definition["spec"];
+    let (group, plural) = (&spec["group"], &spec["names"]["plural"]);
+    let scheme = cx.engine.scheme();
+    let own = scheme.iter().find(|def| {
+        !def.may_change && *group == def.group.as_str() && *plural == def.plural.as_str()
+    });
+    let Some(own) = own else { return Ok(()) };
+    let detail =
+        format!("{} is built into this server and cannot be defined", own.group_resource());
+    let cause = Cause::forbidden("spec.names.plural", &detail);
+    let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+    Err(ApiError::invalid(cx.def, name, vec![cause]))
+}
+
 /// What apiextensions fills in.
 fn default(definition: &mut Value) {
-    let spec = &mut definition["spec"];
-    if !spec.is_object() {
-        return;
+    let Some(spec) = definition.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    let versions = spec.get_mut("versions").and_then(Value::as_array_mut);
+    for version in versions.into_iter().flatten() {
+        for flag in ["served", "storage"] {
+            if version.is_object() && version[flag].is_null() {
+                version[flag] = false.into();
+            }
+        }
     }
-    if let Some(kind) = spec["names"]["kind"].as_str().map(str::to_owned) {
+    let kind = spec.get("names").and_then(|names| names["kind"].as_str()).map(str::to_owned);
+    if let Some(kind) = kind {
         let names = &mut spec["names"];
         if names["singular"].as_str().unwrap_or_default().is_empty() {
             names["singular"] = kind.to_lowercase().into();
@@ -85,7 +112,7 @@ fn default(definition: &mut Value) {
             names["listKind"] = format!("{kind}List").into();
         }
     }
-    if !spec["conversion"].is_object() {
+    if spec["conversion"].is_null() {
         spec["conversion"] = json!({"strategy": "None"});
     }
 }

@@ -198,3 +198,212 @@ async fn versions_share_their_objects() {
     assert_eq!(line["object"]["apiVersion"], "example.com/v2");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_wrong_is_said_as_apiextensions_says_it() {
+    let server = Server::start().await;
+    let mut wrong = widgets();
+    wrong["metadata"]["name"] = "other.example.com".into();
+    wrong["spec"]["scope"] = "Galaxy".into();
+    wrong["spec"]["versions"][0]["storage"] = false.into();
+    wrong["spec"]["versions"][0]["subresources"]["scale"] =
+        json!({"specReplicasPath": ".size", "statusReplicasPath": ""});
+    wrong["spec"]["conversion"] = json!({"strategy": "Webhook"});
+    let refused = server.call("POST", DEFINITIONS, Some(wrong)).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let body = refused.json();
+    let message = body["message"].as_str().unwrap();
+    let begin = "CustomResourceDefinition.apiextensions.k8s.io \"other.example.com\" is invalid: [";
+    assert!(message.starts_with(begin), "{message}");
+    let fields: Vec<&str> = body["details"]["causes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|cause| cause["field"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "metadata.name",
+        "spec.scope",
+        "spec.versions",
+        "spec.subresources.scale.specReplicasPath",
+        "spec.subresources.scale.statusReplicasPath",
+        "spec.conversion.strategy",
+        "status.storedVersions",
+    ];
+    assert_eq!(fields, expected);
+    for words in [
+        "metadata.name: Invalid value: \"other.example.com\": must be spec.names.plural+\".\"+spec.group",
+        "spec.scope: Unsupported value: \"Galaxy\": supported values: \"Cluster\", \"Namespaced\"",
+        "must have exactly one version marked as storage version",
+        "specReplicasPath: Invalid value: \".size\": should be a json path under .spec",
+        "statusReplicasPath: Required value",
+        "spec.conversion.strategy: Unsupported value: \"Webhook\": supported values: \"None\"",
+    ] {
+        assert!(message.contains(words), "{words}: {message}");
+    }
+    let empty = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "x.y"}, "spec": {},
+    });
+    let refused = server.call("POST", DEFINITIONS, Some(empty)).await.json();
+    let message = refused["message"].as_str().unwrap().to_owned();
+    for words in [
+        "spec.group: Required value",
+        "spec.scope: Required value",
+        "spec.names.kind: Required value",
+    ] {
+        assert!(message.contains(words), "{words}: {message}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_fixed_stays_and_stored_versions_are_remembered() {
+    let server = Server::start().await;
+    define(&server, widgets()).await;
+    let uri = format!("{DEFINITIONS}/widgets.example.com");
+    let merge = [("content-type", "application/merge-patch+json")];
+    let scope = json!({"spec": {"scope": "Cluster"}});
+    let refused = server.call_with("PATCH", &uri, Some(scope), &merge).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let cause = &refused.json()["details"]["causes"][0];
+    assert_eq!(cause["field"], "spec.scope");
+    assert_eq!(cause["message"], "Invalid value: \"Cluster\": field is immutable");
+
+    server.call("POST", WIDGETS, Some(widget("a", json!({"colour": "red"})))).await;
+    let versions = json!({"spec": {"versions": [version("v1", false), version("v2", true)]}});
+    let patched = server.call_with("PATCH", &uri, Some(versions), &merge).await;
+    assert_eq!(patched.status, StatusCode::OK, "{patched:?}");
+    assert_eq!(patched.json()["status"]["storedVersions"], json!(["v1", "v2"]));
+    for wanted in ["v1", "v2"] {
+        let uri = format!("/apis/example.com/{wanted}/namespaces/default/widgets/a");
+        let seen = server.call("GET", &uri, None).await.json();
+        assert_eq!(seen["apiVersion"], format!("example.com/{wanted}"));
+        assert_eq!(seen["spec"]["colour"], "red");
+    }
+    let only = json!({"spec": {"versions": [version("v2", true)]}});
+    let refused = server.call_with("PATCH", &uri, Some(only), &merge).await;
+    assert_eq!(refused.json()["details"]["causes"][0]["field"], "status.storedVersions[0]");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn names_belong_to_who_came_first() {
+    let server = Server::start().await;
+    define(&server, widgets()).await;
+    let late = definition("gadgets", "Widget", json!([version("v1", true)]));
+    let made = server.call("POST", DEFINITIONS, Some(late)).await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    let uri = format!("{DEFINITIONS}/gadgets.example.com");
+    let judged = |answer: &Answer| condition(&answer.json(), "Established").is_object();
+    let judged = until(&server, &uri, judged).await.json();
+    let names = condition(&judged, "NamesAccepted");
+    assert_eq!(names["status"], "False");
+    assert_eq!(names["reason"], "ListKindConflict");
+    assert_eq!(names["message"], "\"WidgetList\" is already in use");
+    assert_eq!(condition(&judged, "Established")["reason"], "NotAccepted");
+    let gadgets = "/apis/example.com/v1/namespaces/default/gadgets";
+    assert_eq!(server.call("GET", gadgets, None).await.status, StatusCode::NOT_FOUND);
+    // The names are free once the other is gone.
+    server.call("DELETE", &format!("{DEFINITIONS}/widgets.example.com"), None).await;
+    established(&server, "gadgets.example.com").await;
+    assert_eq!(server.call("GET", gadgets, None).await.status, StatusCode::OK);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_built_in_cannot_be_defined() {
+    let server = Server::start().await;
+    let mut ours = definition("tasks", "Task", json!([version("v9", true)]));
+    ours["metadata"]["name"] = "tasks.commonage.dev".into();
+    ours["spec"]["group"] = "commonage.dev".into();
+    let refused = server.call("POST", DEFINITIONS, Some(ours)).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let message = refused.json()["message"].as_str().unwrap().to_owned();
+    let words = "tasks.commonage.dev is built into this server and cannot be defined";
+    assert!(message.contains(words), "{message}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_over_a_change_of_the_schema_and_ends_with_the_kind() {
+    let server = Server::start().await;
+    define(&server, widgets()).await;
+    server.call("POST", WIDGETS, Some(widget("a", json!({"size": 1})))).await;
+    let uri = format!("{DEFINITIONS}/widgets.example.com");
+    let watching = async {
+        let uri = format!("{WIDGETS}?watch=1");
+        let answer = server.call("GET", &uri, None).await;
+        let lines = answer.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let events: Vec<String> = lines
+            .map(|line| {
+                let event: Value = serde_json::from_slice(line).unwrap();
+                let name = event["object"]["metadata"]["name"].as_str().unwrap();
+                format!("{} {name}", event["type"].as_str().unwrap())
+            })
+            .collect();
+        events
+    };
+    let changing = async {
+        let counters = server.api.engine().watch_counters();
+        // Three of them are the server's own.
+        while counters.open.load(std::sync::atomic::Ordering::Relaxed) < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut changed = server.call("GET", &uri, None).await.json();
+        changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+            ["shape"] = json!({"type": "string", "default": "round"});
+        assert_eq!(server.call("PUT", &uri, Some(changed)).await.status, StatusCode::OK);
+        let made = server.call("POST", WIDGETS, Some(widget("b", json!({})))).await.json();
+        assert_eq!(made["spec"], json!({"size": 1, "shape": "round"}));
+        server.call("DELETE", &uri, None).await;
+    };
+    let (mut events, ()) =
+        tokio::time::timeout(PATIENCE, async { tokio::join!(watching, changing) })
+            .await
+            .expect("the watch ends with its kind");
+    events[2..].sort();
+    assert_eq!(events, ["ADDED a", "ADDED b", "DELETED a", "DELETED b"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn another_selectable_field_takes_a_new_cache() {
+    let server = Server::start().await;
+    define(&server, widgets()).await;
+    for (name, colour) in [("a", "red"), ("b", "blue")] {
+        server.call("POST", WIDGETS, Some(widget(name, json!({"colour": colour})))).await;
+    }
+    let by_colour = format!("{WIDGETS}?fieldSelector=spec.colour%3Dblue");
+    assert_eq!(server.call("GET", &by_colour, None).await.status, StatusCode::BAD_REQUEST);
+    let uri = format!("{DEFINITIONS}/widgets.example.com");
+    let mut changed = server.call("GET", &uri, None).await.json();
+    changed["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".spec.colour"}]);
+    assert_eq!(server.call("PUT", &uri, Some(changed)).await.status, StatusCode::OK);
+    let found = server.call("GET", &by_colour, None).await.json();
+    let names: Vec<&Value> =
+        found["items"].as_array().unwrap().iter().map(|item| &item["metadata"]["name"]).collect();
+    assert_eq!(names, ["b"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn definitions_and_their_objects_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path()).await;
+    define(&server, widgets()).await;
+    let made =
+        server.call("POST", WIDGETS, Some(widget("a", json!({"colour": "red"})))).await.json();
+    server.stop().await;
+    let server = Server::start_in(dir.path()).await;
+    let found = server.call("GET", &format!("{WIDGETS}/a"), None).await;
+    assert_eq!(found.json(), made);
+    assert_eq!(server.call("GET", "/openapi/v3/apis/example.com/v1", None).await.status, 200);
+    // A watch resumes from before the restart.
+    let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+    server.call("DELETE", &format!("{WIDGETS}/a"), None).await;
+    let uri = format!("{WIDGETS}?watch=1&timeoutSeconds=1&resourceVersion={version}");
+    let watched = server.call("GET", &uri, None).await;
+    assert!(watched.body.starts_with(b"{\"type\":\"DELETED\""), "{watched:?}");
+    server.stop().await;
+}

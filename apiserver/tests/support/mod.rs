@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use commonage_apiserver::server::StoreKind;
 use commonage_apiserver::{ApiServer, Config};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -58,6 +59,19 @@ impl Server {
         .await
         .unwrap();
         Server { api, _dir: dir }
+    }
+
+    /// Over files in `dir`, which outlive the server.
+    pub(crate) async fn start_in(dir: &std::path::Path) -> Server {
+        Server::start_over(dir, StoreKind::Embedded).await
+    }
+
+    /// Over any store; what else the server keeps is in `dir`.
+    pub(crate) async fn start_over(dir: &std::path::Path, store: StoreKind) -> Server {
+        let tokens = dir.join("tokens.csv");
+        std::fs::write(&tokens, TOKENS).unwrap();
+        let config = Config { token_auth_file: Some(tokens), store, ..Config::for_tests(dir) };
+        Server { api: ApiServer::start(config).await.unwrap(), _dir: tempfile::tempdir().unwrap() }
     }
 
     pub(crate) async fn tls(&self) -> TlsStream<TcpStream> {
