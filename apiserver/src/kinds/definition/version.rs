@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::validate::text;
 use crate::jsonpath::JsonPath;
-use crate::schema::Structural;
+use crate::schema::{Structural, structural};
 use crate::status::Cause;
 
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
@@ -139,6 +139,8 @@ fn check_schema(version: &Value, at: &str, causes: &mut Vec<Cause>) {
             causes.push(Cause::invalid(&*field, schema, &detail));
         }
     }
+    causes.extend(structural::check(schema, &field));
+    // What the check lets through must compile too, or the kind could not be served.
     if causes.len() == before
         && let Err(error) = Structural::compile_value(schema)
     {
