@@ -1,6 +1,16 @@
-//! Validation rules (`x-kubernetes-validations`) in the Common Expression Language.
+//! Validation rules (`x-kubernetes-validations`) in the Common Expression Language: compiled with
+//! the schema, checked when a definition is written, run after everything else holds.
 
 pub(super) mod check;
+mod children;
+mod eval;
 mod field_path;
+mod functions;
+mod rule;
+mod types;
+mod value;
+mod walk;
 
 pub(super) use field_path::field_path;
+pub(super) use rule::Rule;
+pub(super) use walk::check as run;

@@ -1,11 +1,13 @@
 //! From a schema as JSON to a [`Node`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use regex::RegexBuilder;
 use serde_json::Value;
 
 use super::SchemaError;
+use super::cel::Rule;
 use super::format::Format;
 use super::node::{Checks, ListType, Logic, Node, Type};
 
@@ -47,6 +49,8 @@ pub(super) fn compile(schema: &Value, path: &str) -> Result<Node, SchemaError> {
     let embedded = flag(schema, "x-kubernetes-embedded-resource");
     let children = || properties.values().chain(additional.as_deref()).chain(items.as_deref());
     let lists_below = !matches!(list, ListType::Atomic) || children().any(|one| one.lists_below);
+    let rules: Arc<[Rule]> = Rule::all(schema).into();
+    let rules_below = !rules.is_empty() || children().any(|child| child.rules_below);
     let embedded_below = embedded || children().any(|child| child.embedded_below);
     Ok(Node {
         types,
@@ -63,6 +67,8 @@ pub(super) fn compile(schema: &Value, path: &str) -> Result<Node, SchemaError> {
         one_of_values: schema.get("enum").and_then(Value::as_array).cloned().unwrap_or_default(),
         checks: checks(schema).map_err(|message| error(&message))?.map(Box::new),
         logic: logic(schema, path)?.map(Box::new),
+        rules,
+        rules_below,
         lists_below,
         embedded_below,
     })

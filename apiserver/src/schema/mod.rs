@@ -88,7 +88,31 @@ impl Structural {
     pub fn validate(&self, object: &Value) -> Vec<Cause> {
         let mut causes = self.validate_value(object);
         lists::check(&self.root, object, &Path::Root, &mut causes);
+        self.run_rules(object, None, &mut causes);
         causes
+    }
+
+    /// Rules are run on what has the shape that they were written for.
+    fn run_rules(&self, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+        const SHAPE: [&str; 5] = [
+            "FieldValueNotSupported",
+            "FieldValueRequired",
+            "FieldValueTooLong",
+            "FieldValueTooMany",
+            "FieldValueTypeInvalid",
+        ];
+        if !self.root.rules_below {
+            return;
+        }
+        if causes.iter().any(|cause| SHAPE.contains(&&*cause.reason)) {
+            causes.push(Cause::invalid(
+                "<nil>",
+                &Value::Null,
+                "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
+            ));
+            return;
+        }
+        cel::run(&self.root, object, old, causes);
     }
 
     /// As [`Structural::validate`], for an object that replaces `old`: what was wrong already and
@@ -135,6 +159,7 @@ impl Structural {
                 causes.extend(in_lists);
             }
         }
+        self.run_rules(object, Some(old), &mut causes);
         causes
     }
 

@@ -1,10 +1,12 @@
 //! The compiled form of a schema.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use regex::Regex;
 use serde_json::Value;
 
+use super::cel::Rule;
 use super::format::Format;
 
 /// One place of a schema.
@@ -32,6 +34,8 @@ pub(super) struct Node {
     pub(super) logic: Option<Box<Logic>>,
     /// What there is to check at this place or below it besides shape and values, so that whole
     /// branches are passed over.
+    pub(super) rules: Arc<[Rule]>,
+    pub(super) rules_below: bool,
     pub(super) lists_below: bool,
     pub(super) embedded_below: bool,
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 use super::*;
 use crate::resource::tests::task_def;
 
+mod rules;
 mod structural;
 
 fn schema(schema: Value) -> Structural {
