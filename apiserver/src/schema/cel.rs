@@ -6,6 +6,7 @@ mod children;
 mod eval;
 mod field_path;
 mod functions;
+mod operand;
 mod rule;
 mod types;
 mod value;

@@ -190,7 +190,7 @@ fn is_credit_card(text: &str) -> bool {
             _ => digit * 2 / 10 + digit * 2 % 10,
         })
         .sum();
-    (12..=19).contains(&digits.len()) && sum % 10 == 0
+    (12..=19).contains(&digits.len()) && sum.is_multiple_of(10)
 }
 
 fn is_hostname(text: &str) -> bool {

@@ -5,11 +5,11 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use kube_cel::KubeCelExt;
 use kube_cel::cel::common::ast::{CallExpr, Expr};
-use kube_cel::cel::objects::OptionalValue;
 use kube_cel::cel::{Context, ExecutionError, IdedExpr, Value};
 use regex::{Regex, RegexBuilder};
 
-use super::eval::{Answer, Meter, Scope, Stop, failed, no_overload, optional, some, weight};
+use super::eval::{Answer, Meter, Scope, Stop, failed, no_overload};
+use super::operand::{optional, some, weight};
 
 /// Compiled size of a pattern in a rule, in bytes.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
@@ -41,12 +41,11 @@ pub(super) fn is_namespace(expr: &IdedExpr) -> Option<&str> {
 pub(super) fn call(meter: &mut Meter, call: &CallExpr, scope: &Scope<'_>) -> Answer {
     let mut name = call.func_name.clone();
     let mut values = Vec::with_capacity(call.args.len() + 1);
-    match call.target.as_deref() {
-        Some(target) => match is_namespace(target) {
+    if let Some(target) = call.target.as_deref() {
+        match is_namespace(target) {
             Some(namespace) => name = format!("{namespace}.{name}"),
             None => values.push(meter.eval(target, scope)?),
-        },
-        None => {}
+        }
     }
     let is_method = !values.is_empty();
     for argument in &call.args {
@@ -218,9 +217,4 @@ pub(super) fn of_library(name: &str, is_method: bool, values: Vec<Value>) -> Ans
             other => other.to_string(),
         })
     })
-}
-
-/// An optional, for rules with `optionalOldSelf`.
-pub(super) fn optional_of(value: Option<Value>) -> Value {
-    Value::Opaque(Arc::new(value.map_or_else(OptionalValue::none, OptionalValue::of)))
 }

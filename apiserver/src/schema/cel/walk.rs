@@ -7,7 +7,7 @@ use super::super::node::Node;
 use super::super::path::Path;
 use super::super::ratchet::Items;
 use super::eval::{Meter, Scope, Stop};
-use super::functions::optional_of;
+use super::operand::some;
 use super::rule::Rule;
 use super::value::of_json;
 use crate::status::Cause;
@@ -109,7 +109,7 @@ impl Walk<'_> {
                 continue;
             }
             let old_self = match rule.optional_old {
-                true => optional_of(old_this.clone()),
+                true => some(old_this.clone()),
                 false => old_this.clone().unwrap_or(CelValue::Null),
             };
             let outer = Scope { name: "oldSelf", value: &old_self, outer: None };
