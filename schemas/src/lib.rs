@@ -55,8 +55,34 @@ pub fn all_crds() -> Vec<CustomResourceDefinition> {
     ];
     let schemas =
         all.iter_mut().flat_map(|crd| &mut crd.spec.versions).filter_map(|v| v.schema.as_mut());
-    schemas.filter_map(|s| s.open_api_v3_schema.as_mut()).for_each(unwrap_descriptions);
+    schemas.filter_map(|s| s.open_api_v3_schema.as_mut()).for_each(|root| {
+        unwrap_descriptions(root);
+        bound_integers(root);
+    });
     all
+}
+
+/// Says how large an integer may be: what a definition's `format` says is not checked, and a
+/// number that our types cannot hold would end the watch of whoever reads them.
+fn bound_integers(schema: &mut JSONSchemaProps) {
+    /// The largest integer that every reader of JSON takes for what it is.
+    const EXACT_MAX: f64 = ((1_u64 << 53) - 1) as f64;
+    let bounds = match schema.format.as_deref() {
+        Some("int32") => Some((f64::from(i32::MIN), f64::from(i32::MAX))),
+        Some("int64") => Some((-EXACT_MAX, EXACT_MAX)),
+        _ => None,
+    };
+    if let Some((least, most)) = bounds {
+        schema.minimum.get_or_insert(least);
+        schema.maximum.get_or_insert(most);
+    }
+    schema.properties.iter_mut().flat_map(|p| p.values_mut()).for_each(bound_integers);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = schema.items.as_mut() {
+        bound_integers(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = schema.additional_properties.as_mut() {
+        bound_integers(values);
+    }
 }
 
 /// Doc comments are broken into lines for the source; `kubectl explain` wraps for its own screen.

@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 use super::path::Path;
 
+/// Below this every whole float is an integer exactly.
+const EXACT_MAX: f64 = (1_u64 << 53) as f64;
+
 /// Parses JSON and returns the paths of duplicate fields (the last one wins, as in Go).
 ///
 /// # Errors
@@ -54,7 +57,11 @@ impl<'de> Visitor<'de> for Strict<'_> {
         Ok(value.into())
     }
 
+    /// A whole number is an integer, however it is written: Go prints 1.0 as 1.
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        if value.fract() == 0.0 && value.abs() < EXACT_MAX {
+            return Ok((value as i64).into());
+        }
         Ok(value.into())
     }
 

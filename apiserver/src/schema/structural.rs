@@ -13,7 +13,9 @@ use super::cel;
 use crate::status::Cause;
 
 /// Everything that is wrong with the schema of a version (a `JSONSchemaProps` as JSON), whose
-/// place in the definition is `field`: `spec.versions[0].schema.openAPIV3Schema`.
+/// place in the definition is `field`. apiextensions knows two: where all versions have the same
+/// schema (one version: always) `spec.validation.openAPIV3Schema`, and otherwise
+/// `spec.versions[N].schema.openAPIV3Schema`.
 ///
 /// The rules are those of apiextensions.k8s.io/v1: the schema must be structural, defaults must
 /// be valid and pruned, validation rules must compile.

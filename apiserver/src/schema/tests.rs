@@ -380,6 +380,6 @@ fn duplicate_fields_are_found_anywhere_and_the_last_one_wins() {
     assert!(decode_strict(b"{} {}").is_err());
     assert!(decode_strict(b"{\"a\":}").is_err());
     let (numbers, _) =
-        decode_strict(b"[1,-1,18446744073709551615,1.5,true,null,\"\\u00e4\"]").unwrap();
-    assert_eq!(numbers, json!([1, -1, 18446744073709551615_u64, 1.5, true, null, "ä"]));
+        decode_strict(b"[1,-1,18446744073709551615,1.5,2.0,1e3,true,null,\"\\u00e4\"]").unwrap();
+    assert_eq!(numbers, json!([1, -1, 18446744073709551615_u64, 1.5, 2, 1000, true, null, "ä"]));
 }
