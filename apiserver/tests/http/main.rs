@@ -8,3 +8,4 @@ mod definitions;
 #[path = "../support/mod.rs"]
 mod support;
 mod task_log;
+mod validation;
