@@ -21,7 +21,7 @@ mod driver;
 mod health;
 mod lease;
 pub mod ledger;
-mod logs;
+pub mod logs;
 pub mod plan;
 mod register;
 mod report;

@@ -1,10 +1,10 @@
 //! The output of tasks, served to the API server: `GET /logs/{namespace}/{name}/{uid}`.
 //!
-//! Query: `follow`, `tailLines`, `stream` (`stdout`, `stderr`, or both when absent). The answer is
-//! the raw bytes that the task wrote, however long or binary its lines are. The streams carry no
-//! time stamps yet, so with both of them the pieces come as they are found, stdout first, and
-//! `tailLines` counts for each stream by itself. A followed log ends when the task has ended and
-//! everything has been sent.
+//! Query: as of a Pod's log in Kubernetes: `follow`, `tailLines`, `stream` (`Stdout`, `Stderr`, or
+//! both when absent), `timestamps`, `sinceSeconds`, `sinceTime`, `limitBytes`. One stream by itself
+//! comes as the raw bytes that the task wrote, however long or binary its lines are. Both come
+//! line by line, in the order in which the lines came to be. A followed log ends when the task has
+//! ended and everything has been sent.
 //!
 //! Rotation keeps the newest output only. Who asks for all of it is told on the first lines how much
 //! of each stream is gone.
@@ -13,37 +13,33 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use commonage_shim::StateDir;
 use commonage_shim::launch::{LogLimits, Stream as Output};
 use futures::Stream;
-use serde::Deserialize;
+use jiff::Timestamp;
 
 use crate::ledger::{Ledger, is_uid};
 
+mod merged;
 mod reader;
+mod wanted;
 
+use merged::Merged;
 pub(crate) use reader::Reader;
+use wanted::Wanted;
 
 /// Pause between two looks at a log that has nothing new, at first. Short, because a person waits.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// The longest such pause.
 const PAUSE_LONGEST: Duration = Duration::from_millis(200);
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct LogQuery {
-    follow: Option<String>,
-    tail_lines: Option<u64>,
-    stream: Option<String>,
-}
-
 /// What the endpoint serves: logs, and a health answer.
-pub(crate) fn router(ledger: Ledger) -> Router {
+pub fn router(ledger: Ledger) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/logs/{namespace}/{name}/{uid}", get(logs))
@@ -53,15 +49,11 @@ pub(crate) fn router(ledger: Ledger) -> Router {
 async fn logs(
     State(ledger): State<Ledger>,
     Path((namespace, name, uid)): Path<(String, String, String)>,
-    Query(query): Query<LogQuery>,
+    uri: Uri,
 ) -> Response {
-    let outputs = match query.stream.as_deref().map(str::to_ascii_lowercase).as_deref() {
-        None | Some("" | "all") => vec![Output::Stdout, Output::Stderr],
-        Some("stdout") => vec![Output::Stdout],
-        Some("stderr") => vec![Output::Stderr],
-        Some(_) => {
-            return refuse(StatusCode::BAD_REQUEST, "stream is stdout, stderr or absent");
-        }
+    let wanted = match Wanted::parse(uri.query().unwrap_or_default(), Timestamp::now()) {
+        Ok(wanted) => wanted,
+        Err(message) => return refuse(StatusCode::BAD_REQUEST, message),
     };
     if !is_uid(&uid) {
         return refuse(StatusCode::BAD_REQUEST, "the uid is not one");
@@ -77,23 +69,14 @@ async fn logs(
             );
         }
     }
-    // `?follow` alone means yes.
-    let follow = !matches!(query.follow.as_deref(), None | Some("false" | "0"));
     let dir = ledger.state_dir(&uid);
-    let opened = tokio::task::spawn_blocking(move || open(&dir, &outputs, query.tail_lines)).await;
-    let Ok(Ok((readers, notice))) = opened else {
+    let follow = wanted.follow;
+    let opened = tokio::task::spawn_blocking(move || open(&dir, &wanted)).await;
+    let Ok(Ok(output)) = opened else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the log can't be opened");
     };
-    let stream = output_of(Following {
-        ledger,
-        uid,
-        notice,
-        readers,
-        follow,
-        next: 0,
-        pause: PAUSE_FIRST,
-        complete: false,
-    });
+    let stream =
+        output_of(Following { ledger, uid, output, follow, pause: PAUSE_FIRST, complete: None });
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     (headers, Body::from_stream(stream)).into_response()
 }
@@ -102,27 +85,25 @@ fn refuse(status: StatusCode, message: &'static str) -> Response {
     (status, message).into_response()
 }
 
-/// Readers of the outputs, and what is to be said about beginnings that are gone: first of all
-/// and for all outputs together, so that it never comes in the middle of a line. Blocks.
-fn open(
-    dir: &StateDir,
-    outputs: &[Output],
-    tail_lines: Option<u64>,
-) -> std::io::Result<(Vec<Reader>, Option<Bytes>)> {
+/// The outputs, and what is to be said about beginnings that are gone: first of all and for all
+/// outputs together, so that it never comes in the middle of a line. Blocks.
+fn open(dir: &StateDir, wanted: &Wanted) -> std::io::Result<Merged> {
     let mut notice = String::new();
     let mut readers = Vec::new();
-    for output in outputs {
-        let mut reader = Reader::new(dir.log(*output), tail_lines);
-        if tail_lines.is_none() {
+    for output in &wanted.outputs {
+        let mut reader = Reader::new(dir.log(*output), wanted.tail_lines);
+        if wanted.is_all() {
             let gone = open_oldest(dir, *output, &mut reader)?;
             if gone > 0 {
                 let limits = dir.launch().map(|launch| launch.log).unwrap_or_default();
                 notice.push_str(&gone_notice(*output, gone, &limits));
             }
+        } else {
+            reader.begin()?;
         }
         readers.push(reader);
     }
-    Ok((readers, (!notice.is_empty()).then(|| notice.into())))
+    Ok(Merged::new(readers, wanted, notice))
 }
 
 /// Opens the oldest file that is kept, and returns how many bytes came before it.
@@ -159,15 +140,11 @@ fn gone_notice(output: Output, bytes: u64, limits: &LogLimits) -> String {
 struct Following {
     ledger: Ledger,
     uid: String,
-    /// To be said first.
-    notice: Option<Bytes>,
-    readers: Vec<Reader>,
+    output: Merged,
     follow: bool,
-    /// The reader to ask next.
-    next: usize,
     pause: Duration,
-    /// Nothing will be written any more: what is there now is all.
-    complete: bool,
+    /// Whether nothing will be written any more: then what is there now is all.
+    complete: Option<bool>,
 }
 
 fn output_of(following: Following) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
@@ -180,29 +157,26 @@ fn output_of(following: Following) -> impl Stream<Item = std::io::Result<Bytes>>
 impl Following {
     /// The next piece of output, or `None` at the end of all of it.
     async fn piece(&mut self) -> std::io::Result<Option<Bytes>> {
-        if let Some(notice) = self.notice.take() {
-            return Ok(Some(notice));
-        }
         loop {
-            if self.next == 0 {
-                // Asked before the round of reads: an end seen now means that they see everything.
-                self.complete = !self.follow || self.has_ended().await;
+            // Asked before a round of reads: an end seen now means that they see everything.
+            let complete = match self.complete {
+                Some(complete) => complete,
+                None => !self.follow || self.has_ended().await,
+            };
+            self.complete = Some(complete);
+            let mut output = std::mem::take(&mut self.output);
+            let read = move || output.next(complete).map(|piece| (output, piece));
+            let read = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other)?;
+            let (output, piece) = read?;
+            self.output = output;
+            if piece.is_some() {
+                self.pause = PAUSE_FIRST;
+                return Ok(piece);
             }
-            while let Some(reader) = self.readers.get_mut(self.next) {
-                let (again, piece) = read(std::mem::take(reader)).await?;
-                *reader = again;
-                match piece {
-                    Some(piece) => {
-                        self.pause = PAUSE_FIRST;
-                        return Ok(Some(piece));
-                    }
-                    None => self.next += 1,
-                }
-            }
-            self.next = 0;
-            if self.complete {
+            if complete || self.output.is_over() {
                 return Ok(None);
             }
+            self.complete = None;
             tokio::time::sleep(self.pause).await;
             self.pause = (self.pause * 2).min(PAUSE_LONGEST);
         }
@@ -212,15 +186,6 @@ impl Following {
         let of = (self.ledger.clone(), self.uid.clone());
         tokio::task::spawn_blocking(move || of.0.has_ended(&of.1)).await.unwrap_or(true)
     }
-}
-
-async fn read(mut reader: Reader) -> std::io::Result<(Reader, Option<Bytes>)> {
-    tokio::task::spawn_blocking(move || {
-        let piece = reader.read()?;
-        Ok((reader, piece))
-    })
-    .await
-    .map_err(std::io::Error::other)?
 }
 
 #[cfg(test)]

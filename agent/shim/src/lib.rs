@@ -39,6 +39,7 @@ mod supervise;
 mod sys;
 #[allow(unsafe_code)]
 pub mod terminal;
+pub mod times;
 #[allow(unsafe_code)]
 pub mod zygote;
 

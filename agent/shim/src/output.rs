@@ -1,7 +1,8 @@
 //! A task's output: read from its pipes, appended raw to rotating files.
 //!
 //! The shim reads, so that neither the agent's death nor a slow reader of the log ever blocks a
-//! task. Bytes are bytes: no line is looked for, so none can be too long or not text.
+//! task. Bytes are bytes: none is looked at but for line breaks, so no line can be too long or not
+//! text. When lines came is kept beside them: see [`crate::times`].
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,6 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::launch::LogLimits;
 use crate::state_dir::{gone_file, write_atomically};
+use crate::times::{self, TimesWriter};
 
 /// Read at once; what a pipe holds by default.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -93,6 +95,9 @@ struct RotatingLog {
     path: PathBuf,
     file: File,
     size: u64,
+    times: TimesWriter,
+    /// Whether what comes next begins a line.
+    at_line_start: bool,
     limits: LogLimits,
     dropped_bytes: u64,
     /// Were in files that had to go.
@@ -103,19 +108,64 @@ impl RotatingLog {
     fn open(path: PathBuf, limits: &LogLimits) -> io::Result<Self> {
         let file = open_log(&path)?;
         let size = file.metadata()?.len();
-        Ok(Self { path, file, size, limits: limits.clone(), dropped_bytes: 0, gone_bytes: 0 })
+        let times = TimesWriter::new(&path, &file);
+        let limits = limits.clone();
+        let (at_line_start, dropped_bytes, gone_bytes) = (true, 0, 0);
+        Ok(Self { path, file, size, times, at_line_start, limits, dropped_bytes, gone_bytes })
     }
 
     /// Never fails: a full disk costs the task its log, not its life.
-    fn append(&mut self, bytes: &[u8]) {
-        let length = bytes.len() as u64;
-        if self.size > 0 && self.size.saturating_add(length) > self.limits.max_file_bytes {
+    fn append(&mut self, mut bytes: &[u8]) {
+        let full = self.size.saturating_add(bytes.len() as u64) > self.limits.max_file_bytes;
+        if self.size > 0
+            && (full || self.times.is_full(self.limits.max_file_bytes))
+            && let Some(place) = self.place_to_rotate(bytes)
+        {
+            let (before, after) = bytes.split_at(place);
+            self.write(before);
             // On failure the current file grows on, and the next chunk tries again.
             let _ = self.rotate();
+            bytes = after;
         }
+        self.write(bytes);
+    }
+
+    /// Between two lines, so that each file begins with a whole one; within the limit if there is
+    /// such a place. A line that goes an eighth beyond the limit is cut all the same.
+    fn place_to_rotate(&self, bytes: &[u8]) -> Option<usize> {
+        let max = self.limits.max_file_bytes;
+        let room = usize::try_from(max.saturating_sub(self.size)).unwrap_or(usize::MAX);
+        let fitting = &bytes[..room.min(bytes.len())];
+        if let Some(end) = fitting.iter().rposition(|byte| *byte == b'\n') {
+            return Some(end + 1);
+        }
+        if self.at_line_start {
+            return Some(0);
+        }
+        if let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            return Some(end + 1);
+        }
+        (self.size.saturating_add(bytes.len() as u64) > max.saturating_add(max / 8)).then_some(0)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let Some(last) = bytes.last() else { return };
+        let length = bytes.len() as u64;
+        let start = match self.at_line_start {
+            true => Some(0),
+            false => bytes.iter().position(|byte| *byte == b'\n').map(|end| end + 1),
+        };
+        if let Some(start) = start.filter(|start| *start < bytes.len()) {
+            self.times.mark(self.size + start as u64);
+        }
+        self.at_line_start = *last == b'\n';
         match self.file.write_all(bytes) {
             Ok(()) => self.size += length,
-            Err(_) => self.dropped_bytes = self.dropped_bytes.saturating_add(length),
+            Err(_) => {
+                self.dropped_bytes = self.dropped_bytes.saturating_add(length);
+                // Some of it may be there.
+                self.size = self.file.metadata().map_or(self.size, |file| file.len());
+            }
         }
     }
 
@@ -124,15 +174,19 @@ impl RotatingLog {
         self.count_out(oldest)?;
         if oldest == 0 {
             self.file.set_len(0)?;
+            self.times = TimesWriter::new(&self.path, &self.file);
         } else {
             for number in (1..oldest).rev() {
                 let from = numbered(&self.path, number);
                 if from.exists() {
                     std::fs::rename(from, numbered(&self.path, number + 1))?;
                 }
+                times::rename(&self.path, number, number + 1);
             }
             std::fs::rename(&self.path, numbered(&self.path, 1))?;
+            times::rename(&self.path, 0, 1);
             self.file = open_log(&self.path)?;
+            self.times = TimesWriter::new(&self.path, &self.file);
         }
         self.size = 0;
         Ok(())
@@ -186,6 +240,26 @@ mod tests {
         assert!(!numbered(&path, 3).exists());
         assert_eq!((log.dropped_bytes, log.gone_bytes), (0, 24));
         assert_eq!(StateDir::new(directory.path()).log_bytes_gone(Stream::Stdout), 24);
+    }
+
+    #[test]
+    fn files_begin_with_whole_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("stdout.log");
+        let limits = LogLimits { max_file_bytes: 100, max_files: 3 };
+        let mut log = RotatingLog::open(path.clone(), &limits).unwrap();
+        // In pieces that know nothing of lines.
+        let text: Vec<u8> = (10..40).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
+        for piece in text.chunks(13) {
+            log.append(piece);
+        }
+        for number in 0..3 {
+            let name = if number == 0 { path.clone() } else { numbered(&path, number) };
+            let kept = std::fs::read_to_string(name).unwrap();
+            assert!(kept.starts_with("line ") && kept.ends_with('\n'), "{kept:?}");
+            assert!(kept.len() <= 112, "{} bytes", kept.len());
+        }
+        assert_eq!(log.gone_bytes % 8, 0);
     }
 
     #[test]

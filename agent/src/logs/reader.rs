@@ -1,7 +1,8 @@
 //! Reads one output stream of a task through the rotation of its files.
 //!
 //! `x.log` is the newest file, `x.log.1` the one before, and so on; rotation renames each to the
-//! next number, so a file is known by its inode and not by its name. Blocks on the disk.
+//! next number, so a file is known by its inode and not by its name. When lines came is read from
+//! beside them. Blocks on the disk.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -9,11 +10,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use commonage_shim::times::{Mark, TimesReader};
 
 /// Bytes of one piece: large enough to keep system calls rare, small enough for 400 readers.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Files are looked for up to this number; the shim keeps five.
 const FILES_MAX: u32 = 100;
+/// And the times of one among so many; a log older than this kind of file has none.
+const TIMES_LOOKS_MAX: u32 = 8;
 
 /// A position in a stream.
 #[derive(Debug, Default)]
@@ -22,7 +26,11 @@ pub(crate) struct Reader {
     /// Lines to begin with, counted from the end; `None`: everything that is kept.
     tail_lines: Option<u64>,
     open: Option<File>,
+    /// Of the open file, once found.
+    times: Option<TimesReader>,
     begun: bool,
+    /// How many of the `tail_lines` there were.
+    tail_found: u64,
 }
 
 impl Reader {
@@ -47,9 +55,47 @@ impl Reader {
                         return Ok(Some(piece));
                     }
                     self.open = Some(newer);
+                    self.times = None;
                 }
             }
         }
+    }
+
+    /// The same with the marks of the lines that begin in the piece, or before it and were not
+    /// given yet; their offsets are counted from the beginning of the piece.
+    pub(crate) fn read_marked(&mut self) -> io::Result<Option<(Bytes, Vec<Mark>)>> {
+        let Some(piece) = self.read()? else {
+            return Ok(None);
+        };
+        let end = self.open.as_mut().map_or(Ok(0), Seek::stream_position)?;
+        let start = end - piece.len() as u64;
+        if self.times.is_none()
+            && let Some(file) = &self.open
+        {
+            let mut numbers = 0..FILES_MAX.min(TIMES_LOOKS_MAX);
+            self.times = numbers.find_map(|number| TimesReader::open(&self.path, number, file));
+        }
+        let mut marks = Vec::new();
+        if let Some(times) = &mut self.times {
+            // Marks are made before their lines, so those of all that was read are there.
+            while let Some(mark) = times.peek()?.filter(|mark| mark.offset < end) {
+                times.take();
+                marks.push(Mark { offset: mark.offset.saturating_sub(start), ..mark });
+            }
+        }
+        Ok(Some((piece, marks)))
+    }
+
+    /// How many of the lines counted from the end were there, when reading began.
+    pub(crate) fn tail_found(&self) -> u64 {
+        self.tail_found
+    }
+
+    /// When the open file was last written to, for lines that have no mark. In nanoseconds.
+    pub(crate) fn written_ns(&self) -> u64 {
+        let metadata = self.open.as_ref().and_then(|file| file.metadata().ok());
+        metadata
+            .map_or(0, |file| (file.mtime() * 1_000_000_000 + file.mtime_nsec()).cast_unsigned())
     }
 
     fn read_open(&mut self) -> io::Result<Option<Bytes>> {
@@ -79,6 +125,7 @@ impl Reader {
         let (true, Some(lines)) = (first_look, self.tail_lines) else {
             // Without a tail the oldest file comes first.
             self.open = files.pop();
+            self.times = None;
             return Ok(self.open.is_some());
         };
         let mut wanted = lines;
@@ -86,6 +133,8 @@ impl Reader {
         for (place, mut file) in files.into_iter().enumerate() {
             let found = seek_back(&mut file, &mut wanted, place == 0)?;
             if found || place == oldest {
+                let first = u64::from(!found && file.metadata()?.len() > 0);
+                self.tail_found = (lines - wanted + first).min(lines);
                 self.open = Some(file);
                 break;
             }
@@ -232,6 +281,11 @@ mod tests {
         append(&log, "1\n2\n3\n");
         rotate(&log, 5);
         append(&log, "4\n5\n");
+        for (lines, found) in [(0, 0), (1, 1), (3, 3), (5, 5), (9, 5)] {
+            let mut reader = Reader::new(log.clone(), Some(lines));
+            reader.begin().unwrap();
+            assert_eq!(reader.tail_found(), found, "{lines} lines");
+        }
         for (lines, want) in [
             (0, ""),
             (1, "5\n"),

@@ -39,7 +39,9 @@ async fn output_is_served_whole_or_from_its_tail() {
         ("?stream=stdout", "one\ntwo\n"),
         ("?stream=Stderr", "oh\n"),
         ("?stream=stdout&tailLines=1", "two\n"),
-        ("?follow=false&tailLines=1", "two\noh\n"),
+        ("?follow=false&tailLines=1", "oh\n"),
+        ("?follow=false&tailLines=2", "two\noh\n"),
+        ("?limitBytes=5", "one\nt"),
     ] {
         let (status, body) = ask(&ledger, &format!("/logs/shop/web/u-1{query}")).await;
         assert_eq!((status, body.as_str()), (StatusCode::OK, want), "{query}");
@@ -57,6 +59,7 @@ async fn what_is_not_there_is_said() {
         ("/logs/shop/web/..%2f..%2fx", 400),
         ("/logs/shop/web/u-1?stream=both", 400),
         ("/logs/shop/web/u-1?tailLines=-1", 400),
+        ("/logs/shop/web/u-1?sinceTime=today", 400),
         ("/healthz", 200),
     ] {
         assert_eq!(ask(&ledger, path).await.0, want, "{path}");

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use commonage_agent::Identity;
+use commonage_agent::logs;
 use commonage_agent::serve::Endpoint;
 use commonage_agent::session::Sessions;
 use futures::{SinkExt, StreamExt};
@@ -44,7 +45,8 @@ impl Caller {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let endpoint = runtime.block_on(Endpoint::bind(listen, &identity)).unwrap();
         let address = endpoint.address;
-        runtime.spawn(endpoint.serve(sessions.router(), stop.clone()));
+        let router = logs::router(hands.ledger.clone()).merge(sessions.router());
+        runtime.spawn(endpoint.serve(router, stop.clone()));
         let task = format!("test/t/{}", hands.uid());
         Caller { runtime, address, tls, task, stop }
     }
@@ -115,6 +117,24 @@ impl Caller {
         stream.read_exact(&mut body).await.unwrap();
         let status: Value = serde_json::from_slice(&body).unwrap();
         Err((code, status["message"].as_str().unwrap().to_owned()))
+    }
+
+    /// The task's log, to its end.
+    pub fn log(&self, query: &str) -> String {
+        let request = format!(
+            "GET /logs/{}?{query} HTTP/1.0\r\nhost: node-1\r\nconnection: close\r\n\r\n",
+            self.task
+        );
+        let answer = self.runtime.block_on(async {
+            let mut stream = self.connect().await;
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        });
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(" 200 "), "{head}");
+        body.to_owned()
     }
 
     /// The agent stops.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use commonage_agent::runtime::Seen as State;
 use commonage_shim::Shim;
-use commonage_shim::launch::Network;
+use commonage_shim::launch::{Network, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::Test;
@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("attach_shows_what_comes", attach_shows_what_comes),
     ("a_port_is_forwarded", a_port_is_forwarded),
     ("a_port_in_a_network_of_its_own_is_forwarded", a_port_in_a_network_of_its_own_is_forwarded),
+    ("logs_tell_when_lines_came", logs_tell_when_lines_came),
     ("exec_is_fast", exec_is_fast),
 ];
 
@@ -266,6 +267,35 @@ fn forwarding(network: Network) {
         assert!(message.starts_with("failed to connect to localhost:1: "), "{message}");
         assert!(message.contains("refused"), "{message}");
     });
+}
+
+fn logs_tell_when_lines_came() {
+    let script = "for n in 1 2 3; do echo out $n; until [ -e go$n ]; do sleep 0.01; done; \
+                  echo err $n >&2; until [ -s /sandbox/go$n ]; do sleep 0.01; done; done";
+    let before = jiff::Timestamp::now();
+    let (_dir, hands) = started(script, |_| {});
+    let stderr = hands.ledger.state_dir(hands.uid()).log(Stream::Stderr);
+    for number in 1..=3 {
+        let go = hands.ledger.sandbox(hands.uid()).join(format!("go{number}"));
+        let printed = format!("out {number}");
+        eventually("its output is there", || hands.stdout().contains(&printed).then_some(()));
+        std::fs::write(&go, "").unwrap();
+        let printed = format!("err {number}");
+        let seen = || std::fs::read_to_string(&stderr).unwrap_or_default();
+        eventually("its error is there", || seen().contains(&printed).then_some(()));
+        std::fs::write(&go, "x").unwrap();
+    }
+    let caller = Caller::new(&hands);
+    assert_eq!(caller.log("follow=true"), "out 1\nerr 1\nout 2\nerr 2\nout 3\nerr 3\n");
+    let stamped = caller.log("timestamps=true&tailLines=3");
+    let lines: Vec<(&str, &str)> = stamped.lines().map(|l| l.split_once(' ').unwrap()).collect();
+    let text: Vec<&str> = lines.iter().map(|(_, text)| *text).collect();
+    assert_eq!(text, ["err 2", "out 3", "err 3"]);
+    let times: Vec<jiff::Timestamp> = lines.iter().map(|(time, _)| time.parse().unwrap()).collect();
+    assert!(times.is_sorted() && times[0] > before, "{times:?}");
+    assert!(lines.iter().all(|(time, _)| time.len() == "2026-01-01T00:00:00.123456789Z".len()));
+    let since = format!("sinceTime={}&stream=Stdout", lines[1].0);
+    assert_eq!(caller.log(&since), "out 3\n");
 }
 
 /// From the request to the Status, TLS included. Far above what is seen, far below what annoys.

@@ -221,7 +221,16 @@ fn nothing_is_left_behind() {
     names.sort();
     assert_eq!(
         names,
-        ["exit.json", "lock", "pid.json", "shim.log", "stderr.log", "stdout.log", "task.json"]
+        [
+            "exit.json",
+            "lock",
+            "pid.json",
+            "shim.log",
+            "stderr.log",
+            "stdout.log",
+            "stdout.times",
+            "task.json"
+        ]
     );
     assert_eq!(task.shim_log(), "");
     assert!(matches!(client::scan(task.path()).unwrap(), Observed::Exited(_)));
