@@ -254,11 +254,17 @@ impl ResourceDef {
         format!("{}{namespace}/{name}", self.key_prefix())
     }
 
+    /// Kubernetes' kinds without fields of their own take both fields of every object, whatever
+    /// their scope.
+    pub(crate) fn has_plain_fields(&self) -> bool {
+        self.origin == Origin::BuiltIn && self.selectable_fields.is_empty()
+    }
+
     /// Whether a field selector may name this field.
     pub fn supports_field(&self, field: &str) -> bool {
         self.selectable_fields.iter().any(|(name, _)| name == field)
             || field == "metadata.name"
-            || (field == "metadata.namespace" && self.is_namespaced())
+            || (field == "metadata.namespace" && (self.is_namespaced() || self.has_plain_fields()))
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Parsed once per request, matched once per object or event: matching allocates nothing.
 
+mod labels;
+
 use crate::resource::ResourceDef;
 use crate::status::ApiError;
 
@@ -46,10 +48,7 @@ impl LabelSelector {
     /// # Errors
     /// 400 with what was found and what was expected.
     pub fn parse(text: &str) -> Result<LabelSelector, ApiError> {
-        let mut parser = LabelParser { rest: text };
-        let requirements = parser.requirements().map_err(|message| {
-            ApiError::bad_request(format!("unable to parse requirement: {message}"))
-        })?;
+        let requirements = labels::parse(text).map_err(ApiError::bad_request)?;
         Ok(LabelSelector { requirements })
     }
 
@@ -76,140 +75,24 @@ impl LabelTest {
     }
 }
 
-struct LabelParser<'t> {
-    rest: &'t str,
-}
-
-impl<'t> LabelParser<'t> {
-    fn requirements(&mut self) -> Result<Vec<LabelRequirement>, String> {
-        let mut all = Vec::new();
-        self.spaces();
-        while !self.rest.is_empty() {
-            all.push(self.requirement()?);
-            self.spaces();
-            if self.eat(",") {
-                self.spaces();
-                if self.rest.is_empty() {
-                    return Err("found '', expected: identifier after ','".into());
-                }
-            } else if !self.rest.is_empty() {
-                return Err(format!("found '{}', expected: ',' or 'end of string'", self.word()));
-            }
-        }
-        Ok(all)
-    }
-
-    fn requirement(&mut self) -> Result<LabelRequirement, String> {
-        let absent = self.eat("!");
-        self.spaces();
-        let key = self.word().to_owned();
-        if let Err(why) = crate::meta::check_qualified_name(&key) {
-            return Err(format!("<nil>: Invalid value: {key:?}: {why}"));
-        }
-        self.spaces();
-        let test = if absent {
-            LabelTest::Absent
-        } else if self.rest.is_empty() || self.rest.starts_with(',') {
-            LabelTest::Exists
-        } else {
-            self.test(&key)?
-        };
-        Ok(LabelRequirement { key, test })
-    }
-
-    fn test(&mut self, key: &str) -> Result<LabelTest, String> {
-        if self.eat("==") || self.eat("=") {
-            return Ok(LabelTest::In(vec![self.value(key)?]));
-        }
-        if self.eat("!=") {
-            return Ok(LabelTest::NotIn(vec![self.value(key)?]));
-        }
-        if self.eat(">") {
-            return self.number(key).map(LabelTest::Greater);
-        }
-        if self.eat("<") {
-            return self.number(key).map(LabelTest::Less);
-        }
-        match self.word() {
-            "in" => self.values(key).map(LabelTest::In),
-            "notin" => self.values(key).map(LabelTest::NotIn),
-            other => Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")),
-        }
-    }
-
-    fn value(&mut self, key: &str) -> Result<String, String> {
-        self.spaces();
-        let value = self.word();
-        crate::meta::check_label_value(value)
-            .map_err(|why| format!("values[0][{key}]: Invalid value: {value:?}: {why}"))?;
-        Ok(value.to_owned())
-    }
-
-    fn number(&mut self, key: &str) -> Result<i64, String> {
-        let value = self.value(key)?;
-        value.parse().map_err(|_| {
-            format!("values[0]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer")
-        })
-    }
-
-    fn values(&mut self, key: &str) -> Result<Vec<String>, String> {
-        self.spaces();
-        if !self.eat("(") {
-            return Err(format!("found '{}' expected: '('", self.word()));
-        }
-        let mut values = Vec::new();
-        loop {
-            values.push(self.value(key)?);
-            self.spaces();
-            if self.eat(")") {
-                return Ok(values);
-            }
-            if !self.eat(",") {
-                return Err(format!("found '{}', expected: ',', ')' or identifier", self.word()));
-            }
-        }
-    }
-
-    fn spaces(&mut self) {
-        self.rest = self.rest.trim_start();
-    }
-
-    fn eat(&mut self, token: &str) -> bool {
-        match self.rest.strip_prefix(token) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn word(&mut self) -> &'t str {
-        let end = self
-            .rest
-            .find(|c: char| {
-                c.is_whitespace() || matches!(c, '=' | '!' | ',' | '(' | ')' | '<' | '>')
-            })
-            .unwrap_or(self.rest.len());
-        let (word, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        word
-    }
-}
-
 impl FieldSelector {
     /// `a=b,a==b,a!=b` with `\,`, `\=` and `\\` escaped; empty selects everything.
     ///
     /// # Errors
     /// 400 when malformed. Whether a kind supports the fields: [`FieldSelector::check_supported`].
     pub fn parse(text: &str) -> Result<FieldSelector, ApiError> {
-        let mut requirements = Vec::new();
-        for term in split_unescaped(text) {
-            if !term.is_empty() {
-                requirements.push(field_requirement(term)?);
-            }
-        }
-        Ok(FieldSelector { requirements })
+        // In Kubernetes' order, which decides what is complained about.
+        let mut terms: Vec<&str> = split_unescaped(text).filter(|term| !term.is_empty()).collect();
+        terms.sort_unstable();
+        let requirements: Result<Vec<_>, _> =
+            terms.into_iter().map(|term| field_requirement(text, term)).collect();
+        Ok(FieldSelector { requirements: requirements? })
+    }
+
+    /// `metadata.name=NAME`.
+    pub fn of_name(name: &str) -> FieldSelector {
+        let (field, value) = ("metadata.name".to_owned(), name.to_owned());
+        FieldSelector { requirements: vec![FieldRequirement { field, value, negated: false }] }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -219,12 +102,17 @@ impl FieldSelector {
     /// # Errors
     /// 400 naming the first field this kind cannot be selected by.
     pub fn check_supported(&self, def: &ResourceDef) -> Result<(), ApiError> {
-        match self.fields().find(|field| !def.supports_field(field)) {
-            Some(field) => {
-                Err(ApiError::bad_request(format!("field label not supported: {field}")))
-            }
-            None => Ok(()),
-        }
+        let Some(field) = self.fields().find(|field| !def.supports_field(field)) else {
+            return Ok(());
+        };
+        // Kubernetes' kinds without fields of their own share one conversion with its own words.
+        Err(ApiError::bad_request(match def.has_plain_fields() {
+            true => format!(
+                "{field:?} is not a known field selector: only \"metadata.name\", \
+                 \"metadata.namespace\""
+            ),
+            false => format!("field label not supported: {field}"),
+        }))
     }
 
     pub fn fields(&self) -> impl Iterator<Item = &str> {
@@ -249,20 +137,19 @@ impl FieldSelector {
     }
 }
 
-fn field_requirement(term: &str) -> Result<FieldRequirement, ApiError> {
-    let malformed =
-        || ApiError::bad_request(format!("invalid selector: '{term}'; can't understand '{term}'"));
-    let at = term.find(['=', '!']).ok_or_else(malformed)?;
-    let (field, rest) = term.split_at(at);
-    let (negated, value) = if let Some(value) = rest.strip_prefix("!=") {
-        (true, value)
-    } else if let Some(value) = rest.strip_prefix("==").or_else(|| rest.strip_prefix('=')) {
-        (false, value)
-    } else {
-        return Err(malformed());
+fn field_requirement(selector: &str, term: &str) -> Result<FieldRequirement, ApiError> {
+    // The first operator wins; a `!` alone is none.
+    let operator = term.char_indices().find_map(|(at, _)| {
+        let rest = &term[at..];
+        let operator = ["!=", "==", "="].into_iter().find(|operator| rest.starts_with(operator))?;
+        Some((at, operator))
+    });
+    let Some((at, operator)) = operator else {
+        let message = format!("invalid selector: '{selector}'; can't understand '{term}'");
+        return Err(ApiError::bad_request(message));
     };
-    let value = unescape(value).ok_or_else(malformed)?;
-    Ok(FieldRequirement { field: field.trim().to_owned(), value, negated })
+    let value = unescape(&term[at + operator.len()..])?;
+    Ok(FieldRequirement { field: term[..at].to_owned(), value, negated: operator == "!=" })
 }
 
 /// Splits at commas that no backslash escapes.
@@ -275,17 +162,28 @@ fn split_unescaped(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn unescape(value: &str) -> Option<String> {
+fn unescape(value: &str) -> Result<String, ApiError> {
+    let refused = |why: String| ApiError::bad_request(format!("invalid field selector: {why}"));
     let mut plain = String::with_capacity(value.len());
     let mut chars = value.chars();
     while let Some(c) = chars.next() {
         match c {
-            '\\' => plain.push(chars.next().filter(|c| matches!(c, '\\' | ',' | '='))?),
-            '=' | ',' => return None,
+            '\\' => match chars.next() {
+                Some(c @ ('\\' | ',' | '=')) => plain.push(c),
+                other => {
+                    let sequence: String = ['\\'].into_iter().chain(other).collect();
+                    return Err(refused(format!("invalid escape sequence: {sequence}")));
+                }
+            },
+            // Kubernetes prints the character's number.
+            '=' | ',' => {
+                let number = u32::from(c);
+                return Err(refused(format!("unescaped character in value: {number}")));
+            }
             _ => plain.push(c),
         }
     }
-    Some(plain)
+    Ok(plain)
 }
 
 #[cfg(test)]
@@ -321,7 +219,9 @@ mod tests {
             ("n<6", true),
             ("app>1", false),
             ("example.com/x=", true),
-            ("example.com/x in ()", true),
+            ("example.com/x in (,)", true),
+            ("app in (,web)", true),
+            ("in in (in)", false),
             ("app=web,n in (5,6),!gone", true),
             ("app=web,gone", false),
         ];
@@ -336,7 +236,10 @@ mod tests {
 
     #[test]
     fn malformed_label_selectors_are_refused() {
-        for text in ["a b", "a=b c", "a in", "a in (x", "=x", "a>x", "a,", "-a=b", "a=b=c", "a=-"] {
+        for text in [
+            "a b", "a=b c", "a in", "a in (x", "=x", "a>x", "a,", "a,=", "a in ()", "-a=b",
+            "a=b=c", "a=-",
+        ] {
             let error = LabelSelector::parse(text).unwrap_err();
             assert_eq!((error.code, &*error.reason), (400, "BadRequest"), "{text}");
         }

@@ -249,6 +249,11 @@ impl ApiError {
         Self::new(406, "NotAcceptable", message)
     }
 
+    /// 406 of an object that has not the form asked for.
+    pub fn not_acceptable_because(message: String) -> ApiError {
+        Self::new(406, "NotAcceptable", message)
+    }
+
     pub fn unsupported_media_type(accepted: &[&str]) -> ApiError {
         let message = format!(
             "the body of the request was in an unknown format - accepted media types include: {}",
@@ -301,6 +306,12 @@ impl ApiError {
 
     pub fn unavailable(message: impl Into<String>) -> ApiError {
         Self::new(503, "ServiceUnavailable", message)
+    }
+
+    /// The request took longer than it may.
+    pub fn deadline_exceeded() -> ApiError {
+        let message = "Timeout: request did not complete within requested timeout - context deadline exceeded";
+        Self::new(504, "Timeout", message).with_details(StatusDetails::default())
     }
 
     pub fn timeout(message: &str) -> ApiError {

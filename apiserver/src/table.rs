@@ -39,6 +39,15 @@ pub enum TableVersion {
     V1Beta1,
 }
 
+impl TableVersion {
+    fn as_str(self) -> &'static str {
+        match self {
+            TableVersion::V1 => "v1",
+            TableVersion::V1Beta1 => "v1beta1",
+        }
+    }
+}
+
 /// How to render; the same for every row of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct TableOptions {
@@ -101,9 +110,9 @@ pub fn render_empty(
 }
 
 /// `PartialObjectMetadata` of one object.
-pub fn render_partial(object: &Value) -> Vec<u8> {
+pub fn render_partial(object: &Value, version: TableVersion) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    partial(&mut out, object);
+    partial(&mut out, object, version);
     out
 }
 
@@ -111,17 +120,18 @@ pub fn render_partial(object: &Value) -> Vec<u8> {
 pub fn render_partial_list<V: Borrow<Value>>(
     meta: &ListMeta<'_>,
     objects: impl IntoIterator<Item = V>,
+    version: TableVersion,
 ) -> Vec<u8> {
-    let mut out =
-        br#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":"#
-            .to_vec();
+    let mut out = br#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/"#.to_vec();
+    out.extend_from_slice(version.as_str().as_bytes());
+    out.extend_from_slice(br#"","metadata":"#);
     json(&mut out, meta);
     out.extend_from_slice(br#","items":["#);
     for (index, object) in objects.into_iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        partial(&mut out, object.borrow());
+        partial(&mut out, object.borrow(), version);
     }
     out.extend_from_slice(b"]}\n");
     out
@@ -167,10 +177,7 @@ fn begin(
     headers: Headers,
     options: TableOptions,
 ) -> Vec<u8> {
-    let version = match options.version {
-        TableVersion::V1 => "v1",
-        TableVersion::V1Beta1 => "v1beta1",
-    };
+    let version = options.version.as_str();
     let mut out = Vec::with_capacity(4096);
     out.extend_from_slice(br#"{"kind":"Table","apiVersion":"meta.k8s.io/"#);
     out.extend_from_slice(version.as_bytes());
@@ -222,7 +229,7 @@ fn row(out: &mut Vec<u8>, def: &ResourceDef, object: &Value, options: TableOptio
     out.extend_from_slice(br#"],"object":"#);
     match options.include {
         IncludeObject::None => out.extend_from_slice(b"null"),
-        IncludeObject::Metadata => partial(out, object),
+        IncludeObject::Metadata => partial(out, object, options.version),
         IncludeObject::Object => json(out, object),
     }
     out.push(b'}');
@@ -234,6 +241,8 @@ fn cell(out: &mut Vec<u8>, column: &Column, object: &Value, now: Timestamp) {
         Cell::Path(path) => path.first(object).unwrap_or(&Value::Null),
     };
     match (column.type_.as_str(), value) {
+        // A bookmark has no name.
+        (_, Value::Null) if column.format == "name" => json(out, ""),
         (_, Value::Null) => out.extend_from_slice(b"null"),
         ("string", Value::String(_)) | ("boolean", Value::Bool(_)) => json(out, value),
         ("string", other) => json(out, &other.to_string()),
@@ -247,10 +256,10 @@ fn cell(out: &mut Vec<u8>, column: &Column, object: &Value, now: Timestamp) {
     }
 }
 
-fn partial(out: &mut Vec<u8>, object: &Value) {
-    out.extend_from_slice(
-        br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#,
-    );
+fn partial(out: &mut Vec<u8>, object: &Value, version: TableVersion) {
+    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/"#);
+    out.extend_from_slice(version.as_str().as_bytes());
+    out.extend_from_slice(br#"","metadata":"#);
     match object.get("metadata") {
         Some(metadata) => json(out, metadata),
         None => out.extend_from_slice(b"{}"),
@@ -339,7 +348,9 @@ mod tests {
     #[test]
     fn partial_lists_carry_metadata_only() {
         let meta = ListMeta { resource_version: "5", ..ListMeta::default() };
-        let list: Value = serde_json::from_slice(&render_partial_list(&meta, [task()])).unwrap();
+        let list: Value =
+            serde_json::from_slice(&render_partial_list(&meta, [task()], TableVersion::V1))
+                .unwrap();
         assert_eq!(list["kind"], "PartialObjectMetadataList");
         assert_eq!(list["metadata"], json!({"resourceVersion": "5"}));
         assert_eq!(list["items"][0]["metadata"]["name"], "c000");

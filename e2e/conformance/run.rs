@@ -13,7 +13,7 @@ use kube::{Client, Config};
 use serde_json::Value;
 
 use crate::compare::{Strictness, differences, text_matches};
-use crate::suite::{Case, Expect, Step, Subject, Variables, filled, filled_tree};
+use crate::suite::{self, Case, Expect, Step, Subject, Variables, filled, filled_tree};
 
 /// For an answer or an event that should come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -73,11 +73,15 @@ impl Runner {
             differences: Vec::new(),
             skipped: self.install(&subject.definitions).await.err(),
         };
-        if outcome.skipped.is_some() {
-            return outcome;
-        }
         let once = [Variables::new()];
         let sets = if subject.each.is_empty() { &once[..] } else { &subject.each };
+        let sets: Vec<&Variables> = sets
+            .iter()
+            .filter(|set| {
+                let custom = set.contains_key("definition") || subject.each.is_empty();
+                outcome.skipped.is_none() || !custom
+            })
+            .collect();
         for (number, case) in subject.cases.iter().enumerate() {
             let chosen = sets.iter().enumerate().filter(|(_, set)| {
                 case.only.iter().all(|(name, value)| set.get(name) == Some(value))
@@ -88,9 +92,11 @@ impl Runner {
                 if !title.contains(&self.only) {
                     continue;
                 }
-                let mut variables = set.clone();
+                let mut variables = Variables::clone(set);
                 let namespace = format!("c-{}-{}-{number}-{at}", self.run, subject.name);
-                variables.insert("ns".into(), namespace);
+                let own = Variables::from([("ns".to_owned(), namespace.clone())]);
+                variables.values_mut().for_each(|value| *value = filled(value, &own));
+                variables.extend(own);
                 match self.case(subject, case, variables).await {
                     Ok(()) => outcome.passed += 1,
                     Err(why) => outcome.differences.push(format!("{title}\n{why}")),
@@ -101,10 +107,11 @@ impl Runner {
     }
 
     /// `Err`: the server cannot have them.
-    async fn install(&self, definitions: &[Value]) -> Result<(), String> {
+    async fn install(&self, definitions: &[String]) -> Result<(), String> {
         const PATH: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-        for definition in definitions {
-            let made = self.must("POST", PATH, Some(definition)).await;
+        for file in definitions {
+            let definition = suite::definition(file);
+            let made = self.must("POST", PATH, Some(&definition)).await;
             if !matches!(made.status, 201 | 409) {
                 let text = String::from_utf8_lossy(&made.body).into_owned();
                 return Err(format!("its kinds cannot be installed: {} {text}", made.status));

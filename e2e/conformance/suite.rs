@@ -16,9 +16,10 @@ pub(crate) struct Subject {
     /// From the file's name.
     #[serde(skip)]
     pub(crate) name: String,
-    /// CustomResourceDefinitions to install first. A server without them skips the subject.
+    /// Files of `definitions/` to install first. Without them the sets of variables with a
+    /// `definition`, or the whole subject if it has no sets, are skipped.
     #[serde(default)]
-    pub(crate) definitions: Vec<Value>,
+    pub(crate) definitions: Vec<String>,
     /// Each case runs once with each of these sets of variables; without any, once.
     #[serde(default)]
     pub(crate) each: Vec<Variables>,
@@ -127,4 +128,11 @@ pub(crate) fn filled_tree(value: &Value, variables: &Variables) -> Value {
             .into(),
         other => other.clone(),
     }
+}
+
+/// A CustomResourceDefinition of `definitions/`.
+pub(crate) fn definition(name: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/definitions");
+    let text = std::fs::read_to_string(folder.join(format!("{name}.yaml"))).unwrap();
+    serde_saphyr::from_str(&text).unwrap()
 }

@@ -25,8 +25,6 @@ pub struct ListOptions {
     pub continue_: Option<String>,
     pub resource_version: Option<u64>,
     pub version_match: Option<VersionMatch>,
-    /// Only to refuse it: it belongs to watches.
-    pub send_initial_events: Option<bool>,
 }
 
 /// A page of a list; all pages of one list have the same version.

@@ -12,7 +12,7 @@ use super::{Engine, List, ListOptions, VersionMatch, WatchOptions};
 use crate::cache::{Begin, Extras, Objects, ResourceCache, Selection, Watch, end_of, range};
 use crate::object::Object;
 use crate::resource::ResourceDef;
-use crate::status::{ApiError, Cause};
+use crate::status::ApiError;
 
 /// How long a read waits for a version that has not come yet; kube-apiserver's number.
 const FRESHNESS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -48,14 +48,18 @@ impl Engine {
         namespace: Option<&str>,
         options: ListOptions,
     ) -> Result<List, ApiError> {
-        check_list_options(&options)?;
         let resource = self.resource(def)?;
         check_fields(def, options.field_selector.as_ref())?;
         let token = options
             .continue_
             .as_deref()
-            .map(|text| PageToken::decode(text, namespace))
+            .map(|text| PageToken::decode(text, def.is_namespaced(), namespace))
             .transpose()?;
+        if token.is_some() && options.resource_version.is_some_and(|version| version != 0) {
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
         let selection = Selection::new(
             resource.fields().clone(),
             namespace,
@@ -104,7 +108,6 @@ impl Engine {
         namespace: Option<&str>,
         options: WatchOptions,
     ) -> Result<Watch, ApiError> {
-        check_watch_options(&options)?;
         let resource = self.resource(def)?;
         check_fields(def, options.field_selector.as_ref())?;
         let selection = Selection::new(
@@ -271,85 +274,5 @@ fn check_fields(
     def: &ResourceDef,
     selector: Option<&crate::selector::FieldSelector>,
 ) -> Result<(), ApiError> {
-    let Some(selector) = selector else { return Ok(()) };
-    match selector.fields().find(|field| !def.supports_field(field)) {
-        Some(field) => Err(ApiError::bad_request(format!("field label not supported: {field}"))),
-        None => Ok(()),
-    }
-}
-
-fn forbidden(field: &str, detail: &str) -> Cause {
-    Cause {
-        reason: "FieldValueForbidden".into(),
-        message: format!("Forbidden: {detail}"),
-        field: field.to_owned(),
-    }
-}
-
-fn invalid_options(causes: Vec<Cause>) -> Result<(), ApiError> {
-    if causes.is_empty() {
-        return Ok(());
-    }
-    Err(ApiError::invalid_kind("meta.k8s.io", "ListOptions", "", causes))
-}
-
-/// In the order and the words of apimachinery's `ValidateListOptions`.
-fn check_list_options(options: &ListOptions) -> Result<(), ApiError> {
-    let mut causes = Vec::new();
-    let field = "resourceVersionMatch";
-    if let Some(version_match) = options.version_match {
-        match options.resource_version {
-            None => causes.push(forbidden(
-                field,
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            )),
-            Some(0) if version_match == VersionMatch::Exact => {
-                let detail =
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
-                causes.push(forbidden(field, detail));
-            }
-            Some(_) => {}
-        }
-        if options.continue_.is_some() {
-            causes.push(forbidden(
-                field,
-                "resourceVersionMatch is forbidden when continue is provided",
-            ));
-        }
-    }
-    if options.send_initial_events.is_some() {
-        causes.push(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
-    }
-    invalid_options(causes)?;
-    if options.continue_.is_some() && options.resource_version.is_some_and(|version| version != 0) {
-        return Err(ApiError::bad_request(
-            "specifying resource version is not allowed when using continue",
-        ));
-    }
-    Ok(())
-}
-
-fn check_watch_options(options: &WatchOptions) -> Result<(), ApiError> {
-    let mut causes = Vec::new();
-    let field = "resourceVersionMatch";
-    let version_match = options.version_match;
-    if options.send_initial_events.is_some() && version_match != Some(VersionMatch::NotOlderThan) {
-        causes.push(forbidden(
-            field,
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
-    }
-    if version_match.is_some() && options.send_initial_events.is_none() {
-        let detail =
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-        causes.push(forbidden(field, detail));
-    }
-    if version_match == Some(VersionMatch::Exact) {
-        causes.push(Cause {
-            reason: "FieldValueNotSupported".into(),
-            message: "Unsupported value: \"Exact\": supported values: \"NotOlderThan\"".to_owned(),
-            field: field.to_owned(),
-        });
-    }
-    invalid_options(causes)
+    selector.map_or(Ok(()), |selector| selector.check_supported(def))
 }

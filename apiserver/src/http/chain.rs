@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::response::IntoResponse;
 use futures::FutureExt;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -15,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use super::metrics::{Metrics, Observation};
 use super::query::Query;
 use super::request_info::RequestInfo;
-use super::{App, documents, impersonate, resources};
+use super::{App, documents, impersonate, resources, respond};
 use crate::auth::authorizer::{self, Attributes, Verdict};
 use crate::auth::{CONTROLLERS, MASTERS, UserInfo};
 use crate::status::ApiError;
@@ -76,7 +75,9 @@ pub(crate) async fn serve(app: Arc<App>, caller: Caller, request: Request<Body>)
     let info = RequestInfo::new(&head.method, head.uri.path(), &query);
     let audit_id = audit_id(&head.headers);
     let answer = answer(&app, &caller, &info, &query, &head.headers, body);
-    let mut response = recovered(&app.metrics, answer).await;
+    let mut response = recovered(&app.metrics, answer)
+        .await
+        .unwrap_or_else(|error| respond::error(&error, &head.headers, &query));
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
@@ -89,16 +90,12 @@ pub(crate) async fn serve(app: Arc<App>, caller: Caller, request: Request<Body>)
 async fn recovered(
     metrics: &Metrics,
     answer: impl Future<Output = Result<Response<Body>, ApiError>>,
-) -> Response<Body> {
-    match AssertUnwindSafe(answer).catch_unwind().await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => error.into_response(),
-        Err(_) => {
-            metrics.panics.fetch_add(1, Relaxed);
-            let error = "this request made the server panic; its log has the details";
-            ApiError::internal(error).into_response()
-        }
-    }
+) -> Result<Response<Body>, ApiError> {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
+        metrics.panics.fetch_add(1, Relaxed);
+        let error = "this request made the server panic; its log has the details";
+        Err(ApiError::internal(error))
+    })
 }
 
 fn audit_id(headers: &HeaderMap) -> HeaderValue {
@@ -119,13 +116,13 @@ async fn answer(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
-    let deadline = match query.timeout()? {
+    let long_running = info.is_long_running();
+    let deadline = match if long_running { None } else { query.timeout()? } {
         Some(asked) if !asked.is_zero() => asked.min(REQUEST_TIME_MAX),
         _ => REQUEST_TIME_MAX,
     };
     let user = authenticate(app, caller, headers)?;
     let user = impersonate::effective_user(&app.engine, user, headers)?;
-    let long_running = info.is_long_running();
     let exempt = long_running || user.is_in(MASTERS) || user.is_in(CONTROLLERS);
     let _place = match long_running {
         true => None,
@@ -146,9 +143,9 @@ async fn answer(
     if long_running {
         return handled.await;
     }
-    tokio::time::timeout(deadline, handled).await.unwrap_or_else(|_| {
-        Err(ApiError::timeout("request did not complete within requested timeout"))
-    })
+    tokio::time::timeout(deadline, handled)
+        .await
+        .unwrap_or_else(|_| Err(ApiError::deadline_exceeded()))
 }
 
 fn authenticate(
@@ -225,8 +222,8 @@ mod tests {
     async fn a_panic_is_a_500_and_counted() {
         let metrics = Metrics::default();
         let answer = async { panic!("on purpose") };
-        let response = recovered(&metrics, answer).await;
-        assert_eq!(response.status(), 500);
+        let error = recovered(&metrics, answer).await.err().map(|error| error.code);
+        assert_eq!(error, Some(500));
         assert_eq!(metrics.panics.load(Relaxed), 1);
     }
 

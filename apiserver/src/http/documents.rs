@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HOST, IF_NONE_MATCH, LOCATION, VARY,
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HOST, IF_NONE_MATCH, LAST_MODIFIED, LOCATION, VARY,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
@@ -35,9 +35,14 @@ pub(super) async fn handle(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
         let format = Format::negotiate(call.headers, call.query)?;
         Ok(respond::document(StatusCode::OK, json.into(), format))
     };
+    // These two are for people, whatever is asked for.
+    let indented = |json: Vec<u8>| {
+        let json = respond::indented(json.into());
+        Ok(respond::document(StatusCode::OK, json, Format::plain()))
+    };
     match path[..] {
-        [""] => ok(paths(call)),
-        ["version"] => ok(discovery::version()),
+        [""] => indented(paths(call)),
+        ["version"] => indented(discovery::version()),
         ["metrics"] => Ok(metrics(call)),
         [probe @ ("livez" | "readyz" | "healthz"), ..] => {
             Ok(health::answer(call, probe, path.get(1).copied()).await)
@@ -57,9 +62,7 @@ pub(super) async fn handle(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
             None => Ok(respond::page_not_found()),
         },
         ["openapi", "v2"] => openapi_v2(call),
-        ["openapi", "v3"] => {
-            openapi_json(call, &call.app.openapi().v3_index, Freshness::Revalidate)
-        }
+        ["openapi", "v3"] => openapi_index(call),
         ["openapi", "v3", ..] => openapi_v3(call, &path[2..].join("/")),
         _ => Ok(respond::page_not_found()),
     }
@@ -175,17 +178,27 @@ fn openapi_answer(
     let headers = response.headers_mut();
     set_etag(headers, &etag);
     headers.append(VARY, HeaderValue::from_static("Accept"));
+    headers.insert(LAST_MODIFIED, http_date(document.built));
     if matches!(freshness, Freshness::Forever) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
         let year = std::time::Duration::from_secs(365 * 24 * 60 * 60);
-        let expires = jiff::Timestamp::now()
-            .checked_add(year)
-            .map(|at| at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
-        if let Ok(value) = HeaderValue::from_str(&expires.unwrap_or_default()) {
-            headers.insert(EXPIRES, value);
-        }
+        let expires = jiff::Timestamp::now().checked_add(year);
+        headers.insert(EXPIRES, http_date(expires.unwrap_or(jiff::Timestamp::MAX)));
     }
     response
+}
+
+fn http_date(at: jiff::Timestamp) -> HeaderValue {
+    let text = at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    HeaderValue::from_str(&text).expect("a date is ASCII")
+}
+
+/// The index of the version 3 documents, which kube-apiserver sends as a file without a type.
+fn openapi_index(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let mut response = openapi_json(call, &call.app.openapi().v3_index, Freshness::Revalidate)?;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    Ok(response)
 }
 
 fn openapi_v3(call: &Call<'_>, path: &str) -> Result<Response<Body>, ApiError> {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::App;
 use super::chain::Call;
@@ -15,8 +15,8 @@ const STORE_TIME_MAX: Duration = Duration::from_secs(2);
 
 fn checks(probe: &str) -> &'static [&'static str] {
     match probe {
-        "readyz" => &["ping", "store", "cache", "shutdown"],
-        "healthz" => &["ping", "store"],
+        "readyz" => &["ping", "etcd", "cache", "shutdown"],
+        "healthz" => &["ping", "etcd"],
         // A restart mends none of the others.
         _ => &["ping"],
     }
@@ -24,7 +24,8 @@ fn checks(probe: &str) -> &'static [&'static str] {
 
 async fn holds(app: &App, check: &str) -> bool {
     match check {
-        "store" => tokio::time::timeout(STORE_TIME_MAX, app.store.revision())
+        // Whatever the store is: monitors ask for it, or leave it out, by this name.
+        "etcd" => tokio::time::timeout(STORE_TIME_MAX, app.store.revision())
             .await
             .is_ok_and(|revision| revision.is_ok()),
         "cache" => app.engine.ready(),
@@ -56,12 +57,26 @@ pub(super) async fn answer(call: &Call<'_>, probe: &str, only: Option<&str>) -> 
     if asked == 0 {
         return page_not_found();
     }
+    let unknown: Vec<String> = excluded
+        .iter()
+        .filter(|name| !checks(probe).contains(name))
+        .map(|name| format!("{name:?}"))
+        .collect();
+    if !unknown.is_empty() && only.is_none() {
+        let unknown = unknown.join(",");
+        report.push_str(&format!(
+            "warn: some health checks cannot be excluded: no matches for {unknown}\n"
+        ));
+    }
     let verbose = call.query.get("verbose").is_some();
-    match (all_hold, verbose && only.is_none()) {
+    let mut response = match (all_hold, verbose && only.is_none()) {
         (true, false) => text(StatusCode::OK, "ok"),
         (true, true) => text(StatusCode::OK, format!("{report}{probe} check passed\n")),
         (false, _) => {
             text(StatusCode::INTERNAL_SERVER_ERROR, format!("{report}{probe} check failed\n"))
         }
-    }
+    };
+    let options = HeaderName::from_static("x-content-type-options");
+    response.headers_mut().insert(options, HeaderValue::from_static("nosniff"));
+    response
 }

@@ -9,6 +9,7 @@ mod documents;
 mod health;
 mod impersonate;
 mod limits;
+mod list_options;
 mod listener;
 mod metrics;
 mod negotiate;

@@ -18,8 +18,10 @@ pub(super) enum Encoding {
 pub(super) enum Shape {
     Whole,
     Table(TableVersion),
-    /// `PartialObjectMetadata` or its list.
-    Metadata,
+    /// `PartialObjectMetadata`, of single objects only.
+    Metadata(TableVersion),
+    /// `PartialObjectMetadataList`, of lists only.
+    MetadataList(TableVersion),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,28 +33,57 @@ pub(super) struct Format {
     pub(super) gzip: bool,
 }
 
-const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+/// Everything that kube-apiserver names; what is not served is passed over in Accept.
+const ACCEPTED: [&str; 3] =
+    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+/// Of these streams can be made.
+const ACCEPTED_STREAMS: [&str; 2] =
+    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 
 impl Format {
     /// # Errors
     /// 406 when no clause of Accept can be served.
     pub(super) fn negotiate(headers: &HeaderMap, query: &Query) -> Result<Format, ApiError> {
+        Self::first(headers, query, |clause| Some((clause.encoding()?, clause.shape()?)))
+            .ok_or_else(|| ApiError::not_acceptable(&ACCEPTED))
+    }
+
+    /// As [`Format::negotiate`], for a watch.
+    pub(super) fn negotiate_stream(headers: &HeaderMap, query: &Query) -> Result<Format, ApiError> {
+        let format = Self::negotiate(headers, query)?;
+        match format.encoding {
+            Encoding::Json => Ok(format),
+            Encoding::Yaml => Err(ApiError::not_acceptable(&ACCEPTED_STREAMS)),
+        }
+    }
+
+    /// For a Status, which is never transformed. `None`: nothing that is asked for will do.
+    pub(super) fn of_status(headers: &HeaderMap, query: &Query) -> Option<Format> {
+        Self::first(headers, query, |clause| {
+            let plain = ["as", "g", "v"].iter().all(|name| clause.parameter(name).is_none());
+            Some((clause.encoding().filter(|_| plain)?, Shape::Whole))
+        })
+    }
+
+    fn first(
+        headers: &HeaderMap,
+        query: &Query,
+        make: impl Fn(&Clause<'_>) -> Option<(Encoding, Shape)>,
+    ) -> Option<Format> {
         let accept = accept(headers);
         let mut clauses = clauses(&accept);
+        let mut pretty = wants_pretty(headers, query);
         // A request without Accept takes anything.
         let (encoding, shape) = if clauses.is_empty() {
             (Encoding::Json, Shape::Whole)
         } else {
-            clauses
-                .find_map_sorted(|clause| Some((clause.encoding()?, clause.shape()?)))
-                .ok_or_else(|| ApiError::not_acceptable(&ACCEPTED))?
+            clauses.find_map_sorted(|clause| {
+                let made = make(clause)?;
+                pretty |= clause.parameter("pretty") == Some("1");
+                Some(made)
+            })?
         };
-        Ok(Format {
-            encoding,
-            shape,
-            pretty: wants_pretty(headers, query),
-            gzip: accepts_gzip(headers),
-        })
+        Some(Format { encoding, shape, pretty, gzip: accepts_gzip(headers) })
     }
 
     /// JSON as a machine wants it.
@@ -93,17 +124,24 @@ impl Clause<'_> {
     }
 
     fn shape(&self) -> Option<Shape> {
-        let Some(target) = self.parameter("as") else {
-            return Some(Shape::Whole);
-        };
-        if self.parameter("g") != Some("meta.k8s.io") {
+        if self.parameter("stream").is_some_and(|stream| !matches!(stream, "" | "watch")) {
             return None;
         }
-        match (target, self.parameter("v")?) {
-            ("Table", "v1") => Some(Shape::Table(TableVersion::V1)),
-            ("Table", "v1beta1") => Some(Shape::Table(TableVersion::V1Beta1)),
-            ("PartialObjectMetadata" | "PartialObjectMetadataList", "v1" | "v1beta1") => {
-                Some(Shape::Metadata)
+        let of = |name| self.parameter(name);
+        match (of("as"), of("g"), of("v")) {
+            (None, None, None) => Some(Shape::Whole),
+            (Some(target), Some("meta.k8s.io"), Some(version)) => {
+                let version = match version {
+                    "v1" => TableVersion::V1,
+                    "v1beta1" => TableVersion::V1Beta1,
+                    _ => return None,
+                };
+                match target {
+                    "Table" => Some(Shape::Table(version)),
+                    "PartialObjectMetadata" => Some(Shape::Metadata(version)),
+                    "PartialObjectMetadataList" => Some(Shape::MetadataList(version)),
+                    _ => None,
+                }
             }
             _ => None,
         }
@@ -117,12 +155,16 @@ impl<'a> Clauses<'a> {
         self.0.is_empty()
     }
 
-    /// The first clause, best quality first and else in order, that something can be made of.
+    /// The first clause that something can be made of: best quality first, then named types before
+    /// wildcards, then in order.
     pub(super) fn find_map_sorted<T>(
         &mut self,
         make: impl FnMut(&Clause<'a>) -> Option<T>,
     ) -> Option<T> {
-        self.0.sort_by_key(|clause| std::cmp::Reverse(clause.quality_thousandths));
+        self.0.sort_by_key(|clause| {
+            let (any, any_kind) = (clause.media == "*/*", clause.media.ends_with("/*"));
+            (std::cmp::Reverse(clause.quality_thousandths), any, any_kind)
+        });
         self.0.iter().filter(|clause| clause.quality_thousandths > 0).find_map(make)
     }
 }
@@ -149,8 +191,9 @@ pub(super) fn clauses(accept: &str) -> Clauses<'_> {
 }
 
 fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
-    if let Some(pretty) = query.get("pretty") {
-        return pretty == "true" || pretty == "1" || pretty.is_empty();
+    if let Some(pretty) = query.filled("pretty") {
+        // What Go's strconv.ParseBool takes for true.
+        return matches!(pretty, "1" | "t" | "T" | "true" | "TRUE" | "True");
     }
     let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     let people = ["curl", "Wget", "Mozilla/5.0"];
@@ -196,8 +239,18 @@ mod tests {
         );
         assert_eq!(
             negotiated("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"),
-            json(Shape::Metadata)
+            json(Shape::MetadataList(TableVersion::V1))
         );
+        assert_eq!(
+            negotiated("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1beta1"),
+            json(Shape::Metadata(TableVersion::V1Beta1))
+        );
+        assert_eq!(
+            negotiated("*/*, application/yaml"),
+            Ok((Encoding::Yaml, Shape::Whole)),
+            "named types come before wildcards"
+        );
+        assert_eq!(negotiated("application/json;g=meta.k8s.io"), Err(406));
         assert_eq!(negotiated("application/json, */*;q=0.8"), json(Shape::Whole));
         assert_eq!(negotiated("application/yaml"), Ok((Encoding::Yaml, Shape::Whole)));
         assert_eq!(

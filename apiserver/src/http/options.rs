@@ -1,26 +1,16 @@
-//! Query strings and `DeleteOptions` bodies as the engine's options, and their refusals.
+//! Query strings of writes and `DeleteOptions` bodies as the engine's options, and their refusals.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::USER_AGENT;
-use rand::Rng;
 use serde_json::Value;
 
 use super::query::Query;
 use crate::auth::UserInfo;
-use crate::engine::{
-    DeleteOptions, FieldValidation, ListOptions, Propagation, WatchOptions, WriteOptions,
-};
-use crate::selector::{FieldSelector, LabelSelector};
+use crate::engine::{DeleteOptions, FieldValidation, Propagation, WriteOptions};
 use crate::status::{ApiError, Cause};
 
-/// kube-apiserver's default of --min-request-timeout: a watch that names no timeout lasts this
-/// long, or up to twice that, so that watches begun together do not end together.
-const WATCH_SECONDS_MIN: u64 = 1800;
-/// A client may ask for longer, but not for ever: a day.
-const WATCH_SECONDS_MAX: u64 = 24 * 60 * 60;
 /// Kubernetes' own bound on a field manager's name.
 const FIELD_MANAGER_BYTES_MAX: usize = 128;
 
@@ -38,46 +28,6 @@ pub(super) fn unsupported(kind: &str, field: &str, value: &str, supported: &[&st
 fn invalid(kind: &str, reason: &'static str, field: &str, message: String) -> ApiError {
     let cause = Cause { reason: reason.into(), message, field: field.to_owned() };
     ApiError::invalid_kind("meta.k8s.io", kind, "", vec![cause])
-}
-
-fn label_selector(query: &Query) -> Result<Option<LabelSelector>, ApiError> {
-    let text = query.filled("labelSelector");
-    text.map(LabelSelector::parse).transpose()
-}
-
-fn field_selector(query: &Query) -> Result<Option<FieldSelector>, ApiError> {
-    let text = query.filled("fieldSelector");
-    text.map(FieldSelector::parse).transpose()
-}
-
-pub(super) fn list(query: &Query) -> Result<ListOptions, ApiError> {
-    let limit = query.number("limit")?.unwrap_or(0);
-    Ok(ListOptions {
-        label_selector: label_selector(query)?,
-        field_selector: field_selector(query)?,
-        limit: usize::try_from(limit).unwrap_or(usize::MAX),
-        continue_: query.filled("continue").map(str::to_owned),
-        resource_version: query.resource_version()?,
-        version_match: query.version_match()?,
-        send_initial_events: query.flag("sendInitialEvents"),
-    })
-}
-
-/// `name`: of a watch whose URL names one object (the old `/watch/` prefix).
-pub(super) fn watch(query: &Query) -> Result<WatchOptions, ApiError> {
-    let seconds = match query.number("timeoutSeconds")? {
-        Some(seconds) if seconds > 0 => seconds.min(WATCH_SECONDS_MAX),
-        _ => rand::rng().random_range(WATCH_SECONDS_MIN..2 * WATCH_SECONDS_MIN),
-    };
-    Ok(WatchOptions {
-        label_selector: label_selector(query)?,
-        field_selector: field_selector(query)?,
-        resource_version: query.resource_version()?,
-        version_match: query.version_match()?,
-        bookmarks: query.flag("allowWatchBookmarks").unwrap_or(false),
-        send_initial_events: query.flag("sendInitialEvents"),
-        timeout: Duration::from_secs(seconds),
-    })
 }
 
 /// `kind` names the options in refusals: `CreateOptions`, `PatchOptions`, ….

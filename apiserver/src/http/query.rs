@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use crate::engine::VersionMatch;
 use crate::status::ApiError;
 
 #[derive(Clone, Debug, Default)]
@@ -43,41 +42,39 @@ impl Query {
         Some(!value.eq_ignore_ascii_case("false") && value != "0")
     }
 
-    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
-        let Some(value) = self.filled(name) else {
+    /// # Errors
+    /// 400 for what Go's `strconv.ParseInt` does not take; an empty value is such.
+    pub(super) fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        let Some(value) = self.get(name) else {
             return Ok(None);
         };
-        let number = value.parse().map_err(|_| {
-            ApiError::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax"))
+        let number = value.parse().map_err(|error| {
+            let why = parse_words(&error);
+            ApiError::bad_request(format!("strconv.ParseInt: parsing {value:?}: {why}"))
         });
         number.map(Some)
     }
 
+    /// # Errors
+    /// 500: Kubernetes takes the version for opaque until its store cannot read it.
     pub(super) fn resource_version(&self) -> Result<Option<u64>, ApiError> {
         let Some(value) = self.filled("resourceVersion") else {
             return Ok(None);
         };
-        let number = value.parse().map_err(|_| {
-            ApiError::bad_request(format!(
+        // Go has no sign here.
+        let number = if value.starts_with('+') { "" } else { value };
+        let number = number.parse().map_err(|error| {
+            let why = match parse_words(&error) {
+                why if value.bytes().all(|byte| byte.is_ascii_digit()) => why,
+                _ => "invalid syntax",
+            };
+            let message = format!(
                 "resourceVersion: Invalid value: {value:?}: strconv.ParseUint: parsing {value:?}: \
-                 invalid syntax"
-            ))
+                 {why}"
+            );
+            ApiError::new(500, "", message)
         });
         number.map(Some)
-    }
-
-    pub(super) fn version_match(&self) -> Result<Option<VersionMatch>, ApiError> {
-        match self.filled("resourceVersionMatch") {
-            None => Ok(None),
-            Some("Exact") => Ok(Some(VersionMatch::Exact)),
-            Some("NotOlderThan") => Ok(Some(VersionMatch::NotOlderThan)),
-            Some(other) => Err(super::options::unsupported(
-                "ListOptions",
-                "resourceVersionMatch",
-                other,
-                &["Exact", "NotOlderThan", ""],
-            )),
-        }
     }
 
     /// `?timeout=`: a Go duration.
@@ -85,24 +82,39 @@ impl Query {
         let Some(value) = self.filled("timeout") else {
             return Ok(None);
         };
-        go_duration(value).map(Some).ok_or_else(|| {
-            ApiError::bad_request(format!(
-                "invalid timeout specified in the request URI: time: invalid duration {value:?}"
-            ))
+        go_duration(value).map(Some).map_err(|why| {
+            let message = format!("invalid timeout specified in the request URL - time: {why}");
+            ApiError::bad_request(message)
         })
     }
 }
 
-/// `6m59s`, `500ms`, `1.5h`, `0`; `None` when it is no duration or a negative one.
-fn go_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
+/// What Go says about a number.
+fn parse_words(error: &std::num::ParseIntError) -> &'static str {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    match error.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
     }
-    let mut rest = text.strip_prefix('+').unwrap_or(text);
+}
+
+/// `6m59s`, `500ms`, `1.5h`, `0`; a negative one counts as none.
+///
+/// # Errors
+/// Why it is no duration, in Go's words.
+fn go_duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("invalid duration {text:?}");
+    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
     let mut seconds = 0f64;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
         rest = &rest[digits..];
         let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         seconds += number
@@ -113,11 +125,15 @@ fn go_duration(text: &str) -> Option<Duration> {
                 "ms" => 1e-3,
                 "us" | "µs" => 1e-6,
                 "ns" => 1e-9,
-                _ => return None,
+                "" => return Err(format!("missing unit in duration {text:?}")),
+                unit => return Err(format!("unknown unit {unit:?} in duration {text:?}")),
             };
         rest = &rest[unit_end..];
     }
-    (!text.is_empty()).then(|| Duration::try_from_secs_f64(seconds).ok())?
+    if text.starts_with('-') {
+        return Ok(Duration::ZERO);
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| invalid())
 }
 
 #[cfg(test)]
@@ -140,16 +156,22 @@ mod tests {
     fn bad_numbers_are_bad_requests() {
         let query = Query::parse(Some("limit=x&resourceVersion=abc"));
         assert_eq!(query.number("limit").unwrap_err().code, 400);
-        assert_eq!(query.resource_version().unwrap_err().code, 400);
+        assert_eq!(query.resource_version().unwrap_err().code, 500);
     }
 
     #[test]
     fn durations_are_go_durations() {
-        assert_eq!(go_duration("6m59s"), Some(Duration::from_secs(419)));
-        assert_eq!(go_duration("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(go_duration("0"), Some(Duration::ZERO));
-        for bad in ["", "5", "s", "-1s", "1x"] {
-            assert_eq!(go_duration(bad), None, "{bad}");
+        let seconds = |text| go_duration(text).map(|duration| duration.as_secs_f64());
+        assert_eq!(seconds("6m59s"), Ok(419.0));
+        assert_eq!(seconds("500ms"), Ok(0.5));
+        assert_eq!(seconds("0"), Ok(0.0));
+        assert_eq!(seconds("-1s"), Ok(0.0));
+        for (bad, why) in [
+            ("s", "invalid duration \"s\""),
+            ("5", "missing unit in duration \"5\""),
+            ("1x", "unknown unit \"x\" in duration \"1x\""),
+        ] {
+            assert_eq!(go_duration(bad), Err(why.to_owned()));
         }
     }
 }

@@ -4,6 +4,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use super::query::Query;
+use crate::selector::FieldSelector;
 
 /// Names are empty where the request has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +59,13 @@ impl RequestInfo {
         info
     }
 
+    /// The name that the old `/watch/` prefix has in its path, not in a selector.
+    pub(super) fn watched_name(&self) -> Option<&str> {
+        let named = self.verb == "watch"
+            && self.path.ends_with(&format!("/{}/{}", self.resource, self.name));
+        named.then_some(self.name.as_str()).filter(|name| !name.is_empty())
+    }
+
     /// Reads namespace, resource, name and subresource.
     fn locate(&mut self, segments: &[String]) {
         let mut rest = segments;
@@ -99,8 +107,10 @@ impl RequestInfo {
         // A collection narrowed to one name is about that name, for whoever judges it.
         if matches!(self.verb, "list" | "watch" | "deletecollection")
             && let Some(selector) = query.filled("fieldSelector")
-            && let Some(name) = selector.strip_prefix("metadata.name=")
-            && !name.contains([',', '='])
+            && let Ok(selector) = FieldSelector::parse(selector)
+            && let Some(name) = selector.exact("metadata.name")
+            && !matches!(name, "." | "..")
+            && !name.contains(['/', '%'])
         {
             self.name = name.to_owned();
         }
@@ -160,6 +170,19 @@ mod tests {
                 format!("{t}?&watch=true&fieldSelector=metadata.name%3Da"),
                 "watch commonage.dev v1 default tasks a ",
             ),
+            (
+                Method::GET,
+                format!("{t}?fieldSelector=metadata.namespace%3Dx,metadata.name%3D%3Da"),
+                "list commonage.dev v1 default tasks a ",
+            ),
+            (
+                Method::GET,
+                format!("{t}?fieldSelector=metadata.name%21%3Da"),
+                "list commonage.dev v1 default tasks  ",
+            ),
+            (Method::HEAD, format!("{t}/a"), "get commonage.dev v1 default tasks a "),
+            (Method::GET, format!("{t}?watch=maybe"), "watch commonage.dev v1 default tasks  "),
+            (Method::GET, format!("{t}?watch=False"), "list commonage.dev v1 default tasks  "),
             (
                 Method::PUT,
                 format!("{t}/a/status"),

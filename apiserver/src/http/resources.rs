@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 
 use super::chain::Call;
 use super::negotiate::{Format, Shape};
-use super::{options, respond, reviews, watch, writes};
+use super::{list_options, respond, reviews, watch, writes};
 use crate::resource::{Origin, ResourceDef, Storage};
 use crate::status::ApiError;
 
@@ -62,8 +62,16 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
             }
         }
     };
-    let named = !target.name.is_empty();
-    if target.subresource.is_empty() && !target.def.allows(call.info.verb) {
+    let (named, custom) = (!target.name.is_empty(), target.def.origin == Origin::Custom);
+    if !target.subresource.is_empty() && !target.has_subresource(&target.subresource) {
+        return match custom {
+            true => Err(ApiError::not_found(&target.def, &target.name)),
+            false => Ok(respond::page_not_found()),
+        };
+    }
+    let of_all = target.def.is_namespaced() && target.namespace.is_empty();
+    let readable = matches!(call.info.verb, "list" | "watch");
+    if target.subresource.is_empty() && !target.def.allows(call.info.verb) || of_all && !readable {
         return Err(target.lacks(call.info.verb));
     }
     if target.def.storage == Storage::Virtual {
@@ -82,6 +90,9 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
         ("create", true, subresource) if !subresource.is_empty() => {
             writes::post_subresource(call, target, body).await
         }
+        ("update" | "patch", false, _) if custom => {
+            Err(ApiError::bad_request("name must be provided"))
+        }
         (verb, ..) => Err(target.lacks(verb)),
     }
 }
@@ -94,8 +105,10 @@ fn target(call: &Call<'_>) -> Option<Target> {
     let collection = matches!(info.verb, "list" | "watch" | "deletecollection");
     let about_namespaces = def.group.is_empty() && def.plural == "namespaces";
     let namespace = match (def.is_namespaced(), info.namespace.is_empty()) {
-        // Without a namespace there are only the objects of all of them; a POST there is answered
-        // "method not allowed" by the engine's own check of the empty namespace.
+        // Without a namespace there are only the objects of all of them, to be read.
+        (true, true) if def.origin == Origin::Custom && !matches!(info.verb, "list" | "watch") => {
+            return None;
+        }
         (true, true) if !collection && info.verb != "create" => return None,
         (true, _) => info.namespace.clone(),
         (false, false) if !about_namespaces => return None,
@@ -112,8 +125,7 @@ fn target(call: &Call<'_>) -> Option<Target> {
         // Nothing there has a name.
         return None;
     }
-    let known = target.subresource.is_empty() || target.has_subresource(&target.subresource);
-    known.then_some(target)
+    Some(target)
 }
 
 async fn get(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiError> {
@@ -126,7 +138,7 @@ async fn get(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiErro
 
 async fn list(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiError> {
     let format = Format::negotiate(call.headers, call.query)?;
-    let options = options::list(call.query)?;
+    let options = list_options::list(call.query)?;
     if let Shape::Table(version) = format.shape {
         // Refuse a bad includeObject before the work, as kube-apiserver does.
         respond::table_options(version, call.query)?;

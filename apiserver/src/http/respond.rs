@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY, WARNING,
 };
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -17,7 +16,7 @@ use super::negotiate::{Encoding, Format, Shape};
 use super::query::Query;
 use crate::engine::List;
 use crate::object::Object;
-use crate::resource::ResourceDef;
+use crate::resource::{Origin, ResourceDef};
 use crate::status::ApiError;
 use crate::table::{self, Headers, IncludeObject, ListMeta, TableOptions};
 
@@ -31,22 +30,22 @@ const GZIP_BYTES_MIN: u64 = 128 * 1024;
 /// Warnings beyond this are left out, as in Kubernetes: proxies refuse large headers.
 const WARNING_BYTES_MAX: usize = 4 * 1024;
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> axum::response::Response {
-        let status = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = Response::new(Body::from(self.to_json()));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, JSON);
-        if let Some(seconds) = self.retry_after_s() {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if self.code == 413 {
-            // What else the client meant to send cannot be told from a next request.
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+/// The `Status` of a failed request, in the form that was asked for.
+pub(super) fn error(error: &ApiError, headers: &HeaderMap, query: &Query) -> Response<Body> {
+    let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // What cannot be said in any form that was asked for is said for people.
+    let format =
+        Format::of_status(headers, query).unwrap_or(Format { pretty: true, ..Format::plain() });
+    let mut response = document(status, error.to_json().into(), format);
+    let headers = response.headers_mut();
+    if let Some(seconds) = error.retry_after_s() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if error.code == 413 {
+        // What else the client meant to send cannot be told from a next request.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 pub(super) fn text(status: StatusCode, text: impl Into<Body>) -> Response<Body> {
@@ -89,17 +88,12 @@ fn mark_gzip(response: &mut Response<Body>) {
     headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
 }
 
-/// Four spaces and a closing newline: for people at a terminal.
-fn indented(json: Bytes) -> Bytes {
-    let Ok(value) = serde_json::from_slice::<Value>(&json) else {
-        return json;
-    };
-    match serde_json::to_vec_pretty(&value) {
-        Ok(mut text) => {
-            text.push(b'\n');
-            text.into()
-        }
-        Err(_) => json,
+/// Two spaces and no newline at the end, as Go indents.
+pub(super) fn indented(json: Bytes) -> Bytes {
+    let value = serde_json::from_slice::<Value>(&json).ok();
+    match value.and_then(|value| serde_json::to_vec_pretty(&value).ok()) {
+        Some(text) => text.into(),
+        None => json,
     }
 }
 
@@ -122,15 +116,27 @@ pub(super) fn table_options(
         Some("None") => IncludeObject::None,
         Some("Object") => IncludeObject::Object,
         Some(other) => {
-            return Err(super::options::unsupported(
-                "TableOptions",
-                "includeObject",
-                other,
-                &["None", "Metadata", "Object"],
-            ));
+            return Err(ApiError::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: \
+                 must be 'Metadata', 'Object', 'None', or empty"
+            )));
         }
     };
     Ok(TableOptions { version, include, now: Timestamp::now() })
+}
+
+/// What Kubernetes' messages call the type of a kind, `suffix` for its list.
+fn go_type(def: &ResourceDef, suffix: &str) -> String {
+    match def.origin {
+        Origin::Custom => format!("*unstructured.Unstructured{suffix}"),
+        Origin::BuiltIn => {
+            let package = match def.group.split('.').next() {
+                None | Some("") => "core",
+                Some(group) => group,
+            };
+            format!("*{package}.{}{suffix}", def.kind)
+        }
+    }
 }
 
 /// One object, after a GET or a write.
@@ -147,7 +153,13 @@ pub(super) fn object(
             let options = table_options(version, query)?;
             table::render_one(def, &object.to_value(), Headers::Shown, options).into()
         }
-        Shape::Metadata => table::render_partial(&object.to_value()).into(),
+        Shape::Metadata(version) => table::render_partial(&object.to_value(), version).into(),
+        Shape::MetadataList(_) => {
+            return Err(ApiError::not_acceptable_because(format!(
+                "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
+                go_type(def, "")
+            )));
+        }
     };
     Ok(document(status, json, format))
 }
@@ -195,7 +207,13 @@ fn render_list(
         Shape::Table(version) => {
             table::render_list(def, &meta, values, table_options(version, query)?)
         }
-        Shape::Metadata => table::render_partial_list(&meta, values),
+        Shape::MetadataList(version) => table::render_partial_list(&meta, values, version),
+        Shape::Metadata(_) => {
+            return Err(ApiError::not_acceptable_because(format!(
+                "you requested PartialObjectMetadata, but the requested object is a list ({})",
+                go_type(def, "List")
+            )));
+        }
     };
     Ok(document(StatusCode::OK, json.into(), format))
 }

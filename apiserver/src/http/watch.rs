@@ -25,11 +25,11 @@ use super::chain::Call;
 use super::metrics::WatchCounters;
 use super::negotiate::{Format, Shape};
 use super::resources::Target;
-use super::{options, respond};
+use super::{list_options, respond};
 use crate::engine::{Chunk, EventKind};
 use crate::resource::ResourceDef;
 use crate::status::ApiError;
-use crate::table::{self, Headers, TableOptions};
+use crate::table::{self, Headers, TableOptions, TableVersion};
 
 /// After a piece the next one waits this long, so that what happens meanwhile goes out with it: a
 /// write and a wake-up cost as much as sending a dozen events. The first event after a quiet time
@@ -37,11 +37,12 @@ use crate::table::{self, Headers, TableOptions};
 const PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiError> {
-    let format = Format::negotiate(call.headers, call.query)?;
-    let options = options::watch(call.query)?;
+    let format = Format::negotiate_stream(call.headers, call.query)?;
+    let options = list_options::watch(call.query, call.info.watched_name())?;
     let render = match format.shape {
-        Shape::Whole => Render::Shared,
-        Shape::Metadata => Render::Metadata,
+        // No event's object is a list, and kube-apiserver then sends it as it is.
+        Shape::Whole | Shape::MetadataList(_) => Render::Shared,
+        Shape::Metadata(version) => Render::Metadata(version),
         Shape::Table(version) => Render::Table {
             def: target.def.clone(),
             options: respond::table_options(version, call.query)?,
@@ -68,7 +69,7 @@ pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<
 
 enum Render {
     Shared,
-    Metadata,
+    Metadata(TableVersion),
     Table { def: Arc<ResourceDef>, options: TableOptions, headers: Headers },
 }
 
@@ -94,7 +95,9 @@ impl WatchBody {
         self.counters.events.fetch_add(chunk.events().len() as u64, Relaxed);
         match &mut self.render {
             Render::Shared => chunk.bytes(),
-            Render::Metadata => rendered(chunk, table::render_partial),
+            Render::Metadata(version) => {
+                rendered(chunk, |object| table::render_partial(object, *version))
+            }
             Render::Table { def, options, headers } => {
                 // Ages are as of the event, not of the watch's begin.
                 options.now = Timestamp::now();

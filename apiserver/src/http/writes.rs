@@ -14,7 +14,7 @@ use super::body;
 use super::chain::Call;
 use super::negotiate::Format;
 use super::resources::Target;
-use super::{options, protobuf, respond};
+use super::{list_options, options, protobuf, respond};
 use crate::auth::authorizer::Verdict;
 use crate::engine::{Deleted, FieldValidation, PatchKind, WriteOptions, Written};
 use crate::resource::Origin;
@@ -108,10 +108,6 @@ pub(super) async fn create(
     target: Target,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
-    if target.def.is_namespaced() && target.namespace.is_empty() {
-        let def = &target.def;
-        return Err(ApiError::method_not_allowed(&def.group, &def.plural, "create"));
-    }
     let format = Format::negotiate(call.headers, call.query)?;
     let (object, options) = receive(call, "CreateOptions", body).await?;
     check_what_is_sent(call, &object)?;
@@ -200,7 +196,7 @@ pub(super) async fn delete_collection(
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let format = Format::negotiate(call.headers, call.query)?;
-    let list = options::list(call.query)?;
+    let list = list_options::list(call.query)?;
     let sent = delete_body(call, body).await?;
     let (delete, dry_run) = options::delete(call.query, sent.as_ref())?;
     let options = WriteOptions { dry_run, user: call.user.clone(), ..WriteOptions::default() };

@@ -25,6 +25,8 @@ pub struct Document {
     pub bytes: Bytes,
     /// Upper-case hex SHA-256; the `hash` of the URL, and the ETag (without quotes).
     pub hash: String,
+    /// When it was made: its `Last-Modified`.
+    pub built: jiff::Timestamp,
 }
 
 /// Everything under `/openapi`.
@@ -75,7 +77,7 @@ impl Documents {
 impl Document {
     fn of(bytes: Vec<u8>) -> Document {
         let hash = format!("{:X}", Sha256::digest(&bytes));
-        Document { bytes: bytes.into(), hash }
+        Document { bytes: bytes.into(), hash, built: jiff::Timestamp::now() }
     }
 }
 
