@@ -43,6 +43,15 @@ pub(crate) enum Verdict {
 enum Probe {
     Http { address: SocketAddr, path: String },
     Tcp { address: SocketAddr },
+    Exec { command: Vec<String> },
+}
+
+/// Runs the commands of checks; in tests something else does.
+pub trait Commands: Send + Sync {
+    /// Runs one in a task's container to its end; what is wrong with it if that is not 0.
+    /// Dropped, it is killed.
+    fn run(&self, uid: &Uid, command: &[String])
+    -> impl Future<Output = Result<(), String>> + Send;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,58 +69,73 @@ struct Timing {
     threshold: i32,
 }
 
+/// Whose checks, how commands are run there, and who hears the verdicts.
+struct Watched<C> {
+    uid: Uid,
+    container: Container,
+    commands: C,
+    verdicts: mpsc::Sender<(Uid, Verdict)>,
+}
+
 /// Runs all checks of a task until one fails for good or the future is dropped.
-pub(crate) async fn watch(task: Task, verdicts: mpsc::Sender<(Uid, Verdict)>) {
-    let spec = &task.spec;
+pub(crate) async fn watch(
+    task: Task,
+    commands: impl Commands,
+    verdicts: mpsc::Sender<(Uid, Verdict)>,
+) {
     let uid = crate::plan::uid_of(&task);
-    let health =
-        repeat(Kind::Health, spec.health_check.as_ref(), &spec.container, (&uid, &verdicts));
-    let readiness =
-        repeat(Kind::Readiness, spec.readiness_check.as_ref(), &spec.container, (&uid, &verdicts));
+    let spec = task.spec;
+    let watched = Watched { uid, container: spec.container, commands, verdicts };
+    let health = watched.repeat(Kind::Health, spec.health_check.as_ref());
+    let readiness = watched.repeat(Kind::Readiness, spec.readiness_check.as_ref());
     tokio::join!(health, readiness);
 }
 
-async fn repeat(
-    kind: Kind,
-    check: Option<&Check>,
-    container: &Container,
-    (uid, verdicts): (&Uid, &mpsc::Sender<(Uid, Verdict)>),
-) {
-    let Some(check) = check else { return };
-    let Some(probe) = probe(check, container) else {
-        // Refused before the launch; a task of an older agent may still have one.
-        return;
-    };
-    let timing = timing(check);
-    let mut judge = Judge::new(kind, timing, Instant::now());
-    if kind == Kind::Readiness && tell(uid, verdicts, Verdict::Ready(false)).await.is_err() {
-        return;
-    }
-    tokio::time::sleep(timing.initial_delay).await;
-    loop {
-        let result = match tokio::time::timeout(timing.timeout, look(&probe)).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("{probe}: no answer within {:?}", timing.timeout)),
+impl<C: Commands> Watched<C> {
+    async fn repeat(&self, kind: Kind, check: Option<&Check>) {
+        let Some(check) = check else { return };
+        let Some(probe) = probe(check, &self.container) else {
+            // Refused before the launch; a task of an older agent may still have one.
+            return;
         };
-        if let Err(why) = &result {
-            tracing::debug!(uid, ?kind, why, "check failed");
+        let timing = timing(check);
+        let mut judge = Judge::new(kind, timing, Instant::now());
+        if kind == Kind::Readiness && self.tell(Verdict::Ready(false)).await.is_err() {
+            return;
         }
-        for verdict in judge.hear(result, Instant::now()) {
-            let last = matches!(verdict, Verdict::Failed(_));
-            if tell(uid, verdicts, verdict).await.is_err() || last {
-                return;
+        tokio::time::sleep(timing.initial_delay).await;
+        loop {
+            let result = match tokio::time::timeout(timing.timeout, self.look(&probe)).await {
+                Ok(result) => result,
+                Err(_) => Err(format!("{probe}: no answer within {:?}", timing.timeout)),
+            };
+            if let Err(why) = &result {
+                tracing::debug!(uid = self.uid, ?kind, why, "check failed");
             }
+            for verdict in judge.hear(result, Instant::now()) {
+                let last = matches!(verdict, Verdict::Failed(_));
+                if self.tell(verdict).await.is_err() || last {
+                    return;
+                }
+            }
+            tokio::time::sleep(timing.period).await;
         }
-        tokio::time::sleep(timing.period).await;
     }
-}
 
-async fn tell(
-    uid: &Uid,
-    verdicts: &mpsc::Sender<(Uid, Verdict)>,
-    verdict: Verdict,
-) -> Result<(), ()> {
-    verdicts.send((uid.clone(), verdict)).await.map_err(|_| ())
+    async fn tell(&self, verdict: Verdict) -> Result<(), ()> {
+        self.verdicts.send((self.uid.clone(), verdict)).await.map_err(|_| ())
+    }
+
+    async fn look(&self, probe: &Probe) -> Result<(), String> {
+        match probe {
+            Probe::Exec { command } => {
+                let run = self.commands.run(&self.uid, command).await;
+                run.map_err(|why| format!("{probe}: {why}"))
+            }
+            Probe::Http { address, path } => look_http(probe, *address, path).await,
+            Probe::Tcp { address } => connect(probe, *address).await.map(drop),
+        }
+    }
 }
 
 /// Turns results into verdicts; pure.
@@ -189,8 +213,11 @@ fn timing(check: &Check) -> Timing {
     }
 }
 
-/// Tasks with checks are on the machine's own network, so its loopback reaches them.
+/// Tasks with checks of ports are on the machine's own network, so its loopback reaches them.
 fn probe(check: &Check, container: &Container) -> Option<Probe> {
+    if let Some(exec) = &check.exec {
+        return Some(Probe::Exec { command: exec.command.clone() });
+    }
     let port_name = match (&check.http, &check.tcp) {
         (Some(http), _) => http.port.as_deref(),
         (None, Some(tcp)) => tcp.port.as_deref(),
@@ -206,22 +233,17 @@ fn probe(check: &Check, container: &Container) -> Option<Probe> {
     })
 }
 
-async fn look(probe: &Probe) -> Result<(), String> {
-    let failed =
-        |error: &dyn std::error::Error| format!("{probe}: {}", crate::runtime::describe(error));
-    match probe {
-        Probe::Tcp { address } => {
-            TcpStream::connect(address).await.map_err(|e| failed(&e))?;
-            Ok(())
-        }
-        Probe::Http { address, path } => {
-            let stream = TcpStream::connect(address).await.map_err(|e| failed(&e))?;
-            let code = get(stream, *address, path).await.map_err(|e| failed(&*e))?;
-            match code {
-                200..=399 => Ok(()),
-                code => Err(format!("{probe}: status {code}")),
-            }
-        }
+async fn connect(probe: &Probe, address: SocketAddr) -> Result<TcpStream, String> {
+    let connected = TcpStream::connect(address).await;
+    connected.map_err(|error| format!("{probe}: {}", crate::runtime::describe(&error)))
+}
+
+async fn look_http(probe: &Probe, address: SocketAddr, path: &str) -> Result<(), String> {
+    let stream = connect(probe, address).await?;
+    match get(stream, address, path).await {
+        Ok(200..=399) => Ok(()),
+        Ok(code) => Err(format!("{probe}: status {code}")),
+        Err(error) => Err(format!("{probe}: {}", crate::runtime::describe(&*error))),
     }
 }
 
@@ -251,6 +273,7 @@ impl std::fmt::Display for Probe {
         match self {
             Probe::Http { address, path } => write!(f, "GET http://{address}{path}"),
             Probe::Tcp { address } => write!(f, "connect to {address}"),
+            Probe::Exec { command } => write!(f, "command {}", command.join(" ")),
         }
     }
 }

@@ -18,7 +18,7 @@
 pub mod config;
 pub mod detect;
 mod driver;
-mod health;
+pub mod health;
 mod lease;
 pub mod ledger;
 pub mod logs;

@@ -103,7 +103,11 @@ impl Driver {
             return;
         };
         actual.health.watched = true;
-        let watching = crate::health::watch(task.clone(), self.verdicts.sender.clone());
+        let watching = crate::health::watch(
+            task.clone(),
+            self.parts.shims.clone(),
+            self.verdicts.sender.clone(),
+        );
         let handle = self.jobs.spawn(async move {
             watching.await;
             Wake::Watched

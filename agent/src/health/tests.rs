@@ -48,12 +48,62 @@ fn fast(probe: serde_json::Value) -> serde_json::Value {
     check
 }
 
+/// Runs no commands: each is the code it ends with, or for ever.
+#[derive(Default)]
+struct Numbered {
+    dropped: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Commands for Numbered {
+    async fn run(&self, uid: &Uid, command: &[String]) -> Result<(), String> {
+        struct Dropped(std::sync::Arc<std::sync::atomic::AtomicBool>);
+        impl Drop for Dropped {
+            fn drop(&mut self) {
+                self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        assert_eq!(uid, "u-1");
+        let _dropped = Dropped(self.dropped.clone());
+        match command[0].as_str() {
+            "0" => Ok(()),
+            "for-ever" => std::future::pending().await,
+            code => Err(format!("exit code {code}")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_command_is_a_check() {
+    let commands = Numbered::default();
+    let dropped = commands.dropped.clone();
+    let mut health = fast(json!({"exec": {"command": ["for-ever"]}}));
+    health["timeoutSeconds"] = json!(0.01);
+    let ready = fast(json!({"exec": {"command": ["0"]}}));
+    let (verdicts, mut heard) = mpsc::channel(16);
+    let task = task(1, json!({"healthCheck": health, "readinessCheck": ready}));
+    let watching = tokio::spawn(watch(task, commands, verdicts));
+    let mut seen = Vec::new();
+    let failed = loop {
+        match heard.recv().await.unwrap().1 {
+            Verdict::Failed(why) => break why,
+            verdict => seen.push(verdict),
+        }
+    };
+    watching.abort();
+    assert!(failed.ends_with("command for-ever: no answer within 10ms"), "{failed}");
+    use Verdict::{Healthy, Ready};
+    for verdict in [Ready(false), Ready(true), Healthy(false)] {
+        assert!(seen.contains(&verdict), "{verdict:?} in {seen:?}");
+    }
+    assert!(dropped.load(std::sync::atomic::Ordering::SeqCst));
+}
+
 #[tokio::test]
 async fn a_server_that_stops_working_fails_for_good() {
     let port = server(vec![200, 500, 302, 500, 500]).await;
     let task = task(port, json!({"healthCheck": fast(json!({"http": {"path": "/up"}}))}));
     let (verdicts, mut heard) = mpsc::channel(16);
-    watch(task, verdicts).await;
+    watch(task, Numbered::default(), verdicts).await;
     let mut seen = Vec::new();
     while let Some((uid, verdict)) = heard.recv().await {
         assert_eq!(uid, "u-1");
@@ -72,7 +122,7 @@ async fn ready_once_the_port_is_open() {
     let port = server(vec![]).await;
     let task = task(port, json!({"readinessCheck": fast(json!({"tcp": {"port": "http"}}))}));
     let (verdicts, mut heard) = mpsc::channel(16);
-    let watching = tokio::spawn(watch(task, verdicts));
+    let watching = tokio::spawn(watch(task, Numbered::default(), verdicts));
     assert_eq!(heard.recv().await.unwrap().1, Verdict::Ready(false));
     assert_eq!(heard.recv().await.unwrap().1, Verdict::Ready(true));
     watching.abort();

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use commonage_shim::exec::{Exec, ExecError, Message, Order, Streams};
 use commonage_shim::terminal;
@@ -11,7 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
-use crate::runtime::Shims;
+use crate::health::Commands;
+use crate::ledger::Uid;
+use crate::runtime::{Shims, describe};
 
 /// What a command that was cut off with its container is said to have ended with: `SIGKILL`'s.
 const KILLED: i32 = 137;
@@ -127,4 +130,57 @@ pub(crate) async fn start(shims: &Shims, uid: &str, order: Order) -> Result<Proc
         })
     };
     take().map_err(ExecError::Container)
+}
+
+/// Bytes of what a failed check printed that are told.
+const COMPLAINT_BYTES: usize = 256;
+/// For reading what is in a pipe.
+const LAST_WORDS_TIME_MAX: Duration = Duration::from_millis(100);
+
+impl Commands for Shims {
+    async fn run(&self, uid: &Uid, command: &[String]) -> Result<(), String> {
+        let order = Order { command: command.to_vec(), ..Order::default() };
+        let process = start(self, uid, order).await.map_err(|error| describe(&error))?;
+        let Process { mut end, mut output, errors, .. } = process;
+        let (mut said, mut complained) = (Vec::new(), Vec::new());
+        let ended = {
+            let mut printing = std::pin::pin!(async {
+                let complaining = async {
+                    if let Some(mut errors) = errors {
+                        errors.collect(&mut complained).await;
+                    }
+                };
+                tokio::join!(output.collect(&mut said), complaining);
+            });
+            let mut ended = std::pin::pin!(end.wait());
+            tokio::select! {
+                ended = &mut ended => {
+                    // What it printed last is there already; its children are not waited for.
+                    let _ = tokio::time::timeout(LAST_WORDS_TIME_MAX, printing).await;
+                    ended
+                }
+                // Nothing to read any more; it may go on in silence.
+                () = &mut printing => ended.await,
+            }
+        };
+        said.extend(complained);
+        let said = String::from_utf8_lossy(&said);
+        match (ended, said.trim()) {
+            (Ended::Code(0), _) => Ok(()),
+            (Ended::Code(code), "") => Err(format!("exit code {code}")),
+            (Ended::Code(code), said) => Err(format!("exit code {code}: {said}")),
+            (Ended::NotStarted(why), _) => Err(why),
+        }
+    }
+}
+
+impl Output {
+    /// Reads to the end and keeps the beginning.
+    async fn collect(&mut self, kept: &mut Vec<u8>) {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = self.read(&mut buffer).await {
+            let room = COMPLAINT_BYTES.saturating_sub(kept.len());
+            kept.extend_from_slice(&buffer[..count.min(room)]);
+        }
+    }
 }

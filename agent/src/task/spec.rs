@@ -161,11 +161,10 @@ fn refuse_check(
     let port_name = match (&check.http, &check.tcp, &check.exec) {
         (Some(http), None, None) => &http.port,
         (None, Some(tcp), None) => &tcp.port,
-        (None, None, Some(_)) => {
-            return Err(unsupported(format!(
-                "{field}.exec: this agent can't run commands in a container yet; use http or tcp"
-            )));
+        (None, None, Some(exec)) if exec.command.first().is_none_or(String::is_empty) => {
+            return Err(unsupported(format!("{field}.exec.command: must name a program")));
         }
+        (None, None, Some(_)) => return Ok(()),
         _ => {
             return Err(unsupported(format!(
                 "{field}: exactly one of http, tcp and exec must be set"

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use commonage_agent::health::Commands;
 use commonage_agent::runtime::Seen as State;
 use commonage_shim::Shim;
 use commonage_shim::launch::{Network, Stream};
@@ -9,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::Test;
 use crate::caller::{Caller, sh};
-use crate::fixture::{Hands, directory, eventually};
+use crate::fixture::{Hands, PATIENCE, directory, eventually};
 
 pub const TESTS: &[Test] = &[
     ("a_command_runs_and_its_code_is_told", a_command_runs_and_its_code_is_told),
@@ -24,6 +25,7 @@ pub const TESTS: &[Test] = &[
     ("a_port_is_forwarded", a_port_is_forwarded),
     ("a_port_in_a_network_of_its_own_is_forwarded", a_port_in_a_network_of_its_own_is_forwarded),
     ("logs_tell_when_lines_came", logs_tell_when_lines_came),
+    ("a_check_runs_a_command", a_check_runs_a_command),
     ("exec_is_fast", exec_is_fast),
 ];
 
@@ -296,6 +298,31 @@ fn logs_tell_when_lines_came() {
     assert!(lines.iter().all(|(time, _)| time.len() == "2026-01-01T00:00:00.123456789Z".len()));
     let since = format!("sinceTime={}&stream=Stdout", lines[1].0);
     assert_eq!(caller.log(&since), "out 3\n");
+}
+
+fn a_check_runs_a_command() {
+    let (_dir, hands, caller) = waiting();
+    let uid = hands.uid().to_owned();
+    let run = |script: &str| {
+        let command = ["sh", "-c", script].map(str::to_owned);
+        let ran = async { hands.shims.run(&uid, &command).await };
+        caller.runtime.block_on(async { tokio::time::timeout(PATIENCE, ran).await.unwrap() })
+    };
+    assert_eq!(run("test -d /sandbox"), Ok(()));
+    assert_eq!(run("echo one; echo two >&2; exit 2"), Err("exit code 2: one\ntwo".to_owned()));
+    assert_eq!(run("exit 1"), Err("exit code 1".to_owned()));
+    // Not waited for, though it holds the output.
+    assert_eq!(run("sleep 1006 &"), Ok(()));
+    let no_such = ["no-such".to_owned()];
+    let no_such = caller.runtime.block_on(hands.shims.run(&uid, &no_such));
+    assert!(no_such.unwrap_err().contains("not found in $PATH"));
+    // Whose time is over is killed.
+    let command = ["sleep", "1007"].map(str::to_owned);
+    caller.runtime.block_on(async {
+        let short = std::time::Duration::from_millis(50);
+        tokio::time::timeout(short, hands.shims.run(&uid, &command)).await.unwrap_err();
+    });
+    eventually("it is killed", || (processes(&hands, "sleep 1007") == 0).then_some(()));
 }
 
 /// From the request to the Status, TLS included. Far above what is seen, far below what annoys.

@@ -85,8 +85,8 @@ fn nothing_asked_for_is_left_out_silently() {
         (json!({"container": {"command": ["x"]}, "killPolicy": {"signal": "NOPE"}}), "killPolicy"),
         (json!({"container": {"command": ["x"]}, "healthCheck": {"tcp": {}}}), "healthCheck"),
         (
-            json!({"container": {"command": ["x"]}, "healthCheck": {"exec": {"command": ["x"]}}}),
-            "exec",
+            json!({"container": {"command": ["x"]}, "healthCheck": {"exec": {"command": []}}}),
+            "healthCheck.exec.command",
         ),
         (
             json!({
