@@ -208,7 +208,7 @@ impl Engine {
         self.detached(self.clone().delete_now(target, delete, options)).await
     }
 
-    /// Returns what was deleted or marked, as it was or became.
+    /// Returns what was deleted or marked, as it was before.
     pub async fn delete_collection(
         self: &Arc<Self>,
         def: &Arc<ResourceDef>,

@@ -16,7 +16,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::resource::ResourceDef;
+use crate::resource::{Origin, ResourceDef};
 
 /// What the failure is about. `kind` is the plural resource name for NotFound, Conflict,
 /// AlreadyExists and Forbidden, and the Kind for Invalid: a quirk clients rely on.
@@ -49,6 +49,8 @@ pub struct ApiError {
     pub details: Option<Box<StatusDetails>>,
     /// `metadata.continue`: an expired page token is answered with one to go on with.
     pub continue_: Option<String>,
+    /// Texts for `Warning` headers: what was noticed before the request failed.
+    pub warnings: Vec<String>,
 }
 
 impl ApiError {
@@ -64,7 +66,14 @@ impl ApiError {
             message: message.into(),
             details: None,
             continue_: None,
+            warnings: Vec::new(),
         }
+    }
+
+    #[must_use]
+    pub fn with_warnings(mut self, warnings: &[String]) -> ApiError {
+        self.warnings.extend_from_slice(warnings);
+        self
     }
 
     #[must_use]
@@ -126,20 +135,38 @@ impl ApiError {
         Self::new(409, "Conflict", message).with_details(about(&def.group, &def.plural, name))
     }
 
-    /// A UID precondition that does not hold.
-    pub fn uid_conflict(def: &ResourceDef, name: &str, wanted: &str, found: &str) -> ApiError {
+    /// An update that names another uid. kube-apiserver lets its storage say so, key and all.
+    pub fn uid_conflict(
+        def: &ResourceDef,
+        namespace: &str,
+        name: &str,
+        wanted: &str,
+        found: &str,
+    ) -> ApiError {
+        let group = match def.origin {
+            Origin::Custom => format!("{}/", def.group),
+            Origin::BuiltIn => String::new(),
+        };
+        let namespace = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
         let why = format!(
-            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+            "StorageError: invalid object, Code: 4, Key: /registry/{group}{}/{namespace}{name}, ResourceVersion: 0, \
+             AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}",
+            def.plural
         );
         Self::conflict_because(def, name, &why)
     }
 
-    /// A resourceVersion precondition of a DELETE that does not hold.
-    pub fn version_conflict(def: &ResourceDef, name: &str, wanted: &str, found: &str) -> ApiError {
-        let why = format!(
-            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {found}"
-        );
-        Self::conflict_because(def, name, &why)
+    /// A precondition of a DELETE that does not hold. The object is called by its Kind, as in
+    /// Kubernetes.
+    pub fn delete_conflict(def: &ResourceDef, name: &str, why: &str) -> ApiError {
+        let kind = qualified(&def.kind, &def.group);
+        let message = format!("Operation cannot be fulfilled on {kind} {name:?}: {why}");
+        Self::new(409, "Conflict", message).with_details(about(&def.group, &def.kind, name))
+    }
+
+    /// What kube-apiserver did not foresee: 500 without a reason.
+    pub fn unforeseen(message: impl Into<String>) -> ApiError {
+        Self::new(500, "", message)
     }
 
     /// 409 with one of our own reasons (`OfferGone`, `IllegalTransition`).
@@ -207,13 +234,21 @@ impl ApiError {
         Self::new(400, "BadRequest", message)
     }
 
-    /// `fieldValidation=Strict` found fields that are given twice (told first: the decoder sees
-    /// them before the schema does) or unknown.
-    pub fn strict_decoding(unknown: &[String], duplicate: &[String]) -> ApiError {
-        let unknown = unknown.iter().map(|field| format!("unknown field {field:?}"));
-        let duplicate = duplicate.iter().map(|field| format!("duplicate field {field:?}"));
-        let all: Vec<String> = duplicate.chain(unknown).collect();
-        Self::bad_request(format!("strict decoding error: {}", all.join(", ")))
+    /// The body of a write can't be read as the kind that the URL names.
+    pub fn undecodable(def: &ResourceDef, object: &Value, why: &str) -> ApiError {
+        let text = |field: &str| object[field].as_str().unwrap_or_default();
+        let version = text("apiVersion").rsplit('/').next().unwrap_or_default();
+        let kind = &def.kind;
+        Self::bad_request(format!(
+            "{} in version {version:?} cannot be handled as a {kind}: {why}",
+            text("kind")
+        ))
+    }
+
+    /// What came out of a patch is not an object of the kind; `patched` is its text.
+    pub fn invalid_patch(patched: &str, why: &str) -> ApiError {
+        let cause = Cause::invalid("patch", &patched.into(), why);
+        Self::invalid_kind("", "", "", vec![cause])
     }
 
     pub fn unauthorized() -> ApiError {

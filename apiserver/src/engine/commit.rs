@@ -154,32 +154,34 @@ pub(crate) fn take_version(object: &mut Value) -> Option<String> {
     }
 }
 
-/// Prunes and defaults a body, and says what it had too much: an error, warnings or nothing.
-pub(crate) fn clean(
-    def: &ResourceDef,
-    object: &mut Value,
-    options: &WriteOptions,
-) -> Result<Vec<String>, ApiError> {
-    let unknown = def.schema.prune(object);
+/// Prunes and defaults a body, and returns what it had too much, in the order in which Kubernetes
+/// tells it: what the text had twice, unknown metadata, the rest by name.
+pub(crate) fn clean(def: &ResourceDef, object: &mut Value, options: &WriteOptions) -> Vec<String> {
+    let mut unknown = def.schema.prune(object);
     def.schema.default(object);
-    // The decoder sees duplicates before the schema sees what is unknown.
-    let duplicate = options.duplicate_fields.iter().map(|path| format!("duplicate field {path:?}"));
-    let findings = duplicate.chain(unknown.iter().map(|path| format!("unknown field {path:?}")));
+    if options.field_validation == FieldValidation::Ignore {
+        return Vec::new();
+    }
+    unknown.sort_by(|a, b| {
+        let of_metadata = |path: &str| !path.starts_with("metadata.");
+        (of_metadata(a), a).cmp(&(of_metadata(b), b))
+    });
+    let unknown = unknown.iter().map(|path| format!("unknown field {path:?}"));
+    options.findings.iter().cloned().chain(unknown).collect()
+}
+
+/// What becomes of findings: nothing, warnings or an error made by `refuse`.
+pub(crate) fn judge(
+    findings: Vec<String>,
+    options: &WriteOptions,
+    refuse: impl FnOnce(String) -> ApiError,
+) -> Result<Vec<String>, ApiError> {
     match options.field_validation {
         FieldValidation::Ignore => Ok(Vec::new()),
-        FieldValidation::Warn => Ok(findings.collect()),
-        FieldValidation::Strict => {
-            let findings: Vec<String> = findings.collect();
-            if findings.is_empty() {
-                return Ok(findings);
-            }
-            Err(ApiError::bad_request(format!(
-                "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {all}",
-                kind = def.kind,
-                version = def.version,
-                all = findings.join(", "),
-            )))
+        FieldValidation::Strict if !findings.is_empty() => {
+            Err(refuse(format!("strict decoding error: {}", findings.join(", "))))
         }
+        FieldValidation::Strict | FieldValidation::Warn => Ok(findings),
     }
 }
 

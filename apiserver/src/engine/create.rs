@@ -7,7 +7,7 @@ use commonage_store::{Compare, GuardedWrite, Op, Version};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::commit::{CommitError, clean, name_of, take_version};
+use super::commit::{CommitError, clean, judge, name_of, take_version};
 use super::{Engine, WriteOptions, Written};
 use crate::meta;
 use crate::object::encode_as;
@@ -51,36 +51,78 @@ impl Engine {
         if def.terminating {
             return Err(ApiError::definition_terminating(&def, "create"));
         }
-        let generated = body["metadata"]["name"].as_str().unwrap_or_default().is_empty();
-        let given = take_version(&mut body);
-        if given.is_some() {
-            return Err(ApiError::bad_request(
-                "resourceVersion should not be set on objects to be created",
-            ));
-        }
-        self.check_namespace(&def, &namespace, name_of(&body)).await?;
-        let strategy = self.strategy(&def).clone();
-        let attempts = if generated { GENERATED_NAMES_MAX } else { 1 };
+        let warnings = self.accept(&def, &mut body, &options)?;
+        let created = self.create_accepted(&def, &namespace, body, &options, &warnings).await;
+        created.map_err(|error| error.with_warnings(&warnings))
+    }
+
+    async fn create_accepted(
+        self: &Arc<Self>,
+        def: &Arc<ResourceDef>,
+        namespace: &str,
+        mut body: Value,
+        options: &WriteOptions,
+        warnings: &[String],
+    ) -> Result<Written, ApiError> {
+        meta::accept_create(def, def.is_namespaced().then_some(namespace), &mut body)?;
+        let given = take_version(&mut body).and_then(|version| version.parse::<u64>().ok());
+        self.check_namespace(def, namespace, name_of(&body)).await?;
+        let has_base = !body["metadata"]["generateName"].as_str().unwrap_or_default().is_empty();
+        let attempts = match has_base && name_of(&body).is_empty() {
+            true => GENERATED_NAMES_MAX,
+            false => 1,
+        };
+        let strategy = self.strategy(def).clone();
         let mut clash = String::new();
         for left in (0..attempts).rev() {
-            let body = if left == 0 { body.take() } else { body.clone() };
-            let (object, warnings) = self.prepare_metadata(&def, &namespace, body, &options)?;
+            let mut object = if left == 0 { body.take() } else { body.clone() };
+            meta::prepare_create(def, &mut object, Timestamp::now())?;
             if let Some(answer) =
-                strategy.create_otherwise(&self, &def, &namespace, &object, &options).await
+                strategy.create_otherwise(self, def, namespace, &object, options).await
             {
                 return answer;
             }
-            let prepared = self.prepare_rules(&def, &namespace, object, warnings, &options)?;
-            match self.store_new(prepared, &options).await {
+            let mut all = warnings.to_vec();
+            all.extend(meta::warnings(def, None, &object));
+            let prepared = self.prepare_rules(def, namespace, object, all, options)?;
+            // Not even kube-apiserver looks at this before its storage does.
+            if given.is_some_and(|version| version > 0) && !options.dry_run {
+                let why = "resourceVersion should not be set on objects to be created";
+                return Err(ApiError::unforeseen(why));
+            }
+            match self.store_new(prepared, options).await {
                 Ok(written) => return Ok(written),
                 Err(StoreNewError::Exists(name)) => clash = name,
                 Err(StoreNewError::Failed(error)) => return Err(error),
             }
         }
-        if generated {
-            return Err(ApiError::generate_name_conflict(&def, &clash));
+        let mut error = match has_base {
+            true => ApiError::generate_name_conflict(def, &clash),
+            false => ApiError::already_exists(def, &clash),
+        };
+        let existing = self.resource(def)?.get(&format!("{namespace}/{clash}"));
+        if existing.is_some_and(|object| object.deleting) {
+            error.message = format!("object is being deleted: {}", error.message);
         }
-        Err(ApiError::already_exists(&def, &clash))
+        Err(error)
+    }
+
+    /// Reads a body as an object of the kind: its shape, pruning, defaults. Returns warnings.
+    pub(super) fn accept(
+        &self,
+        def: &ResourceDef,
+        body: &mut Value,
+        options: &WriteOptions,
+    ) -> Result<Vec<String>, ApiError> {
+        meta::check_shape(def, body).map_err(|why| ApiError::undecodable(def, body, &why))?;
+        let findings = match meta::check_type(def, body).is_ok() {
+            true => clean(def, body, options),
+            false => options.findings.clone(),
+        };
+        let mut warnings = judge(findings, options, |why| ApiError::undecodable(def, body, &why))?;
+        meta::check_api_version(def, body)?;
+        warnings.extend(meta::dedup_owners(body, ""));
+        Ok(warnings)
     }
 
     /// The namespace must exist and not be going away.
@@ -119,10 +161,10 @@ impl Engine {
         mut object: Value,
         options: &WriteOptions,
     ) -> Result<(Value, Vec<String>), ApiError> {
-        let scope = def.is_namespaced().then_some(namespace);
-        meta::prepare_create(def, scope, &mut object, Timestamp::now())?;
-        let mut warnings = clean(def, &mut object, options)?;
-        warnings.extend(meta::warnings(&object));
+        let mut warnings = self.accept(def, &mut object, options)?;
+        meta::accept_create(def, def.is_namespaced().then_some(namespace), &mut object)?;
+        meta::prepare_create(def, &mut object, Timestamp::now())?;
+        warnings.extend(meta::warnings(def, None, &object));
         Ok((object, warnings))
     }
 
@@ -148,6 +190,7 @@ impl Engine {
         object: Value,
         warnings: Vec<String>,
     ) -> Result<Prepared, ApiError> {
+        meta::check_type(def, &object)?;
         let mut causes = meta::validate(def, &object);
         causes.extend(def.schema.validate(&object));
         // The kind's own checks read typed objects: they come once the shape is right.

@@ -48,14 +48,15 @@ impl Engine {
         let strategy = self.strategy(def);
         let context = self.context(def, &target.namespace, &options.user);
         strategy.may_delete(context, &object)?;
-        // There is no garbage collector yet: Foreground and Orphan would add finalizers that
-        // nobody removes, so every propagation is Background, but for kinds that know better.
+        let was_deleting = is_deleting(&object);
+        let collected = def.kind != "Event" && set_finalizers(&mut object, delete.propagation);
         let orphans = delete.propagation == Some(Propagation::Orphan);
-        let orphaned = orphans && strategy.orphan(&mut object);
+        let changed = orphans && strategy.orphan(&mut object) || collected;
         let own_grace_s = strategy.own_grace_s(&object);
-        if has_finalizers(&object) || strategy.is_held(&object) || is_deleting(&object) {
-            if is_deleting(&object) {
-                if !shorten(&mut object, own_grace_s, delete.grace_s) && !orphaned {
+        let held = has_finalizers(&object) || strategy.is_held(&object);
+        if held || (was_deleting && !changed) {
+            if was_deleting {
+                if !shorten(&mut object, own_grace_s, delete.grace_s) && !changed {
                     return Ok(Deleted::Marked(current));
                 }
             } else {
@@ -83,6 +84,7 @@ impl Engine {
         }
     }
 
+    /// Answers the objects as they were listed, like kube-apiserver.
     pub(super) async fn delete_collection_now(
         self: Arc<Self>,
         def: Arc<ResourceDef>,
@@ -91,8 +93,8 @@ impl Engine {
         delete: DeleteOptions,
         options: WriteOptions,
     ) -> Result<List, ApiError> {
-        let mut list = self.list(&def, namespace.as_deref(), list).await?;
-        let deletions = std::mem::take(&mut list.items).into_iter().map(|object| {
+        let list = self.list(&def, namespace.as_deref(), list).await?;
+        let deletions = list.items.iter().map(|object| {
             let target = Target {
                 def: def.clone(),
                 namespace: object.namespace().to_owned(),
@@ -101,10 +103,12 @@ impl Engine {
             };
             self.clone().delete_now(target, delete.clone(), options.clone())
         });
+        // (Collected first: a stream over the borrowing iterator would not be `Send`.)
+        let deletions: Vec<_> = deletions.collect();
         let mut deletions = futures::stream::iter(deletions).buffered(DELETES_AT_ONCE);
         while let Some(deleted) = deletions.next().await {
             match deleted {
-                Ok(Deleted::Gone(object) | Deleted::Marked(object)) => list.items.push(object),
+                Ok(_) => {}
                 Err(error) if error.code == 404 => {}
                 Err(error) => return Err(error),
             }
@@ -113,18 +117,54 @@ impl Engine {
     }
 }
 
+/// Sets the finalizers by which the garbage collector knows what is to become of dependents: none
+/// for Background. What the client did not say, the object's finalizers say. Whether they changed.
+fn set_finalizers(object: &mut Value, propagation: Option<Propagation>) -> bool {
+    let Some(propagation) = propagation else { return false };
+    let Some(metadata) = object["metadata"].as_object_mut() else { return false };
+    let before: Vec<Value> =
+        metadata.get("finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
+    let ours = [meta::ORPHAN_FINALIZER, meta::FOREGROUND_FINALIZER];
+    let mut after: Vec<Value> =
+        before.iter().filter(|one| !ours.iter().any(|our| *one == our)).cloned().collect();
+    match propagation {
+        Propagation::Background => {}
+        Propagation::Foreground => after.push(meta::FOREGROUND_FINALIZER.into()),
+        Propagation::Orphan => after.push(meta::ORPHAN_FINALIZER.into()),
+    }
+    let same = before.len() == after.len() && after.iter().all(|one| before.contains(one));
+    if same {
+        return false;
+    }
+    match after.is_empty() {
+        true => metadata.remove("finalizers"),
+        false => metadata.insert("finalizers".into(), after.into()),
+    };
+    true
+}
+
 fn check_preconditions(
     target: &Target,
     delete: &DeleteOptions,
     current: &Object,
 ) -> Result<(), ApiError> {
+    let (def, name) = (&target.def, &target.name);
     if let Some(uid) = delete.uid.as_deref().filter(|uid| **uid != *current.uid) {
-        return Err(ApiError::uid_conflict(&target.def, &target.name, uid, &current.uid));
+        let why = format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
+             deleted and then recreated",
+            current.uid
+        );
+        return Err(ApiError::delete_conflict(def, name, &why));
     }
     let version = current.version.0.to_string();
     match delete.resource_version.as_deref() {
         Some(wanted) if wanted != version => {
-            Err(ApiError::version_conflict(&target.def, &target.name, wanted, &version))
+            let why = format!(
+                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
+                 ({version}). The object might have been modified"
+            );
+            Err(ApiError::delete_conflict(def, name, &why))
         }
         _ => Ok(()),
     }

@@ -67,8 +67,8 @@ pub struct WriteOptions {
     pub dry_run: bool,
     pub field_manager: Option<String>,
     pub field_validation: FieldValidation,
-    /// Paths of fields that the body had twice, as `schema::decode_strict` found them.
-    pub duplicate_fields: Vec<String>,
+    /// What a strict reader finds wrong with the text of the body: `duplicate field "spec.a"`.
+    pub findings: Vec<String>,
     pub user: Arc<UserInfo>,
 }
 
@@ -88,6 +88,22 @@ pub enum PatchKind {
     Merge,
     /// Built-in kinds only: 415 for the others.
     Strategic,
+}
+
+impl PatchKind {
+    /// The media types of patches that custom kinds take.
+    pub const CUSTOM: [&str; 3] = [
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/apply-patch+yaml",
+    ];
+    /// Those of built-in kinds.
+    pub const BUILT_IN: [&str; 4] = [
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+    ];
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

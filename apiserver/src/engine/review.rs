@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::commit::clean;
+use super::commit::{clean, judge};
 use super::{Engine, WriteOptions};
 use crate::meta;
 use crate::resource::ResourceDef;
@@ -25,7 +25,8 @@ impl Engine {
     ) -> Result<(Value, Vec<String>), ApiError> {
         let scope = def.is_namespaced().then_some(namespace);
         meta::prepare_review(def, scope, &mut object)?;
-        let warnings = clean(def, &mut object, options)?;
+        let findings = clean(def, &mut object, options);
+        let warnings = judge(findings, options, |why| ApiError::undecodable(def, &object, &why))?;
         match def.schema.validate(&object).into_iter().next() {
             None => Ok((object, warnings)),
             Some(cause) => Err(ApiError::bad_request(format!(

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     DeleteOptions, Deleted, Engine, EventKind, FieldValidation, List, ListOptions, PatchKind,
-    VersionMatch, Watch, WatchOptions, WriteOptions, Written,
+    Propagation, VersionMatch, Watch, WatchOptions, WriteOptions, Written,
 };
 use crate::auth::UserInfo;
 use crate::resource::ResourceDef;

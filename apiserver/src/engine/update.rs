@@ -11,13 +11,12 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::commit::{CommitError, clean, has_finalizers, is_deleting, take_version};
-use super::{Engine, PatchKind, WriteOptions, Written};
+use super::commit::{CommitError, clean, has_finalizers, is_deleting, judge, take_version};
+use super::{Engine, FieldValidation, PatchKind, WriteOptions, Written};
 use crate::meta;
 use crate::object::{Object, encode_as};
 use crate::patch;
 use crate::resource::{Origin, ResourceDef};
-use crate::schema;
 use crate::status::{ApiError, Cause};
 
 /// How long a write that named no version waits for its turn and is tried again. kube-apiserver
@@ -73,15 +72,28 @@ impl Engine {
         if let Edit::Patch { kind: PatchKind::Strategic, .. } = edit
             && target.def.origin == Origin::Custom
         {
-            let accepted = ["application/json-patch+json", "application/merge-patch+json"];
-            return Err(ApiError::unsupported_media_type(&accepted));
+            return Err(ApiError::unsupported_media_type(&PatchKind::CUSTOM));
+        }
+        let mut edit = edit;
+        let mut warnings = Vec::new();
+        if let Edit::Replace(body) = &mut edit {
+            warnings = self.accept(&target.def, body, &options)?;
+            let same = meta::check_same_object(&target.def, &target.namespace, &target.name, body);
+            same.map_err(|error| error.with_warnings(&warnings))?;
         }
         let (engine, target, edit, options) = (&*self, &target, &edit, &options);
-        engine
+        let done = engine
             .retrying(target, move |current| {
                 engine.edit_once(target, edit, options, current).boxed()
             })
-            .await
+            .await;
+        match done {
+            Ok(mut written) => {
+                warnings.append(&mut written.warnings);
+                Ok(Written { warnings, ..written })
+            }
+            Err(error) => Err(error.with_warnings(&warnings)),
+        }
     }
 
     /// Runs an attempt on the newest version of the object until it succeeds, fails for good or
@@ -132,16 +144,40 @@ impl Engine {
         options: &WriteOptions,
         current: Arc<Object>,
     ) -> Result<Written, Attempt> {
+        let (new, warnings) = match edit {
+            Edit::Replace(new) => (new.clone(), Vec::new()),
+            Edit::Patch { kind, body } => patched(target, &current, *kind, body, options)?,
+        };
+        let replaced = matches!(edit, Edit::Replace(_));
+        match self.write_edit(target, replaced, new, options, current).await {
+            Ok(mut written) => {
+                written.warnings.splice(0..0, warnings);
+                Ok(written)
+            }
+            Err(Attempt::Failed(error)) => Err(Attempt::Failed(error.with_warnings(&warnings))),
+            Err(again) => Err(again),
+        }
+    }
+
+    /// From the object that the client wants to the one that is stored.
+    async fn write_edit(
+        &self,
+        target: &Target,
+        replaced: bool,
+        mut new: Value,
+        options: &WriteOptions,
+        current: Arc<Object>,
+    ) -> Result<Written, Attempt> {
         let (def, subresource) = (&target.def, target.subresource.as_deref());
+        let uid = new["metadata"]["uid"].as_str().unwrap_or_default();
+        if replaced && !uid.is_empty() && *uid != *current.uid {
+            let (namespace, name) = (&target.namespace, &target.name);
+            return Err(ApiError::uid_conflict(def, namespace, name, uid, &current.uid).into());
+        }
         let mut old = current.to_value();
-        let mut options = options.clone();
-        let mut new = edited(def, &old, edit, &mut options)?;
         take_version(&mut old);
-        let wanted = take_version(&mut new);
-        self.check_version(target, edit, wanted.as_deref(), &current)?;
-        let mut warnings = clean(def, &mut new, &options)?;
+        check_version(target, take_version(&mut new).as_deref(), &current)?;
         self.prepare_edit(target, &old, &mut new)?;
-        warnings.extend(meta::warnings(&new));
         let strategy = self.strategy(def);
         strategy.prepare_update(
             self.context(def, &target.namespace, &options.user),
@@ -152,6 +188,7 @@ impl Engine {
         if subresource.is_none() {
             meta::count_generation(def, &old, &mut new);
         }
+        meta::check_type(def, &new)?;
         let mut causes = meta::validate_update(def, &old, &new);
         causes.extend(match subresource {
             Some("status") => def.schema.validate_status(&new, &old),
@@ -163,36 +200,12 @@ impl Engine {
         if !causes.is_empty() {
             return Err(ApiError::invalid(def, &target.name, causes).into());
         }
+        let warnings = meta::warnings(def, Some(&old), &new);
         if new == old {
             return Ok(Written { object: current, warnings, created: false });
         }
         let object = self.store_edit(target, &current, &new, options.dry_run).await?;
         Ok(Written { object, warnings, created: false })
-    }
-
-    /// The version that the client wants to change must be the current one. (A patched document
-    /// carries the version that it was made from, unless the patch put another one there.)
-    fn check_version(
-        &self,
-        target: &Target,
-        edit: &Edit,
-        wanted: Option<&str>,
-        current: &Object,
-    ) -> Result<(), ApiError> {
-        match (wanted, edit) {
-            (Some(wanted), _) if wanted != current.version.0.to_string() => {
-                Err(ApiError::conflict(&target.def, &target.name))
-            }
-            (None, Edit::Replace(_)) if !target.def.allow_unconditional_update => {
-                let cause = Cause::invalid(
-                    "metadata.resourceVersion",
-                    &Value::from(0),
-                    "must be specified for an update",
-                );
-                Err(ApiError::invalid(&target.def, &target.name, vec![cause]))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn prepare_edit(&self, target: &Target, old: &Value, new: &mut Value) -> Result<(), ApiError> {
@@ -229,6 +242,10 @@ impl Engine {
             ops: vec![op],
         };
         match self.commit(write).await {
+            // What is gone has no version of its own: the answer is what was asked for.
+            Ok(_) if ends => {
+                Ok(self.pretended(&target.def, &target.path(), &value, current.version)?)
+            }
             Ok(committed) => {
                 Ok(self.written(&target.def, &target.path(), &value, committed.versions[0])?)
             }
@@ -238,34 +255,63 @@ impl Engine {
     }
 }
 
-/// The document after the edit, resourceVersion included.
-fn edited(
-    def: &ResourceDef,
-    old: &Value,
-    edit: &Edit,
-    options: &mut WriteOptions,
-) -> Result<Value, ApiError> {
-    let (kind, body) = match edit {
-        Edit::Replace(new) => return Ok(new.clone()),
-        Edit::Patch { kind, body } => (kind, body),
+/// The version that the client wants to change must be the current one. (A patched document carries
+/// the version that it was made from, unless the patch put another one there.)
+fn check_version(target: &Target, wanted: Option<&str>, current: &Object) -> Result<(), ApiError> {
+    let def = &target.def;
+    let Some(wanted) = wanted else {
+        if def.allow_unconditional_update {
+            return Ok(());
+        }
+        let (field, why) = ("metadata.resourceVersion", "must be specified for an update");
+        let cause = Cause::invalid(field, &Value::from(0), why);
+        // By its resource, not its kind: so says kube-apiserver's storage.
+        return Err(ApiError::invalid_kind(&def.group, &def.plural, &target.name, vec![cause]));
     };
-    let mut new = old.clone();
-    if *kind == PatchKind::Json {
-        patch::json_patch(&mut new, body)?;
-        return Ok(new);
+    match wanted.parse::<u64>() {
+        Ok(version) if version == current.version.0 => Ok(()),
+        Ok(_) => Err(ApiError::conflict(def, &target.name)),
+        Err(_) => {
+            let why = format!("strconv.ParseUint: parsing {wanted:?}: invalid syntax");
+            Err(ApiError::unforeseen(why))
+        }
     }
-    let (changes, duplicates) = schema::decode_strict(body)
-        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-    options.duplicate_fields.extend(duplicates);
-    if *kind == PatchKind::Merge {
-        patch::merge_patch(&mut new, changes);
-    } else {
-        patch::strategic_merge_patch(def, &mut new, changes)?;
-    }
+}
+
+/// The patched document, resourceVersion included, read as an object of the kind; and warnings.
+fn patched(
+    target: &Target,
+    current: &Object,
+    kind: PatchKind,
+    body: &Bytes,
+    options: &WriteOptions,
+) -> Result<(Value, Vec<String>), ApiError> {
+    let def = &target.def;
+    let mut new = current.to_value();
+    let findings = patch::apply(def, &mut new, kind, body, options.field_validation)?;
     if !new.is_object() {
         return Err(ApiError::unprocessable_patch());
     }
-    Ok(new)
+    if def.origin == Origin::Custom && new["kind"].as_str().unwrap_or_default().is_empty() {
+        let text = new.to_string();
+        let why = meta::missing_kind(&new, &text).unwrap_or_default();
+        return Err(ApiError::invalid_patch(&text, &why));
+    }
+    let strict = options.field_validation == FieldValidation::Strict;
+    let text = strict.then(|| new.to_string());
+    meta::check_shape(def, &mut new)
+        .map_err(|why| ApiError::invalid_patch(&new.to_string(), &why))?;
+    let options = WriteOptions { findings, ..options.clone() };
+    let findings = match meta::check_type(def, &new).is_ok() {
+        true => clean(def, &mut new, &options),
+        false => options.findings.clone(),
+    };
+    let mut warnings = judge(findings, &options, |why| {
+        ApiError::invalid_patch(text.as_deref().unwrap_or_default(), &why)
+    })?;
+    meta::check_same_object(def, &target.namespace, &target.name, &mut new)?;
+    warnings.extend(meta::dedup_owners(&mut new, " after mutating admission happens"));
+    Ok((new, warnings))
 }
 
 fn check_subresource(target: &Target) -> Result<(), ApiError> {

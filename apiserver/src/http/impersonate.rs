@@ -104,8 +104,8 @@ fn wishes(headers: &HeaderMap) -> Vec<Wish> {
 /// Namespace and name in `system:serviceaccount:NAMESPACE:NAME`.
 fn service_account(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
-    let named = crate::meta::check_dns_label(namespace).is_ok()
-        && crate::meta::check_dns_subdomain(name).is_ok();
+    let named = crate::meta::dns_label_errors(namespace).is_empty()
+        && crate::meta::dns_subdomain_errors(name).is_empty();
     named.then_some((namespace, name))
 }
 

@@ -5,6 +5,7 @@
 
 mod body;
 mod chain;
+mod decode;
 mod documents;
 mod health;
 mod impersonate;

@@ -14,97 +14,101 @@ use crate::status::{ApiError, Cause};
 /// Kubernetes' own bound on a field manager's name.
 const FIELD_MANAGER_BYTES_MAX: usize = 128;
 
-/// 422: an option's value is not one of `supported`.
-pub(super) fn unsupported(kind: &str, field: &str, value: &str, supported: &[&str]) -> ApiError {
-    let supported: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
-    invalid(
-        kind,
-        "FieldValueNotSupported",
-        field,
-        format!("Unsupported value: {value:?}: supported values: {}", supported.join(", ")),
-    )
-}
-
-fn invalid(kind: &str, reason: &'static str, field: &str, message: String) -> ApiError {
-    let cause = Cause { reason: reason.into(), message, field: field.to_owned() };
-    ApiError::invalid_kind("meta.k8s.io", kind, "", vec![cause])
+fn invalid(kind: &str, causes: Vec<Cause>) -> ApiError {
+    ApiError::invalid_kind("meta.k8s.io", kind, "", causes)
 }
 
 /// `kind` names the options in refusals: `CreateOptions`, `PatchOptions`, ….
+///
+/// # Errors
+/// 422 with everything that is wrong.
 pub(super) fn write(
     kind: &str,
     query: &Query,
     headers: &HeaderMap,
     user: Arc<UserInfo>,
 ) -> Result<WriteOptions, ApiError> {
+    let mut causes = Vec::new();
+    if kind == "PatchOptions" && query.filled("force").is_some() {
+        causes.push(Cause::forbidden("force", "may not be specified for non-apply patch"));
+    }
+    let field_manager = field_manager(query, headers, &mut causes);
+    let dry_run = dry_run(query.all("dryRun"), &mut causes);
     let field_validation = match query.filled("fieldValidation") {
         None | Some("Warn") => FieldValidation::Warn,
         Some("Strict") => FieldValidation::Strict,
         Some("Ignore") => FieldValidation::Ignore,
         Some(other) => {
             let supported = ["", "Ignore", "Strict", "Warn"];
-            return Err(unsupported(kind, "fieldValidation", other, &supported));
+            causes.push(Cause::not_supported("fieldValidation", &other.into(), supported));
+            FieldValidation::Warn
         }
     };
-    Ok(WriteOptions {
-        dry_run: dry_run(kind, query.all("dryRun"))?,
-        field_manager: field_manager(kind, query, headers)?,
-        field_validation,
-        duplicate_fields: Vec::new(),
-        user,
-    })
+    if !causes.is_empty() {
+        return Err(invalid(kind, causes));
+    }
+    let findings = Vec::new();
+    Ok(WriteOptions { dry_run, field_manager, field_validation, findings, user })
 }
 
-fn dry_run<'a>(kind: &str, values: impl Iterator<Item = &'a str>) -> Result<bool, ApiError> {
-    let mut dry = false;
-    for value in values.filter(|value| !value.is_empty()) {
-        if value != "All" {
-            return Err(unsupported(kind, "dryRun", value, &["All"]));
-        }
-        dry = true;
+fn dry_run<'a>(values: impl Iterator<Item = &'a str>, causes: &mut Vec<Cause>) -> bool {
+    let values: Vec<&str> = values.collect();
+    if values.iter().any(|value| *value != "All") {
+        let cause = Cause::not_supported("dryRun", &Value::from(values.clone()), ["All"]);
+        causes.push(cause);
     }
-    Ok(dry)
+    !values.is_empty()
 }
 
 /// The parameter, or the program's name at the front of the User-Agent.
-fn field_manager(
-    kind: &str,
-    query: &Query,
-    headers: &HeaderMap,
-) -> Result<Option<String>, ApiError> {
-    if let Some(manager) = query.filled("fieldManager") {
+fn field_manager(query: &Query, headers: &HeaderMap, causes: &mut Vec<Cause>) -> Option<String> {
+    const FIELD: &str = "fieldManager";
+    if let Some(manager) = query.filled(FIELD) {
         if manager.len() > FIELD_MANAGER_BYTES_MAX {
-            let message = format!("Too long: may not be more than {FIELD_MANAGER_BYTES_MAX} bytes");
-            return Err(invalid(kind, "FieldValueTooLong", "fieldManager", message));
+            let why = format!("may not be more than {FIELD_MANAGER_BYTES_MAX} bytes");
+            causes.push(Cause::too_long(FIELD, &why));
         }
-        if manager.chars().any(char::is_control) {
-            let message =
-                format!("Invalid value: {manager:?}: should only contain printable characters");
-            return Err(invalid(kind, "FieldValueInvalid", "fieldManager", message));
+        // (White space other than the plain one counts as unprintable, as in Go.)
+        let printable = |c: char| c == ' ' || !(c.is_control() || c.is_whitespace());
+        for (at, c) in manager.char_indices().filter(|(_, c)| !printable(*c)) {
+            let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+            causes.push(Cause::invalid(FIELD, &manager.into(), &why));
         }
-        return Ok(Some(manager.to_owned()));
+        return Some(manager.to_owned());
     }
     let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
-    let program = agent.and_then(|agent| agent.split('/').next()).map(str::trim);
-    Ok(program
-        .filter(|program| !program.is_empty() && program.len() <= FIELD_MANAGER_BYTES_MAX)
-        .map(str::to_owned))
+    let program = agent.and_then(|agent| agent.split('/').next()).unwrap_or_default();
+    let program: String = program.chars().take(FIELD_MANAGER_BYTES_MAX).collect();
+    Some(program).filter(|program| !program.is_empty())
 }
 
-/// The body wins over the query, as in Kubernetes. Returns `dryRun` beside the options.
-pub(super) fn delete(
-    query: &Query,
-    body: Option<&Value>,
-) -> Result<(DeleteOptions, bool), ApiError> {
+/// What a DELETE asks for.
+#[derive(Debug)]
+pub(super) struct Deletion {
+    pub(super) delete: DeleteOptions,
+    pub(super) dry_run: bool,
+    /// `orphanDependents: false`: who still says it gets 202 for what is not gone yet.
+    pub(super) is_legacy_cascade: bool,
+}
+
+/// The body wins over the query, as in Kubernetes.
+pub(super) fn delete(query: &Query, body: Option<&Value>) -> Result<Deletion, ApiError> {
     const KIND: &str = "DeleteOptions";
+    let mut causes = Vec::new();
     let Some(body) = body.filter(|body| !body.is_null()) else {
         let orphan = query.flag("orphanDependents");
-        let options = DeleteOptions {
-            propagation: propagation(query.filled("propagationPolicy"), orphan)?,
+        let policy = query.filled("propagationPolicy");
+        let delete = DeleteOptions {
+            propagation: propagation(policy, orphan, &mut causes),
             grace_s: query.filled("gracePeriodSeconds").map(grace_text).transpose()?,
             ..DeleteOptions::default()
         };
-        return Ok((options, dry_run(KIND, query.all("dryRun"))?));
+        let dry_run = dry_run(query.all("dryRun"), &mut causes);
+        let is_legacy_cascade = orphan == Some(false);
+        return match causes.is_empty() {
+            true => Ok(Deletion { delete, dry_run, is_legacy_cascade }),
+            false => Err(invalid(KIND, causes)),
+        };
     };
     let Value::Object(body) = body else {
         return Err(ApiError::bad_request("DeleteOptions must be an object"));
@@ -119,18 +123,20 @@ pub(super) fn delete(
         let value = body.get("preconditions")?.get(field)?.as_str()?;
         Some(value.to_owned())
     };
-    let options = DeleteOptions {
+    let orphan = body.get("orphanDependents").and_then(Value::as_bool);
+    let policy = body.get("propagationPolicy").and_then(Value::as_str);
+    let delete = DeleteOptions {
         uid: precondition("uid"),
         resource_version: precondition("resourceVersion"),
-        propagation: propagation(
-            body.get("propagationPolicy").and_then(Value::as_str),
-            body.get("orphanDependents").and_then(Value::as_bool),
-        )?,
+        propagation: propagation(policy, orphan, &mut causes),
         grace_s: grace(body.get("gracePeriodSeconds"))?,
     };
     let dry = body.get("dryRun").and_then(Value::as_array);
-    let dry = dry.into_iter().flatten().filter_map(Value::as_str);
-    Ok((options, dry_run(KIND, dry)?))
+    let dry_run = dry_run(dry.into_iter().flatten().filter_map(Value::as_str), &mut causes);
+    match causes.is_empty() {
+        true => Ok(Deletion { delete, dry_run, is_legacy_cascade: orphan == Some(false) }),
+        false => Err(invalid(KIND, causes)),
+    }
 }
 
 /// `gracePeriodSeconds`. A negative one counts as 1, as in Kubernetes.
@@ -154,19 +160,24 @@ fn grace_text(text: &str) -> Result<i64, ApiError> {
 fn propagation(
     policy: Option<&str>,
     orphan_dependents: Option<bool>,
-) -> Result<Option<Propagation>, ApiError> {
+    causes: &mut Vec<Cause>,
+) -> Option<Propagation> {
+    const FIELD: &str = "propagationPolicy";
+    if let (Some(policy), Some(_)) = (policy, orphan_dependents) {
+        let why = "orphanDependents and deletionPropagation cannot be both set";
+        causes.push(Cause::invalid(FIELD, &policy.into(), why));
+    }
     match (policy, orphan_dependents) {
-        (None, None) => Ok(None),
-        (None, Some(true)) => Ok(Some(Propagation::Orphan)),
-        (None, Some(false)) | (Some("Background"), _) => Ok(Some(Propagation::Background)),
-        (Some("Foreground"), _) => Ok(Some(Propagation::Foreground)),
-        (Some("Orphan"), _) => Ok(Some(Propagation::Orphan)),
-        (Some(other), _) => Err(unsupported(
-            "DeleteOptions",
-            "propagationPolicy",
-            other,
-            &["Background", "Foreground", "Orphan"],
-        )),
+        (None, None) => None,
+        (None, Some(true)) => Some(Propagation::Orphan),
+        (None, Some(false)) | (Some("Background"), _) => Some(Propagation::Background),
+        (Some("Foreground"), _) => Some(Propagation::Foreground),
+        (Some("Orphan"), _) => Some(Propagation::Orphan),
+        (Some(other), _) => {
+            let supported = ["Foreground", "Background", "Orphan", "nil"];
+            causes.push(Cause::not_supported(FIELD, &other.into(), supported));
+            None
+        }
     }
 }
 
@@ -194,34 +205,75 @@ mod tests {
     #[test]
     fn other_values_are_refused_in_kubernetes_words() {
         let headers = HeaderMap::new();
-        let refused = |text| {
-            write("PatchOptions", &query(text), &headers, Arc::default()).unwrap_err().message
+        let refused = |kind: &str, text: &str| {
+            let refusal = write(kind, &query(text), &headers, Arc::default()).unwrap_err();
+            let head = format!("{kind}.meta.k8s.io \"\" is invalid: ");
+            assert_eq!((refusal.code, &*refusal.reason), (422, "Invalid"));
+            refusal.message.strip_prefix(&head).unwrap().to_owned()
         };
+        let dry = "dryRun: Unsupported value: [\"Some\"]: supported values: \"All\"";
+        let validation = "fieldValidation: Unsupported value: \"x\": supported values: \"\", \"Ignore\", \
+                          \"Strict\", \"Warn\"";
+        for kind in ["CreateOptions", "UpdateOptions", "PatchOptions"] {
+            assert_eq!(refused(kind, "dryRun=Some"), dry);
+            assert_eq!(refused(kind, "fieldValidation=x"), validation);
+            let both = format!("[{dry}, {validation}]");
+            assert_eq!(refused(kind, "dryRun=Some&fieldValidation=x"), both);
+            assert_eq!(
+                refused(kind, "fieldManager=a%0Ab"),
+                "fieldManager: Invalid value: \"a\\nb\": invalid character U+000A (at position 1)"
+            );
+            let long = format!("fieldManager={}", "x".repeat(129));
+            let wanted = "fieldManager: Too long: may not be more than 128 bytes";
+            assert_eq!(refused(kind, &long), wanted);
+        }
         assert_eq!(
-            refused("dryRun=Some"),
-            "PatchOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"Some\": \
-             supported values: \"All\""
+            refused("PatchOptions", "force=true"),
+            "force: Forbidden: may not be specified for non-apply patch"
         );
-        assert!(refused("fieldValidation=x").contains("fieldValidation: Unsupported value"));
     }
 
     #[test]
     fn the_body_of_a_delete_wins_over_its_query() {
         let body = json!({"propagationPolicy": "Foreground", "preconditions": {"uid": "u"}});
-        let (options, dry) =
-            delete(&query("propagationPolicy=Orphan&dryRun=All"), Some(&body)).unwrap();
-        assert_eq!(options.propagation, Some(Propagation::Foreground));
-        assert_eq!(options.uid.as_deref(), Some("u"));
-        assert!(!dry);
-        let (options, dry) = delete(&query("propagationPolicy=Orphan&dryRun=All"), None).unwrap();
-        assert_eq!(options.propagation, Some(Propagation::Orphan));
-        assert!(dry);
+        let text = "propagationPolicy=Orphan&dryRun=All";
+        let asked = delete(&query(text), Some(&body)).unwrap();
+        assert_eq!(asked.delete.propagation, Some(Propagation::Foreground));
+        assert_eq!(asked.delete.uid.as_deref(), Some("u"));
+        assert!(!asked.dry_run);
+        let asked = delete(&query(text), None).unwrap();
+        assert_eq!(asked.delete.propagation, Some(Propagation::Orphan));
+        assert!(asked.dry_run);
+        assert!(!asked.is_legacy_cascade);
+        let asked = delete(&query("orphanDependents=false"), None).unwrap();
+        assert_eq!(asked.delete.propagation, Some(Propagation::Background));
+        assert!(asked.is_legacy_cascade);
+    }
+
+    #[test]
+    fn propagation_is_said_once_and_rightly() {
+        let refused = |body: Value| delete(&query(""), Some(&body)).unwrap_err().message;
+        let head = "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: ";
+        assert_eq!(
+            refused(json!({"propagationPolicy": "Orphan", "orphanDependents": true})),
+            format!(
+                "{head}Invalid value: \"Orphan\": orphanDependents and deletionPropagation cannot be both set"
+            )
+        );
+        assert_eq!(
+            refused(json!({"propagationPolicy": "Sideways"})),
+            format!(
+                "{head}Unsupported value: \"Sideways\": supported values: \"Foreground\", \"Background\", \
+                 \"Orphan\", \"nil\""
+            )
+        );
+        assert!(refused(json!({"dryRun": ["x"]})).contains("dryRun: Unsupported value: [\"x\"]"));
     }
 
     #[test]
     fn a_grace_period_is_said_or_not() {
         let of = |text: &str, body: Option<Value>| {
-            delete(&query(text), body.as_ref()).map(|(options, _)| options.grace_s)
+            delete(&query(text), body.as_ref()).map(|asked| asked.delete.grace_s)
         };
         assert_eq!(of("", None).unwrap(), None);
         assert_eq!(of("gracePeriodSeconds=0", None).unwrap(), Some(0));

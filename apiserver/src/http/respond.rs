@@ -27,8 +27,11 @@ const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
 /// As kube-apiserver: below this, compressing costs more than it saves on a cluster's network.
 const GZIP_BYTES_MIN: u64 = 128 * 1024;
-/// Warnings beyond this are left out, as in Kubernetes: proxies refuse large headers.
-const WARNING_BYTES_MAX: usize = 4 * 1024;
+/// Characters of all warnings together that are sent whole, as in Kubernetes: proxies refuse large
+/// headers.
+const WARNINGS_RUNES_MAX: usize = 4 * 1024;
+/// Characters of one warning, when they are cut.
+const WARNING_RUNES_MAX: usize = 256;
 
 /// The `Status` of a failed request, in the form that was asked for.
 pub(super) fn error(error: &ApiError, headers: &HeaderMap, query: &Query) -> Response<Body> {
@@ -37,6 +40,7 @@ pub(super) fn error(error: &ApiError, headers: &HeaderMap, query: &Query) -> Res
     let format =
         Format::of_status(headers, query).unwrap_or(Format { pretty: true, ..Format::plain() });
     let mut response = document(status, error.to_json().into(), format);
+    add_warnings(&mut response, &error.warnings);
     let headers = response.headers_mut();
     if let Some(seconds) = error.retry_after_s() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -256,27 +260,61 @@ fn whole_list(
     response
 }
 
-/// `Warning: 299 - "…"` for each text.
+/// `Warning: 299 - "…"` for each text, each once. When all together are too long for a header that
+/// proxies let through, each is cut.
 pub(super) fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
-    let mut bytes_left = WARNING_BYTES_MAX;
+    let mut texts: Vec<&str> = Vec::with_capacity(warnings.len());
     for warning in warnings {
-        let mut quoted = String::with_capacity(warning.len() + 10);
-        quoted.push_str("299 - \"");
-        for c in warning.chars() {
-            match c {
-                '"' | '\\' => quoted.extend(['\\', c]),
-                // A header is one line.
-                c if c.is_control() => quoted.push(' '),
-                c => quoted.push(c),
-            }
+        if !warning.is_empty() && !texts.contains(&warning.as_str()) {
+            texts.push(warning);
         }
-        quoted.push('"');
-        let Some(left) = bytes_left.checked_sub(quoted.len()) else {
+    }
+    let length = |text: &str| text.chars().count();
+    let cut = texts.iter().map(|text| length(text)).sum::<usize>() > WARNINGS_RUNES_MAX;
+    let mut written = 0;
+    for text in texts {
+        if cut && written >= WARNINGS_RUNES_MAX {
             return;
+        }
+        let text: String = match cut {
+            true => text.chars().take(WARNING_RUNES_MAX).collect(),
+            false => text.to_owned(),
         };
-        bytes_left = left;
-        if let Ok(value) = HeaderValue::from_bytes(quoted.as_bytes()) {
+        // A header is one line: Kubernetes leaves out what is not.
+        if text.chars().any(char::is_control) {
+            continue;
+        }
+        written += length(&text);
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             response.headers_mut().append(WARNING, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(warnings: &[&str]) -> Vec<String> {
+        let mut response = Response::new(Body::empty());
+        let warnings: Vec<String> = warnings.iter().map(|text| (*text).to_owned()).collect();
+        add_warnings(&mut response, &warnings);
+        let all = response.headers().get_all(WARNING).iter();
+        all.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+    }
+
+    #[test]
+    fn warnings_are_quoted_told_once_and_cut_when_there_are_many() {
+        assert_eq!(
+            headers(&["unknown field \"a\"", "b\\c", "b\\c", "", "two\nlines"]),
+            ["299 - \"unknown field \\\"a\\\"\"", "299 - \"b\\\\c\""]
+        );
+        let long = "x".repeat(300);
+        assert_eq!(headers(&[&long])[0].len(), 300 + 8);
+        let many: Vec<String> = (0..40).map(|number| format!("{number:03}{long}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let cut = headers(&many);
+        assert_eq!((cut.len(), cut[0].len()), (16, 256 + 8));
     }
 }

@@ -28,7 +28,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let format = Format::negotiate(call.headers, call.query)?;
-    let (object, options) = writes::receive(call, "CreateOptions", body).await?;
+    let (object, options) = writes::receive(call, &target, "CreateOptions", body).await?;
     let engine = &call.app.engine;
     let (mut object, warnings) =
         engine.prepare_review(&target.def, &target.namespace, object, &options)?;

@@ -157,7 +157,7 @@ impl Scene<'_> {
         let mut tasks = Vec::with_capacity(acceptance.tasks.len());
         let mut causes = Vec::new();
         for launched in &acceptance.tasks {
-            let options = WriteOptions { duplicate_fields: Vec::new(), ..self.options.clone() };
+            let options = WriteOptions { findings: Vec::new(), ..self.options.clone() };
             // A plain create has its metadata already; making it once more does no harm.
             let prepared = self.engine.prepare_metadata(
                 self.tasks,

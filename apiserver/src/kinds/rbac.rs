@@ -180,7 +180,7 @@ fn binding_causes(object: &Value) -> Vec<Cause> {
     match text(role, "name") {
         "" => causes.push(Cause::required("roleRef.name", "")),
         name => {
-            if let Err(why) = meta::check_path_segment(name) {
+            for why in meta::path_segment_errors(name) {
                 causes.push(Cause::invalid("roleRef.name", &name.into(), &why));
             }
         }
@@ -208,9 +208,8 @@ fn subject_causes(subject: &Value, namespaced: bool, at: &str, causes: &mut Vec<
         }
     };
     if kind == "ServiceAccount" {
-        if let Err(why) = meta::check_dns_subdomain(name)
-            && !name.is_empty()
-        {
+        let reasons = if name.is_empty() { Vec::new() } else { meta::dns_subdomain_errors(name) };
+        for why in reasons {
             causes.push(Cause::invalid(field("name"), &name.into(), &why));
         }
         if !namespaced && text(subject, "namespace").is_empty() {

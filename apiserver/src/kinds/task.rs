@@ -237,7 +237,7 @@ async fn bind_once(
         return Err(ApiError::conflict(def, name).into());
     }
     if let Some(uid) = binding.metadata.uid.as_deref().filter(|uid| **uid != *current.uid) {
-        return Err(ApiError::uid_conflict(def, name, uid, &current.uid).into());
+        return Err(ApiError::uid_conflict(def, &request.namespace, name, uid, &current.uid).into());
     }
     let mut task = current.to_value();
     take_version(&mut task);

@@ -36,69 +36,87 @@ pub fn generate_name(base: &str) -> String {
     name
 }
 
-/// # Errors
-/// Why `name` is not a DNS label (namespaces).
-pub fn check_dns_label(name: &str) -> Result<(), String> {
+/// Why `name` is not a DNS label (namespaces); empty when it is one.
+pub fn dns_label_errors(name: &str) -> Vec<String> {
+    let mut errors = Vec::new();
     if name.len() > DNS_LABEL_MAX {
-        return Err(format!("must be no more than {DNS_LABEL_MAX} characters"));
+        errors.push(too_long(DNS_LABEL_MAX));
     }
-    if is_dns_label(name) { Ok(()) } else { Err(DNS_LABEL_SYNTAX.into()) }
+    if !is_dns_label(name) {
+        errors.push(DNS_LABEL_SYNTAX.into());
+    }
+    errors
 }
 
-/// # Errors
 /// Why `name` is not a DNS subdomain (names of most objects).
-pub fn check_dns_subdomain(name: &str) -> Result<(), String> {
+pub fn dns_subdomain_errors(name: &str) -> Vec<String> {
+    let mut errors = Vec::new();
     if name.len() > DNS_SUBDOMAIN_MAX {
-        return Err(format!("must be no more than {DNS_SUBDOMAIN_MAX} characters"));
+        errors.push(too_long(DNS_SUBDOMAIN_MAX));
     }
-    if name.split('.').all(is_dns_label) { Ok(()) } else { Err(DNS_SUBDOMAIN_SYNTAX.into()) }
+    if !name.split('.').all(is_dns_label) {
+        errors.push(DNS_SUBDOMAIN_SYNTAX.into());
+    }
+    errors
 }
 
-/// # Errors
-/// Why `name` cannot stand in a path (names of roles and bindings).
-pub fn check_path_segment(name: &str) -> Result<(), String> {
+/// Why `name` may not stand in a URL: what is asked of every object, and all that is asked of some
+/// kinds (RBAC's).
+pub fn path_segment_errors(name: &str) -> Vec<String> {
     if name == "." || name == ".." {
-        return Err(format!("may not be '{name}'"));
+        return vec![format!("may not be '{name}'")];
     }
-    match name.chars().find(|c| matches!(c, '/' | '%')) {
-        Some(illegal) => Err(format!("may not contain '{illegal}'")),
-        None => Ok(()),
-    }
+    let inside = ["/", "%"].into_iter().filter(|text| name.contains(text));
+    inside.map(|text| format!("may not contain '{text}'")).collect()
 }
 
-/// # Errors
 /// Why `key` is not a name with an optional domain and `/` (label and annotation keys, finalizers).
-pub fn check_qualified_name(key: &str) -> Result<(), String> {
-    let name = match key.split_once('/') {
-        None => key,
-        Some((_, name)) if name.contains('/') => {
-            return Err(format!(
-                "a qualified name {QUALIFIED_NAME_SYNTAX} with an optional DNS subdomain prefix and '/' (e.g. \
-                 'example.com/MyName')"
-            ));
-        }
-        Some(("", _)) => return Err("prefix part must be non-empty".into()),
-        Some((prefix, name)) => {
-            check_dns_subdomain(prefix).map_err(|why| format!("prefix part {why}"))?;
+pub fn qualified_name_errors(key: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    let mut parts = key.split('/');
+    let name = match (parts.next(), parts.next(), parts.next()) {
+        (Some(name), None, _) => name,
+        (Some(prefix), Some(name), None) => {
+            if prefix.is_empty() {
+                errors.push("prefix part must be non-empty".into());
+            } else {
+                let why = dns_subdomain_errors(prefix);
+                errors.extend(why.into_iter().map(|why| format!("prefix part {why}")));
+            }
             name
+        }
+        _ => {
+            return vec![format!(
+                "a valid label key {QUALIFIED_NAME_SYNTAX} with an optional DNS subdomain prefix and '/' (e.g. \
+                 'example.com/MyName')"
+            )];
         }
     };
     if name.is_empty() {
-        return Err("name part must be non-empty".into());
+        errors.push("name part must be non-empty".into());
+    } else if name.len() > LABEL_VALUE_MAX {
+        errors.push(format!("name part {}", too_long(LABEL_VALUE_MAX)));
     }
-    if name.len() > LABEL_VALUE_MAX {
-        return Err(format!("name part must be no more than {LABEL_VALUE_MAX} characters"));
+    if !is_label_text(name) {
+        errors.push(format!("name part {QUALIFIED_NAME_SYNTAX}"));
     }
-    if is_label_text(name) { Ok(()) } else { Err(format!("name part {QUALIFIED_NAME_SYNTAX}")) }
+    errors
 }
 
-/// # Errors
 /// Why `value` may not be a label's value.
-pub fn check_label_value(value: &str) -> Result<(), String> {
+pub fn label_value_errors(value: &str) -> Vec<String> {
+    let mut errors = Vec::new();
     if value.len() > LABEL_VALUE_MAX {
-        return Err(format!("must be no more than {LABEL_VALUE_MAX} characters"));
+        errors.push(too_long(LABEL_VALUE_MAX));
     }
-    if value.is_empty() || is_label_text(value) { Ok(()) } else { Err(LABEL_VALUE_SYNTAX.into()) }
+    if !value.is_empty() && !is_label_text(value) {
+        errors.push(LABEL_VALUE_SYNTAX.into());
+    }
+    errors
+}
+
+fn too_long(limit: usize) -> String {
+    format!("must be no more than {limit} bytes")
 }
 
 fn is_dns_label(text: &str) -> bool {

@@ -3,64 +3,142 @@
 use serde_json::{Map, Value};
 
 use super::names::{
-    check_dns_label, check_dns_subdomain, check_label_value, check_path_segment,
-    check_qualified_name,
+    dns_label_errors, dns_subdomain_errors, label_value_errors, path_segment_errors,
+    qualified_name_errors,
 };
+use super::owners;
 use crate::auth::rbac::RBAC_GROUP;
-use crate::resource::ResourceDef;
+use crate::resource::{Origin, ResourceDef};
 use crate::status::Cause;
 
 /// Keys and values of all annotations together, as in Kubernetes.
 const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
+/// Finalizers of the garbage collector, which carry no domain.
+pub const ORPHAN_FINALIZER: &str = "orphan";
+pub const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
 /// Finalizers of Kubernetes' own that carry no domain.
-const UNQUALIFIED_FINALIZERS: [&str; 3] = ["foregroundDeletion", "orphan", "kubernetes"];
+const UNQUALIFIED_FINALIZERS: [&str; 3] = [FOREGROUND_FINALIZER, ORPHAN_FINALIZER, "kubernetes"];
+const IMMUTABLE: &str = "field is immutable";
 
-/// Checks names, labels, annotations, finalizers and owner references of an object that
-/// [`super::prepare_create`] or [`super::prepare_update`] has gone over.
+type NameRule = fn(&str) -> Vec<String>;
+
+/// What a new object's name must be.
+fn name_rule(def: &ResourceDef) -> NameRule {
+    match (def.group.as_str(), def.kind.as_str()) {
+        ("", "Namespace") => dns_label_errors,
+        // `system:discovery`.
+        (RBAC_GROUP, _) => path_segment_errors,
+        _ => dns_subdomain_errors,
+    }
+}
+
+/// Checks the metadata of a new object that [`super::prepare_create`] has gone over.
 pub fn validate(def: &ResourceDef, object: &Value) -> Vec<Cause> {
+    validate_named(object, name_rule(def))
+}
+
+fn validate_named(object: &Value, rule: NameRule) -> Vec<Cause> {
     let mut causes = Vec::new();
     let Some(metadata) = object.get("metadata").and_then(Value::as_object) else {
         causes.push(Cause::required("metadata", ""));
         return causes;
     };
-    check_name(def, metadata, &mut causes);
+    check_name(rule, metadata, &mut causes);
+    if metadata.get("generation").and_then(Value::as_i64).is_some_and(|number| number < 0) {
+        let why = "must be greater than or equal to 0";
+        causes.push(Cause::invalid("metadata.generation", &metadata["generation"], why));
+    }
     check_labels(metadata, &mut causes);
     check_annotations(metadata, &mut causes);
-    check_owners(metadata, &mut causes);
-    for finalizer in strings(metadata.get("finalizers")) {
-        if let Err(why) = check_qualified_name(finalizer) {
-            causes.push(Cause::invalid("metadata.finalizers", &finalizer.into(), &why));
-        }
-    }
+    owners::check(metadata, &mut causes);
+    check_finalizers(metadata, &mut causes);
     causes
 }
 
-/// As [`validate`], and what an update may not do: add finalizers to a deleting object.
+/// Checks the metadata of a changed object. What is wrong is named as often as Kubernetes names it:
+/// once by what all kinds have in common and again by the kind; clients see every cause.
 pub fn validate_update(def: &ResourceDef, old: &Value, new: &Value) -> Vec<Cause> {
-    let mut causes = validate(def, new);
-    if old.pointer("/metadata/deletionTimestamp").is_some() {
-        let before: Vec<&str> = strings(old.pointer("/metadata/finalizers")).collect();
-        let added: Vec<String> = strings(new.pointer("/metadata/finalizers"))
-            .filter(|finalizer| !before.contains(finalizer))
-            .map(|finalizer| format!("{finalizer:?}"))
-            .collect();
-        if !added.is_empty() {
-            let why = format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizers \
-                 []string{{{}}}",
-                added.join(", ")
-            );
-            causes.push(Cause::forbidden("metadata.finalizers", &why));
-        }
+    let mut causes = validate_named(new, path_segment_errors);
+    let changes = changes(old, new);
+    causes.extend(changes.iter().cloned());
+    if def.origin == Origin::Custom {
+        causes.extend(changes);
     }
     causes
 }
 
-/// Texts for `Warning` headers about legal but unwise metadata.
-pub fn warnings(object: &Value) -> Vec<String> {
+/// `ValidateObjectMetaUpdate`.
+fn changes(old: &Value, new: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    if old.pointer("/metadata/deletionTimestamp").is_some() {
+        check_no_new_finalizers(old, new, &mut causes);
+    }
+    let empty = Map::new();
+    let old = old["metadata"].as_object().unwrap_or(&empty);
+    let new = new["metadata"].as_object().unwrap_or(&empty);
+    let fields = ["name", "namespace", "uid", "creationTimestamp"];
+    let deletion = ["deletionTimestamp", "deletionGracePeriodSeconds"];
+    for field in fields.into_iter().chain(deletion) {
+        let (before, after) = (old.get(field), new.get(field));
+        if before == after {
+            continue;
+        }
+        let path = format!("metadata.{field}");
+        causes.push(match after.and_then(Value::as_str) {
+            Some(time) if field.ends_with("Timestamp") => go_time(path, time),
+            _ => Cause::invalid(path, after.unwrap_or(&Value::Null), IMMUTABLE),
+        });
+    }
+    check_labels(new, &mut causes);
+    check_annotations(new, &mut causes);
+    owners::check(new, &mut causes);
+    causes
+}
+
+/// Times are printed as Go prints them.
+fn go_time(path: String, time: &str) -> Cause {
+    let parsed = time.parse::<jiff::Timestamp>();
+    let shown = match parsed {
+        Ok(at) => at.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
+        Err(_) => format!("{time:?}"),
+    };
+    Cause {
+        reason: "FieldValueInvalid".into(),
+        message: format!("Invalid value: {shown}: {IMMUTABLE}"),
+        field: path,
+    }
+}
+
+fn check_no_new_finalizers(old: &Value, new: &Value, causes: &mut Vec<Cause>) {
+    let before: Vec<&str> = strings(old.pointer("/metadata/finalizers")).collect();
+    let mut added: Vec<String> = strings(new.pointer("/metadata/finalizers"))
+        .filter(|finalizer| !before.contains(finalizer))
+        .map(|finalizer| format!("{finalizer:?}"))
+        .collect();
+    added.sort();
+    added.dedup();
+    if !added.is_empty() {
+        let why = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers \
+             []string{{{}}}",
+            added.join(", ")
+        );
+        causes.push(Cause::forbidden("metadata.finalizers", &why));
+    }
+}
+
+/// Texts for `Warning` headers about legal but unwise metadata of custom kinds. Finalizers that `old` has had are
+/// not told about again.
+pub fn warnings(def: &ResourceDef, old: Option<&Value>, object: &Value) -> Vec<String> {
+    if def.origin == Origin::BuiltIn {
+        return Vec::new();
+    }
+    let before: Vec<&str> =
+        strings(old.and_then(|old| old.pointer("/metadata/finalizers"))).collect();
     strings(object.pointer("/metadata/finalizers"))
         .filter(|finalizer| !finalizer.contains('/') && !UNQUALIFIED_FINALIZERS.contains(finalizer))
+        .filter(|finalizer| !before.contains(finalizer))
         .map(|finalizer| {
             format!(
                 "metadata.finalizers: {finalizer:?}: prefer a domain-qualified finalizer name to avoid accidental \
@@ -74,34 +152,41 @@ fn strings(list: Option<&Value>) -> impl Iterator<Item = &str> {
     list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
-fn check_name(def: &ResourceDef, metadata: &Map<String, Value>, causes: &mut Vec<Cause>) {
-    let check = match (def.group.as_str(), def.kind.as_str()) {
-        ("", "Namespace") => check_dns_label,
-        // `system:discovery`.
-        (RBAC_GROUP, _) => check_path_segment,
-        _ => check_dns_subdomain,
-    };
-    let name = metadata.get("name").and_then(Value::as_str).unwrap_or("");
+fn check_name(rule: NameRule, metadata: &Map<String, Value>, causes: &mut Vec<Cause>) {
+    let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or("");
+    let base = text("generateName");
+    if !base.is_empty() {
+        for why in rule(&masked(base)) {
+            causes.push(Cause::invalid("metadata.generateName", &base.into(), &why));
+        }
+    }
+    let name = text("name");
     if name.is_empty() {
         causes.push(Cause::required("metadata.name", "name or generateName is required"));
-    } else if let Err(why) = check(name) {
+        return;
+    }
+    for why in rule(name) {
         causes.push(Cause::invalid("metadata.name", &name.into(), &why));
     }
-    let base = metadata.get("generateName").and_then(Value::as_str).unwrap_or("");
-    // A prefix may end in what a whole name may not.
-    if !base.is_empty()
-        && let Err(why) = check(&format!("{}a", base.strip_suffix('-').unwrap_or(base)))
-    {
-        causes.push(Cause::invalid("metadata.generateName", &base.into(), &why));
+}
+
+/// A prefix may end in a hyphen, which a whole name may not.
+fn masked(base: &str) -> String {
+    match base.strip_suffix('-') {
+        Some(rest) if !rest.is_empty() => {
+            let cut = rest.char_indices().next_back().map_or(0, |(at, _)| at);
+            format!("{}a", &rest[..cut])
+        }
+        _ => base.to_owned(),
     }
 }
 
 fn check_labels(metadata: &Map<String, Value>, causes: &mut Vec<Cause>) {
     for (key, value) in metadata.get("labels").and_then(Value::as_object).into_iter().flatten() {
-        if let Err(why) = check_qualified_name(key) {
+        for why in qualified_name_errors(key) {
             causes.push(Cause::invalid("metadata.labels", &key.as_str().into(), &why));
         }
-        if let Err(why) = check_label_value(value.as_str().unwrap_or("")) {
+        for why in label_value_errors(value.as_str().unwrap_or("")) {
             causes.push(Cause::invalid("metadata.labels", value, &why));
         }
     }
@@ -112,7 +197,7 @@ fn check_annotations(metadata: &Map<String, Value>, causes: &mut Vec<Cause>) {
     for (key, value) in metadata.get("annotations").and_then(Value::as_object).into_iter().flatten()
     {
         bytes += key.len() + value.as_str().map_or(0, str::len);
-        if let Err(why) = check_qualified_name(&key.to_ascii_lowercase()) {
+        for why in qualified_name_errors(&key.to_lowercase()) {
             causes.push(Cause::invalid("metadata.annotations", &key.as_str().into(), &why));
         }
     }
@@ -122,40 +207,17 @@ fn check_annotations(metadata: &Map<String, Value>, causes: &mut Vec<Cause>) {
     }
 }
 
-fn check_owners(metadata: &Map<String, Value>, causes: &mut Vec<Cause>) {
-    const FIELD: &str = "metadata.ownerReferences";
-    let mut controller: Option<&str> = None;
-    for (at, owner) in
-        metadata.get("ownerReferences").and_then(Value::as_array).into_iter().flatten().enumerate()
-    {
-        let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or("");
-        for (field, why) in [
-            ("apiVersion", "version must not be empty"),
-            ("kind", "must not be empty"),
-            ("name", "must not be empty"),
-            ("uid", "must not be empty"),
-        ] {
-            if text(field).is_empty() {
-                causes.push(Cause::invalid(format!("{FIELD}[{at}].{field}"), &"".into(), why));
-            }
+fn check_finalizers(metadata: &Map<String, Value>, causes: &mut Vec<Cause>) {
+    const FIELD: &str = "metadata.finalizers";
+    let finalizers: Vec<&str> = strings(metadata.get("finalizers")).collect();
+    for finalizer in &finalizers {
+        for why in qualified_name_errors(finalizer) {
+            causes.push(Cause::invalid(FIELD, &(*finalizer).into(), &why));
         }
-        if text("apiVersion") == "v1" && text("kind") == "Event" {
-            causes.push(Cause::invalid(
-                FIELD,
-                owner,
-                "/v1, Kind=Event is disallowed from being an owner",
-            ));
-        }
-        if owner.get("controller") == Some(&Value::Bool(true)) {
-            if let Some(first) = controller {
-                let why = format!(
-                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} \
-                     and {}",
-                    text("name")
-                );
-                causes.push(Cause::invalid(FIELD, &metadata["ownerReferences"], &why));
-            }
-            controller = controller.or(Some(text("name")));
-        }
+    }
+    if finalizers.contains(&ORPHAN_FINALIZER) && finalizers.contains(&FOREGROUND_FINALIZER) {
+        let why =
+            format!("finalizer {ORPHAN_FINALIZER} and {FOREGROUND_FINALIZER} cannot be both set");
+        causes.push(Cause::invalid(FIELD, &metadata["finalizers"], &why));
     }
 }

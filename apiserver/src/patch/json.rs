@@ -3,6 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::JSON_PATCH_OPERATIONS_MAX;
+use crate::engine::FieldValidation;
+use crate::schema::{self, go};
 use crate::status::ApiError;
 
 /// What copies may add to a document: a patch of a few hundred bytes can otherwise double it
@@ -15,19 +17,23 @@ struct DoesNotApply;
 
 type Applied<T> = Result<T, DoesNotApply>;
 
-/// Applies an RFC 6902 patch.
+/// Applies an RFC 6902 patch; returns what a strict reader finds in its operations.
 ///
 /// # Errors
 /// 400 when the patch does not parse, 413 when it is too long, 422 when it does not apply.
-pub fn json_patch(document: &mut Value, patch: &[u8]) -> Result<(), ApiError> {
-    let operations: Vec<Map<String, Value>> = serde_json::from_slice(patch)
-        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+pub fn json_patch(
+    document: &mut Value,
+    patch: &[u8],
+    validation: FieldValidation,
+) -> Result<Vec<String>, ApiError> {
+    let (operations, findings) = operations(patch, validation)?;
     if operations.len() > JSON_PATCH_OPERATIONS_MAX {
         return Err(ApiError::new(
             413,
             "RequestEntityTooLarge",
             format!(
-                "The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
+                "Request entity too large: The allowed maximum operations in a JSON patch is \
+                 {JSON_PATCH_OPERATIONS_MAX}, got {}",
                 operations.len()
             ),
         ));
@@ -37,7 +43,55 @@ pub fn json_patch(document: &mut Value, patch: &[u8]) -> Result<(), ApiError> {
         apply(document, &mut operation, &mut copied_bytes)
             .map_err(|DoesNotApply| ApiError::unprocessable_patch())?;
     }
-    Ok(())
+    Ok(findings)
+}
+
+type Operations = (Vec<Map<String, Value>>, Vec<String>);
+
+/// Without field validation the patch is read by the library that applies it, whose errors are its
+/// own; otherwise by a strict reader first.
+fn operations(patch: &[u8], validation: FieldValidation) -> Result<Operations, ApiError> {
+    let strict = validation != FieldValidation::Ignore;
+    let refuse = |why: String| match strict {
+        true => ApiError::bad_request(format!("error decoding patch: {why}")),
+        false => ApiError::bad_request(why),
+    };
+    let (decoded, duplicates) =
+        schema::decode_strict(patch).map_err(|error| refuse(go::syntax_error(patch, &error)))?;
+    let cannot = |value: &Value, wanted: &str| {
+        let what = go::json_type(value);
+        refuse(format!("json: cannot unmarshal {what} into Go {wanted}"))
+    };
+    let list = match decoded {
+        Value::Array(list) => list,
+        Value::Null => Vec::new(),
+        other if strict => return Err(cannot(&other, "value of type []handlers.jsonPatchOp")),
+        other => return Err(cannot(&other, "value of type jsonpatch.Patch")),
+    };
+    let mut findings = Vec::new();
+    let mut operations = Vec::with_capacity(list.len());
+    for (place, operation) in list.into_iter().enumerate() {
+        let Value::Object(operation) = operation else {
+            let kind = if strict { "handlers.jsonPatchOp" } else { "jsonpatch.Operation" };
+            return Err(cannot(&operation, &format!("value of type {kind}")));
+        };
+        for (name, value) in operation.iter().filter(|_| strict) {
+            match name.as_str() {
+                "op" | "path" | "from" if !value.is_string() && !value.is_null() => {
+                    let wanted = format!("struct field jsonPatchOp.{name} of type string");
+                    return Err(cannot(value, &wanted));
+                }
+                "op" | "path" | "from" | "value" => {}
+                _ => findings.push(format!("json patch unknown field \"[{place}].{name}\"")),
+            }
+        }
+        operations.push(operation);
+    }
+    if strict {
+        findings
+            .extend(duplicates.iter().map(|path| format!("json patch duplicate field {path:?}")));
+    }
+    Ok((operations, findings))
 }
 
 fn apply(

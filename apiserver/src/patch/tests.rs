@@ -89,7 +89,7 @@ fn json_patches_apply_as_in_go() {
     ];
     for (document, patch, wanted) in cases {
         let mut patched = document.clone();
-        let result = json_patch(&mut patched, patch.to_string().as_bytes());
+        let result = json_patch(&mut patched, patch.to_string().as_bytes(), FieldValidation::Warn);
         match wanted {
             Some(wanted) => {
                 result.unwrap_or_else(|error| panic!("{patch} on {document}: {error}"));
@@ -105,11 +105,82 @@ fn a_json_patch_is_bounded() {
     let mut document = json!({"a": ["xxxxxxxxxxxxxxxx"]});
     let doubling = json!({"op": "copy", "from": "/a", "path": "/a/-"});
     let patch = Value::Array(vec![doubling; 64]).to_string();
-    assert_eq!(json_patch(&mut document, patch.as_bytes()).unwrap_err().code, 422);
+    assert_eq!(
+        json_patch(&mut document, patch.as_bytes(), FieldValidation::Warn).unwrap_err().code,
+        422
+    );
     let many =
         Value::Array(vec![json!({"op": "test", "path": "/x"}); JSON_PATCH_OPERATIONS_MAX + 1]);
-    assert_eq!(json_patch(&mut document, many.to_string().as_bytes()).unwrap_err().code, 413);
-    assert_eq!(json_patch(&mut document, b"{}").unwrap_err().code, 400);
+    assert_eq!(
+        json_patch(&mut document, many.to_string().as_bytes(), FieldValidation::Warn)
+            .unwrap_err()
+            .code,
+        413
+    );
+}
+
+#[test]
+fn patches_that_do_not_parse_are_refused_in_gos_words() {
+    let defs = crate::builtin::definitions();
+    let def = defs.iter().find(|def| def.kind == "ConfigMap").unwrap();
+    let refused = |kind, text: &str, validation| {
+        let mut document = json!({});
+        let error = apply(def, &mut document, kind, text.as_bytes(), validation).unwrap_err();
+        assert_eq!(error.code, 400, "{text}");
+        error.message
+    };
+    use FieldValidation::{Ignore, Warn};
+    use PatchKind::{Json, Merge, Strategic};
+    for (kind, text, validation, message) in [
+        (Json, "", Warn, "error decoding patch: unexpected end of JSON input"),
+        (
+            Json,
+            "{}",
+            Warn,
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
+        ),
+        (Json, "{}", Ignore, "json: cannot unmarshal object into Go value of type jsonpatch.Patch"),
+        (
+            Json,
+            "[5]",
+            Warn,
+            "error decoding patch: json: cannot unmarshal number into Go value of type handlers.jsonPatchOp",
+        ),
+        (
+            Json,
+            r#"[{"op":5}]"#,
+            Warn,
+            "error decoding patch: json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string",
+        ),
+        (Merge, "", Warn, "error decoding patch: unexpected end of JSON input"),
+        (Merge, "null", Warn, "Invalid JSON Patch"),
+        (
+            Merge,
+            "[]",
+            Warn,
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
+        (Strategic, "{", Warn, "unexpected end of JSON input"),
+    ] {
+        assert_eq!(refused(kind, text, validation), message, "{text}");
+    }
+}
+
+#[test]
+fn a_strict_reader_looks_at_the_patch_itself() {
+    let defs = crate::builtin::definitions();
+    let def = defs.iter().find(|def| def.kind == "ConfigMap").unwrap();
+    let found = |kind, text: &str| {
+        apply(def, &mut json!({}), kind, text.as_bytes(), FieldValidation::Warn).unwrap()
+    };
+    assert_eq!(
+        found(PatchKind::Json, r#"[{"op":"add","path":"/a","value":1,"vlaue":2,"op":"add"}]"#),
+        ["json patch unknown field \"[0].vlaue\"", "json patch duplicate field \"[0].op\""]
+    );
+    assert_eq!(
+        found(PatchKind::Merge, r#"{"data":{"a":"1","a":"2"}}"#),
+        ["duplicate field \"data.a\""]
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod decode;
 mod defaults;
 mod embedded;
 mod format;
+pub(crate) mod go;
 mod lists;
 mod node;
 mod path;

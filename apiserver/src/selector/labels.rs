@@ -141,7 +141,8 @@ impl<'t> Parser<'t> {
         if token != Token::Identifier {
             return Err(format!("found '{key}', expected: identifier"));
         }
-        if let Err(why) = crate::meta::check_qualified_name(key) {
+        let why = crate::meta::qualified_name_errors(key).join("; ");
+        if !why.is_empty() {
             return Err(format!("<nil>: Invalid value: {key:?}: {why}"));
         }
         let test = match self.look_value().0 {
@@ -174,7 +175,8 @@ impl<'t> Parser<'t> {
             wrong.push(format!("values[0]: Invalid value: {:?}: {why}", values[0]));
         }
         for (at, value) in values.iter().enumerate() {
-            if let Err(why) = crate::meta::check_label_value(value) {
+            let why = crate::meta::label_value_errors(value).join("; ");
+            if !why.is_empty() {
                 wrong.push(format!("values[{at}][{key}]: Invalid value: {value:?}: {why}"));
             }
         }

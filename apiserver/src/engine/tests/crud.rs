@@ -64,7 +64,7 @@ async fn an_update_compares_the_version() {
     assert_eq!(error.code, 422);
     assert_eq!(
         error.message,
-        "Queue.commonage.dev \"q\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an \
+        "queues.commonage.dev \"q\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an \
          update"
     );
     let mut other = second.clone();

@@ -23,10 +23,12 @@ async fn preconditions_are_compared() {
     let error = world.delete_with("Queue", "q", uid).await.unwrap_err();
     assert_eq!(error.code, 409);
     let expected = format!(
-        "Precondition failed: UID in precondition: other, UID in object meta: {}",
+        "Operation cannot be fulfilled on Queue.commonage.dev \"q\": the UID in the precondition (other) does not \
+         match the UID in record ({}). The object might have been deleted and then recreated",
         created.uid
     );
-    assert!(error.message.ends_with(&expected), "{}", error.message);
+    assert_eq!(error.message, expected);
+    assert_eq!(error.details.unwrap().kind, "Queue");
     let version =
         DeleteOptions { resource_version: Some("1".to_owned()), ..DeleteOptions::default() };
     assert_eq!(world.delete_with("Queue", "q", version).await.unwrap_err().code, 409);
@@ -61,6 +63,43 @@ async fn finalizers_hold_an_object_until_the_last_is_gone() {
     world.merge("Queue", "q", None, finalizers(json!(["example.com/b"]))).await.unwrap();
     assert!(world.get("Queue", "q").await.is_ok());
     world.merge("Queue", "q", None, finalizers(json!([]))).await.unwrap();
+    assert_eq!(world.get("Queue", "q").await.unwrap_err().code, 404);
+}
+
+#[tokio::test]
+async fn propagation_is_told_to_the_garbage_collector_by_finalizers() {
+    let world = World::new().await;
+    world.create(queue("q")).await.unwrap();
+    let delete = async |propagation| {
+        let options = DeleteOptions { propagation, ..DeleteOptions::default() };
+        match world.delete_with("Queue", "q", options).await.unwrap() {
+            Deleted::Marked(object) => object.to_value()["metadata"]["finalizers"].clone(),
+            Deleted::Gone(_) => json!("gone"),
+        }
+    };
+    assert_eq!(delete(Some(Propagation::Foreground)).await, json!(["foregroundDeletion"]));
+    assert_eq!(world.get("Queue", "q").await.unwrap()["metadata"]["generation"], 2);
+    assert_eq!(delete(None).await, json!(["foregroundDeletion"]), "what was said stays");
+    assert_eq!(delete(Some(Propagation::Orphan)).await, json!(["orphan"]));
+    assert_eq!(delete(Some(Propagation::Background)).await, json!("gone"));
+}
+
+#[tokio::test]
+async fn an_update_that_takes_the_last_finalizer_off_answers_the_object_as_it_was() {
+    let world = World::new().await;
+    let mut body = queue("q");
+    body["metadata"]["finalizers"] = json!(["example.com/a"]);
+    world.create(body).await.unwrap();
+    let Deleted::Marked(marked) = world.delete("Queue", "q").await.unwrap() else {
+        panic!("a finalizer holds it")
+    };
+    let mut body = queue("q");
+    body["metadata"]["finalizers"] = json!([]);
+    let error = world.create(body).await.unwrap_err();
+    assert_eq!(error.message, "object is being deleted: queues.commonage.dev \"q\" already exists");
+    let patch = json!({"metadata": {"finalizers": null}});
+    let gone = world.merge("Queue", "q", None, patch).await.unwrap();
+    assert_eq!(version_of(&gone), marked.version.0);
     assert_eq!(world.get("Queue", "q").await.unwrap_err().code, 404);
 }
 

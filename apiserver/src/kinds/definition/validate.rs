@@ -100,8 +100,8 @@ fn check_group(group: &str, causes: &mut Vec<Cause>) {
     let value = &Value::from(group);
     if group.is_empty() {
         causes.push(Cause::required("spec.group", ""));
-    } else if let Err(why) = crate::meta::check_dns_subdomain(group) {
-        causes.push(Cause::invalid("spec.group", value, &why));
+    } else if let [why, ..] = &crate::meta::dns_subdomain_errors(group)[..] {
+        causes.push(Cause::invalid("spec.group", value, why));
     } else if !group.contains('.') {
         let detail = "should be a domain with at least one dot";
         causes.push(Cause::invalid("spec.group", value, detail));

@@ -1,0 +1,240 @@
+//! The body of a write as a tree, and what kube-apiserver says of one that it can't read.
+//!
+//! What the object must be like besides is `meta`'s and the schema's.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use serde_json::Value;
+
+use super::protobuf;
+use crate::resource::{Origin, ResourceDef};
+use crate::schema::{self, go};
+use crate::status::ApiError;
+
+const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// How much of a body is repeated to the client that sent it.
+const SUMMARY_BYTES: usize = 30;
+/// Go's type that finds apiVersion and kind, as its decoder prints it.
+const TYPE_META: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
+/// Without its parameters, in lower case; `None` when the client sent none.
+pub(super) fn content_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let media = value.split(';').next().unwrap_or_default().trim();
+    (!media.is_empty()).then(|| media.to_ascii_lowercase())
+}
+
+/// A decoded body, and what a strict reader finds wrong with its text.
+type Decoded = (Value, Vec<String>);
+
+enum Failure {
+    MediaType,
+    /// In words of Go's decoders.
+    Text(String),
+}
+
+fn decode(headers: &HeaderMap, bytes: &Bytes) -> Result<Decoded, Failure> {
+    match content_type(headers).as_deref() {
+        // Some clients send no type at all.
+        None | Some(JSON) => {
+            let (value, duplicates) = schema::decode_strict(bytes).map_err(|error| {
+                let why = go::syntax_error(bytes, &error);
+                Failure::Text(format!("couldn't get version/kind; json parse error: {why}"))
+            })?;
+            let findings = duplicates.iter().map(|path| format!("duplicate field {path:?}"));
+            Ok((value, findings.collect()))
+        }
+        Some(YAML) => yaml(bytes),
+        // Go clients send it for built-in kinds; no client sends it for custom ones.
+        Some(PROTOBUF) => {
+            let object = protobuf::decode(bytes).ok_or(Failure::MediaType)?;
+            Ok((object, Vec::new()))
+        }
+        Some(_) => Err(Failure::MediaType),
+    }
+}
+
+/// Go's decoder lets the last of two equal keys win, and a strict one complains.
+fn yaml(bytes: &[u8]) -> Result<Decoded, Failure> {
+    use serde_saphyr::options::DuplicateKeyPolicy;
+
+    let strict = match serde_saphyr::from_slice(bytes) {
+        Ok(value) => return Ok((value, Vec::new())),
+        Err(error) => error,
+    };
+    let mut options = serde_saphyr::Options::default();
+    options.duplicate_keys = DuplicateKeyPolicy::LastWins;
+    match serde_saphyr::from_slice_with_options(bytes, options) {
+        Ok(value) => {
+            let line = strict.location().map_or(0, |location| location.line());
+            Ok((value, vec![format!("line {line}: key already set in map")]))
+        }
+        Err(error) => {
+            let first = error.to_string().lines().next().unwrap_or_default().to_owned();
+            Err(Failure::Text(format!("error converting YAML to JSON: yaml: {first}")))
+        }
+    }
+}
+
+fn unsupported() -> ApiError {
+    ApiError::unsupported_media_type(&[JSON, YAML, PROTOBUF])
+}
+
+/// A body that is no object of a kind: `DeleteOptions`.
+///
+/// # Errors
+/// 400 for what is no JSON or YAML, 415 for other types.
+pub(super) fn options(headers: &HeaderMap, bytes: &Bytes) -> Result<Value, ApiError> {
+    match decode(headers, bytes) {
+        Ok((value, _)) => Ok(value),
+        Err(Failure::MediaType) => Err(unsupported()),
+        Err(Failure::Text(why)) => Err(ApiError::bad_request(why)),
+    }
+}
+
+/// The object in a body, and what a strict reader finds wrong with the text.
+///
+/// # Errors
+/// 400 for what is no object, 415 for other types than JSON, YAML and protobuf.
+pub(super) fn object(
+    def: &ResourceDef,
+    headers: &HeaderMap,
+    bytes: &Bytes,
+) -> Result<Decoded, ApiError> {
+    let unrecognized = |why: &str| {
+        ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {why} ({})",
+            def.kind,
+            summary(bytes)
+        ))
+    };
+    let decoded = decode(headers, bytes).map_err(|failure| match failure {
+        Failure::MediaType => unsupported(),
+        Failure::Text(why) => unrecognized(&why),
+    });
+    let (mut value, findings) = decoded?;
+    let version_error =
+        |what: &str| unrecognized(&format!("couldn't get version/kind; json parse error: {what}"));
+    match &mut value {
+        Value::Object(members) => {
+            for field in ["kind", "apiVersion"] {
+                match members.get(field) {
+                    None | Some(Value::String(_)) => {}
+                    Some(Value::Null) => drop(members.remove(field)),
+                    Some(other) => {
+                        let what = go::json_type(other);
+                        let why = format!(
+                            "json: cannot unmarshal {what} into Go struct field .{field} of type string"
+                        );
+                        return Err(version_error(&why));
+                    }
+                }
+            }
+        }
+        Value::Null => value = Value::Object(serde_json::Map::new()),
+        other => {
+            let what = go::json_type(other);
+            let why = format!("json: cannot unmarshal {what} into Go value of type {TYPE_META}");
+            return Err(version_error(&why));
+        }
+    }
+    if def.origin == Origin::Custom && value["kind"].as_str().unwrap_or_default().is_empty() {
+        let text = String::from_utf8_lossy(bytes);
+        return Err(unrecognized(&format!("Object 'Kind' is missing in '{text}'")));
+    }
+    Ok((value, findings))
+}
+
+/// The beginning of a body: as it is if it looks like JSON, else in hexadecimal digits.
+fn summary(bytes: &[u8]) -> String {
+    let (head, more) = match bytes.len() > SUMMARY_BYTES {
+        true => (&bytes[..SUMMARY_BYTES], " ..."),
+        false => (bytes, ""),
+    };
+    match bytes.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(head)),
+        Some(_) => {
+            let digits: String = head.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{digits}{more}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::resource::tests::task_def;
+
+    fn refused(kind: &str, text: &str) -> String {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, kind.parse().unwrap());
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        object(&task_def(), &headers, &bytes).unwrap_err().message
+    }
+
+    #[test]
+    fn bodies_are_refused_in_kubernetes_words() {
+        let unrecognized = "the object provided is unrecognized (must be of type Task): ";
+        let cases = [
+            (
+                "",
+                "couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)",
+            ),
+            (
+                "{}x",
+                "couldn't get version/kind; json parse error: invalid character 'x' after top-level value ({}x)",
+            ),
+            (
+                "[]",
+                "couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type \
+                 struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+                 \"json:\\\"kind,omitempty\\\"\" } (5b5d)",
+            ),
+            (
+                r#"{"kind":5}"#,
+                "couldn't get version/kind; json parse error: json: cannot unmarshal number into Go struct field \
+                 .kind of type string ({\"kind\":5})",
+            ),
+            (
+                r#"{"apiVersion":"example.com/v1","metadata":{}}"#,
+                r#"Object 'Kind' is missing in '{"apiVersion":"example.com/v1","metadata":{}}' ({"apiVersion":"example.com/v1" ...)"#,
+            ),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(
+                refused("application/json", text),
+                format!("{unrecognized}{wanted}"),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            refused("text/plain", "{}"),
+            "the body of the request was in an unknown format - accepted media types include: application/json, \
+             application/yaml, application/vnd.kubernetes.protobuf"
+        );
+        assert!(
+            refused("application/yaml", "a: [").contains("error converting YAML to JSON: yaml: ")
+        );
+    }
+
+    #[test]
+    fn repeated_fields_are_found_in_both_languages() {
+        let read = |kind: &str, text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, kind.parse().unwrap());
+            object(&task_def(), &headers, &Bytes::copy_from_slice(text.as_bytes())).unwrap()
+        };
+        let (value, findings) =
+            read("application/json;charset=utf-8", r#"{"kind":"Task","a":1,"a":2}"#);
+        assert_eq!((&value["a"], findings), (&2.into(), vec!["duplicate field \"a\"".to_owned()]));
+        let (value, findings) = read("application/yaml", "kind: Task\na: 1\na: 2\n");
+        assert_eq!((&value["a"], findings.len()), (&2.into(), 1));
+        assert_eq!(read("application/yaml", "kind: Task\n").1, Vec::<String>::new());
+    }
+}

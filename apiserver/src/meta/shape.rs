@@ -1,0 +1,176 @@
+//! Whether a document is an object of the kind that it was sent as: apiVersion, kind, and the types
+//! of what `metadata` holds, with the messages of Go's decoder.
+
+use serde_json::{Map, Value};
+
+use crate::resource::{Origin, ResourceDef};
+use crate::schema::go::json_type;
+use crate::status::{ApiError, Cause};
+
+/// Fills in apiVersion and kind for built-in kinds, whose clients leave them out.
+///
+/// # Errors
+/// What is wrong with apiVersion, kind or the types in `metadata`, as the decoder of kube-apiserver
+/// says it; how a client is told depends on the request.
+pub fn check_shape(def: &ResourceDef, object: &mut Value) -> Result<(), String> {
+    let Some(members) = object.as_object_mut() else {
+        let what = json_type(object);
+        return Err(format!(
+            "json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+        ));
+    };
+    if def.origin == Origin::BuiltIn {
+        for (field, value) in [("kind", def.kind.clone()), ("apiVersion", def.api_version())] {
+            if members.get(field).is_none_or(|given| given.is_null() || given == "") {
+                members.insert(field.into(), value.into());
+            }
+        }
+        let given = |field: &str| members[field].as_str().unwrap_or_default().to_owned();
+        if given("kind") != def.kind && given("apiVersion") == def.api_version() {
+            return Err(format!(
+                "no kind {:?} is registered for version {:?}",
+                given("kind"),
+                given("apiVersion")
+            ));
+        }
+    }
+    match members.get_mut("metadata") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Object(metadata)) => check_metadata(metadata),
+        Some(other) => Err(cannot(other, "", "v1.ObjectMeta")),
+    }
+}
+
+/// # Errors
+/// 400: the document is of another version than the URL's.
+pub fn check_api_version(def: &ResourceDef, object: &Value) -> Result<(), ApiError> {
+    let given = object["apiVersion"].as_str().unwrap_or_default();
+    let wanted = def.api_version();
+    if given == wanted {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "the API version in the data ({given}) does not match the expected API version ({wanted})"
+    )))
+}
+
+/// Why a document without a kind is no object; `None` when it has one.
+pub fn missing_kind(object: &Value, text: &str) -> Option<String> {
+    let missing = object["kind"].as_str().unwrap_or_default().is_empty();
+    missing.then(|| format!("Object 'Kind' is missing in '{text}'"))
+}
+
+/// # Errors
+/// 422: the document is of another kind or version than the URL's. It is called what it calls itself.
+pub fn check_type(def: &ResourceDef, object: &Value) -> Result<(), ApiError> {
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let mut causes = Vec::new();
+    for (field, wanted) in [("kind", def.kind.clone()), ("apiVersion", def.api_version())] {
+        if text(field) != wanted {
+            causes.push(Cause::invalid(field, &text(field).into(), &format!("must be {wanted}")));
+        }
+    }
+    if causes.is_empty() {
+        return Ok(());
+    }
+    let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    Err(ApiError::invalid_kind(group, text("kind"), name, causes))
+}
+
+/// What the rest of the server reads without asking must have the right type.
+fn check_metadata(metadata: &mut Map<String, Value>) -> Result<(), String> {
+    // Go drops nulls of maps, lists and strings alike.
+    metadata.retain(|_, value| !value.is_null());
+    for (field, value) in metadata.iter_mut() {
+        match field.as_str() {
+            "name" | "generateName" | "namespace" | "uid" | "resourceVersion" | "selfLink" => {
+                must(value.is_string(), value, field, go_type(field))?;
+            }
+            "generation" | "deletionGracePeriodSeconds" => {
+                must(value.is_i64(), value, field, "int64")?;
+            }
+            "creationTimestamp" | "deletionTimestamp" => check_time(value)?,
+            "labels" | "annotations" => check_texts(field, value)?,
+            "finalizers" => {
+                must(value.is_array(), value, field, "[]string")?;
+                for item in value.as_array().into_iter().flatten() {
+                    must(item.is_string(), item, field, "string")?;
+                }
+            }
+            "ownerReferences" => check_owners(field, value)?,
+            "managedFields" => {
+                must(value.is_array(), value, field, "[]v1.ManagedFieldsEntry")?;
+                for item in value.as_array().into_iter().flatten() {
+                    must(item.is_object(), item, field, "v1.ManagedFieldsEntry")?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn go_type(field: &str) -> &'static str {
+    if field == "uid" { "types.UID" } else { "string" }
+}
+
+fn check_texts(field: &str, value: &mut Value) -> Result<(), String> {
+    let Value::Object(map) = value else {
+        return Err(cannot(value, field, "map[string]string"));
+    };
+    for value in map.values_mut() {
+        match value {
+            Value::String(_) => {}
+            Value::Null => *value = "".into(),
+            _ => return Err(cannot(value, field, "string")),
+        }
+    }
+    Ok(())
+}
+
+fn check_owners(field: &str, value: &mut Value) -> Result<(), String> {
+    let Value::Array(list) = value else {
+        return Err(cannot(value, field, "[]v1.OwnerReference"));
+    };
+    for owner in list {
+        let Value::Object(members) = owner else {
+            return Err(cannot(owner, field, "v1.OwnerReference"));
+        };
+        members.retain(|_, value| !value.is_null());
+        for (name, value) in members {
+            let (fits, wanted) = match name.as_str() {
+                "apiVersion" | "kind" | "name" | "uid" => (value.is_string(), go_type(name)),
+                "controller" | "blockOwnerDeletion" => (value.is_boolean(), "bool"),
+                _ => continue,
+            };
+            must(fits, value, &format!("{field}.{name}"), wanted)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_time(value: &Value) -> Result<(), String> {
+    const LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
+    let Some(text) = value.as_str() else {
+        return Err(cannot(value, "", "string"));
+    };
+    if text.parse::<jiff::Timestamp>().is_ok() {
+        return Ok(());
+    }
+    Err(format!("parsing time {text:?} as {LAYOUT:?}: cannot parse {text:?} as \"2006\""))
+}
+
+fn must(fits: bool, value: &Value, field: &str, wanted: &str) -> Result<(), String> {
+    if fits { Ok(()) } else { Err(cannot(value, field, wanted)) }
+}
+
+fn cannot(value: &Value, field: &str, wanted: &str) -> String {
+    let what = json_type(value);
+    if field.is_empty() {
+        return format!("json: cannot unmarshal {what} into Go value of type {wanted}");
+    }
+    format!(
+        "json: cannot unmarshal {what} into Go struct field ObjectMeta.{field} of type {wanted}"
+    )
+}
