@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crud;
+mod definitions;
 mod deletion;
 mod faults;
 mod list;

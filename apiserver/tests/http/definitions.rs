@@ -407,3 +407,46 @@ async fn definitions_and_their_objects_survive_a_restart() {
     assert!(watched.body.starts_with(b"{\"type\":\"DELETED\""), "{watched:?}");
     server.stop().await;
 }
+
+/// As kubectl applied it, and as kube-apiserver 1.36 then answered it.
+#[tokio::test]
+async fn a_definition_reads_back_as_from_kube_apiserver() {
+    let server = Server::start().await;
+    let real: Value = serde_json::from_str(include_str!("definition.json")).unwrap();
+    let applied = "kubectl.kubernetes.io/last-applied-configuration";
+    let applied = real["metadata"]["annotations"][applied].as_str().unwrap();
+    let mut defined = define(&server, serde_json::from_str(applied).unwrap()).await;
+    assert_eq!(defined["spec"], real["spec"]);
+    let conditions = defined["status"]["conditions"].as_array_mut().unwrap();
+    for (condition, real) in
+        conditions.iter_mut().zip(real["status"]["conditions"].as_array().unwrap())
+    {
+        condition["lastTransitionTime"] = real["lastTransitionTime"].clone();
+    }
+    assert_eq!(defined["status"], real["status"]);
+    assert_eq!(defined["metadata"]["generation"], 1);
+    let tasks = server.call("GET", "/apis/example.com/v1alpha1", None).await.json();
+    let scale = json!({
+        "name": "tasks/scale", "singularName": "", "namespaced": true, "group": "autoscaling",
+        "version": "v1", "kind": "Scale", "verbs": ["get", "patch", "update"],
+    });
+    let rows = tasks["resources"].as_array().unwrap();
+    assert!(rows.contains(&scale), "{rows:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_schema_must_be_structural() {
+    let server = Server::start().await;
+    let mut wrong = widgets();
+    let properties = &mut wrong["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    properties["spec"]["properties"]["size"] = json!({"minimum": 1});
+    let refused = server.call("POST", DEFINITIONS, Some(wrong)).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let field = "spec.validation.openAPIV3Schema.properties[spec].properties[size].type";
+    let causes = refused.json()["details"]["causes"].clone();
+    let cause = causes.as_array().unwrap().iter().find(|cause| cause["field"] == field);
+    let message = &cause.unwrap_or_else(|| panic!("{causes}"))["message"];
+    assert_eq!(message, "Required value: must not be empty for specified object fields");
+    server.stop().await;
+}
