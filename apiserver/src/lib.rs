@@ -24,6 +24,7 @@ pub mod resource;
 pub mod schema;
 pub mod selector;
 pub mod server;
+mod spdy;
 pub mod status;
 pub mod strategy;
 pub mod table;
