@@ -29,6 +29,7 @@ async fn main() -> anyhow::Result<()> {
         store,
         token_auth_file: tokens.exists().then_some(tokens),
         extra_names: Vec::new(),
+        serve_pods: true,
         data_dir,
     })
     .await?;

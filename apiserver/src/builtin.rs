@@ -260,7 +260,8 @@ fn definition<T: JsonSchema>(
     definition_of(group, kind, plural, short_names, openapi)
 }
 
-fn definition_of(
+/// A namespaced kind of version v1 without a status, whose schema is this.
+pub(crate) fn definition_of(
     group: &str,
     kind: &str,
     plural: &str,

@@ -204,6 +204,9 @@ impl Engine {
         delete: DeleteOptions,
         options: WriteOptions,
     ) -> Result<Deleted, ApiError> {
+        if let Some(source) = self.source(def) {
+            return self.delete_source(def, &source, namespace, name, delete, options).await;
+        }
         let target = Target::new(def, namespace, name, None);
         self.detached(self.clone().delete_now(target, delete, options)).await
     }

@@ -133,6 +133,29 @@ impl Object {
         (object, line)
     }
 
+    /// Another content at this place and version: how a view shows the object.
+    pub(crate) fn shown_as(&self, uid: &str, content: &Value, kind: EventKind) -> (Object, Bytes) {
+        let stored = encode(content);
+        let before_metadata = stored
+            .windows(METADATA_OPEN.len())
+            .position(|window| window == METADATA_OPEN)
+            .expect("encode writes the metadata, and a view has a name in it");
+        let splice_at = before_metadata + METADATA_OPEN.len();
+        let (line, body) = frame(kind, &stored[..splice_at], self.version, &stored[splice_at..]);
+        let object = Object {
+            path: self.path.clone(),
+            namespace_length: self.namespace_length,
+            uid: uid.into(),
+            version: self.version,
+            body,
+            splice_at,
+            labels: self.labels.clone(),
+            fields: Box::default(),
+            deleting: self.deleting,
+        };
+        (object, line)
+    }
+
     /// The watch line of `kind` for this very version.
     pub(crate) fn line(&self, kind: EventKind) -> Bytes {
         let (before, after) = self.around_version();

@@ -17,6 +17,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::Value;
 
 use crate::jsonpath::JsonPath;
+use crate::kinds::view::View;
 use crate::schema::Structural;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,8 +63,8 @@ pub enum Storage {
     Stored,
     /// Nowhere: a create is answered by itself (`selfsubjectaccessreviews`).
     Virtual,
-    /// Nowhere: a view of other kinds' objects (`pods`).
-    Projected,
+    /// Nowhere: a view of another kind's objects (`pods`).
+    Projected(View),
 }
 
 /// What can be asked of a kind's collection and objects, in the order that discovery tells it.
@@ -238,6 +239,14 @@ impl ResourceDef {
         self.storage == Storage::Stored
     }
 
+    /// What the kind's objects are worked out by, if they are another kind's.
+    pub(crate) fn view(&self) -> Option<View> {
+        match self.storage {
+            Storage::Projected(view) => Some(view),
+            Storage::Stored | Storage::Virtual => None,
+        }
+    }
+
     /// Whether the kind itself (not a subresource) knows this verb.
     pub fn allows(&self, verb: &str) -> bool {
         self.verbs.contains(&verb)
@@ -286,6 +295,11 @@ impl Scheme {
             (&a.group, &a.version, &a.plural).cmp(&(&b.group, &b.version, &b.plural))
         });
         Scheme { defs }
+    }
+
+    /// With more kinds.
+    pub(crate) fn with(&self, more: impl IntoIterator<Item = ResourceDef>) -> Scheme {
+        Scheme::new(self.defs.iter().map(|def| ResourceDef::clone(def)).chain(more))
     }
 
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<ResourceDef>> {

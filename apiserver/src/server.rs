@@ -53,6 +53,9 @@ pub struct Config {
     /// DNS names and addresses that clients reach the server by, beyond those it finds itself
     /// (loopback, the listen address, the host's name).
     pub extra_names: Vec<String>,
+    /// Tasks are shown as core/v1 pods too, and agents as nodes, so that `kubectl logs`, `exec`,
+    /// `attach`, `cp` and `port-forward` work. Programs that look after pods will see them.
+    pub serve_pods: bool,
 }
 
 impl Config {
@@ -64,6 +67,7 @@ impl Config {
             store: StoreKind::Memory,
             token_auth_file: None,
             extra_names: Vec::new(),
+            serve_pods: true,
         }
     }
 }
@@ -84,7 +88,7 @@ pub struct ApiServer {
 impl ApiServer {
     /// Returns when the server answers requests.
     pub async fn start(config: Config) -> anyhow::Result<ApiServer> {
-        let Config { data_dir, listen, store, token_auth_file, extra_names } = config;
+        let Config { data_dir, listen, store, token_auth_file, extra_names, serve_pods } = config;
         let pki =
             Pki::open(&data_dir.join("pki")).context("cannot open the cluster's authority")?;
         let tokens = match &token_auth_file {
@@ -101,10 +105,13 @@ impl ApiServer {
         let agents = AgentProxy::new(&provider, pki.ca_der(), &pki.apiserver_client()?)?;
 
         let store = open_store(&store, &data_dir).await?;
-        let scheme =
-            Arc::new(crate::builtin::scheme().context("a compiled-in definition is broken")?);
+        let scheme = crate::builtin::scheme().context("a compiled-in definition is broken")?;
+        let scheme = match serve_pods {
+            true => scheme.with(crate::kinds::view::definitions()),
+            false => scheme,
+        };
         let engine_stop = CancellationToken::new();
-        let engine = Engine::start(store.clone(), scheme, engine_stop.clone()).await?;
+        let engine = Engine::start(store.clone(), Arc::new(scheme), engine_stop.clone()).await?;
         let app = Arc::new(App::new(Parts { engine, store, tokens, agents }));
 
         let server_url = format!("https://{}", reachable(listen_addr));

@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use clap::Args as ClapArgs;
+use clap::{ArgAction, Args as ClapArgs};
 use commonage_apiserver::{ApiServer, Config};
 
 use crate::{
@@ -40,12 +40,17 @@ pub(crate) struct Args {
     /// Write DIR/agents/NAME.kubeconfig for an agent of this name
     #[arg(long = "agent", value_name = "NAME")]
     agents: Vec<String>,
+    /// Show tasks as pods and agents as nodes too, so that `kubectl logs`, `exec`, `attach`, `cp` and
+    /// `port-forward` work
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+        default_value_t = false, default_missing_value = "true")]
+    serve_pods: bool,
     #[command(flatten)]
     log: Log,
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let Args { data_dir, listen, store, token_auth_file, names, agents, log } = args;
+    let Args { data_dir, listen, store, token_auth_file, names, agents, serve_pods, log } = args;
     log.start();
     let data_dir = role::make_data_dir(&data_dir.unwrap_or_else(default_data_dir))?;
     let _beacon = Beacon::light(&data_dir)?;
@@ -55,6 +60,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         store: role::store_kind(&store),
         token_auth_file,
         extra_names: names,
+        serve_pods,
     };
     role::block_on(async {
         let server = ApiServer::start(config)

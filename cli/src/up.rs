@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Args as ClapArgs;
+use clap::{ArgAction, Args as ClapArgs};
 use commonage_agent::Identity;
 use commonage_apiserver::{ApiServer, Config as ServerConfig, auth::UserInfo};
 use commonage_schemas::{Agent, Resources, resources::Ranges};
@@ -51,6 +51,11 @@ pub(crate) struct Args {
     /// Bearer tokens, in the format of kube-apiserver: token,user,uid,"group1,group2"
     #[arg(long, value_name = "CSV")]
     token_auth_file: Option<PathBuf>,
+    /// Show tasks as pods and agents as nodes too, so that `kubectl logs`, `exec`, `attach`, `cp` and
+    /// `port-forward` work
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+        default_value_t = true, default_missing_value = "true")]
+    serve_pods: bool,
     #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
@@ -131,13 +136,15 @@ impl Cluster {
         zygote: ZygoteHandle,
         ports: Option<Ranges>,
     ) -> Result<Self> {
-        let Args { data_dir: _, listen, store, token_auth_file, machine, log: _ } = args;
+        let Args { data_dir: _, listen, store, token_auth_file, serve_pods, machine, log: _ } =
+            args;
         let config = ServerConfig {
             data_dir: data_dir.to_owned(),
             listen,
             store: role::store_kind(&store),
             token_auth_file,
             extra_names: Vec::new(),
+            serve_pods,
         };
         let server = ApiServer::start(config).await.map_err(|error| {
             Failure::new(format!("the API server did not start: {error:#}")).hint("cmn doctor")

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use commonage_store::Version;
 use serde_json::json;
 
+use crate::kinds::view::View;
 use crate::object::Object;
 use crate::resource::ResourceDef;
 use crate::status::ApiError;
@@ -97,6 +98,8 @@ impl WatchEvent {
 pub struct Chunk {
     events: Vec<WatchEvent>,
     joined: OnceLock<Bytes>,
+    /// As the view of this kind shows it, if anybody ever asked. A kind has one view at most.
+    shown: OnceLock<Arc<Chunk>>,
 }
 
 impl Chunk {
@@ -105,11 +108,30 @@ impl Chunk {
         if events.is_empty() {
             return None;
         }
-        Some(Arc::new(Chunk { events, joined: OnceLock::new() }))
+        Some(Arc::new(Chunk { events, joined: OnceLock::new(), shown: OnceLock::new() }))
+    }
+
+    /// The same events of the kind that `view` makes of this one: made once, whoever asks first.
+    fn shown_by(&self, view: View) -> Arc<Chunk> {
+        let show = |event: &WatchEvent| match &event.object {
+            None => event.clone(),
+            Some(source) => {
+                let (object, bytes) = view.object(source, event.kind);
+                WatchEvent { object: Some(Arc::new(object)), bytes, ..event.clone() }
+            }
+        };
+        let shown = self.shown.get_or_init(|| {
+            let events = self.events.iter().map(show).collect();
+            Chunk::new(events).expect("a chunk is never empty")
+        });
+        shown.clone()
     }
 
     /// The same events as another version of the kind has them.
     pub(super) fn seen_as(self: Arc<Chunk>, def: &ResourceDef) -> Arc<Chunk> {
+        if let Some(view) = def.view() {
+            return self.shown_by(view);
+        }
         if def.stored_as.is_none() {
             return self;
         }
@@ -121,7 +143,8 @@ impl Chunk {
             }
             None => event.clone(),
         });
-        Arc::new(Chunk { events: events.collect(), joined: OnceLock::new() })
+        let events = events.collect();
+        Arc::new(Chunk { events, joined: OnceLock::new(), shown: OnceLock::new() })
     }
 
     pub fn events(&self) -> &[WatchEvent] {

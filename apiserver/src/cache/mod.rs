@@ -152,7 +152,8 @@ impl Cache {
         self.published.reached(revision).await;
     }
 
-    /// A watch, or one that says that `begin` is too old.
+    /// A watch, or one that says that `begin` is too old. `def` is what is shown of `resource`:
+    /// its own kind, or a view of it.
     pub(crate) fn watch(
         &self,
         resource: &ResourceCache,

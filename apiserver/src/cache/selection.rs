@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::kinds::view::View;
 use crate::object::{Fields, Object};
 use crate::selector::{FieldSelector, LabelSelector};
 
@@ -12,6 +13,8 @@ pub(crate) struct Selection {
     labels: Option<LabelSelector>,
     fields: Option<FieldSelector>,
     places: Arc<Fields>,
+    /// Labels are the objects' own; fields are those that this makes of them.
+    view: Option<View>,
     /// Equal for equal selections: what one watcher sees, all with the same identity see.
     identity: Arc<str>,
 }
@@ -26,7 +29,17 @@ impl Selection {
         let labels = labels.filter(|selector| !selector.is_empty());
         let fields = fields.filter(|selector| !selector.is_empty());
         let identity = format!("{namespace:?} {labels:?} {fields:?}").into();
-        Selection { namespace: namespace.map(Box::from), labels, fields, places, identity }
+        let namespace = namespace.map(Box::from);
+        Selection { namespace, labels, fields, places, view: None, identity }
+    }
+
+    /// The field selector speaks of a view of the objects.
+    pub(crate) fn seen_by(mut self, view: Option<View>) -> Selection {
+        if view.is_some() {
+            self.identity = format!("{view:?} {}", self.identity).into();
+            self.view = view;
+        }
+        self
     }
 
     pub(crate) fn namespace(&self) -> Option<&str> {
@@ -49,7 +62,11 @@ impl Selection {
 
     /// The value that a field must have, if it names one.
     pub(crate) fn exact(&self, field: &str) -> Option<&str> {
-        self.fields.as_ref()?.exact(field)
+        let fields = self.fields.as_ref()?;
+        fields.exact(match self.view {
+            Some(view) => view.name_of(field)?,
+            None => field,
+        })
     }
 
     pub(crate) fn matches(&self, object: &Object) -> bool {
@@ -65,7 +82,14 @@ impl Selection {
         match field {
             "metadata.name" => Some(object.name()),
             "metadata.namespace" => Some(object.namespace()),
-            _ => object.fields[self.places.position(field)?].as_deref(),
+            _ => match self.view {
+                Some(view) => view.field(field, |field| self.own_field(object, field)),
+                None => self.own_field(object, field),
+            },
         }
+    }
+
+    fn own_field<'o>(&self, object: &'o Object, field: &str) -> Option<&'o str> {
+        object.fields[self.places.position(field)?].as_deref()
     }
 }

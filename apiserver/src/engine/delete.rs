@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::commit::{CommitError, has_finalizers, is_deleting, take_version};
 use super::update::{Attempt, Target};
 use super::{DeleteOptions, Deleted, Engine, List, ListOptions, Propagation, WriteOptions};
+use crate::kinds::view;
 use crate::meta;
 use crate::object::Object;
 use crate::resource::ResourceDef;
@@ -32,6 +33,27 @@ impl Engine {
                 engine.delete_once(target, delete, options, current).boxed()
             })
             .await
+    }
+
+    /// A kind on loan has nothing to delete but what it shows.
+    pub(super) async fn delete_source(
+        self: &Arc<Self>,
+        def: &Arc<ResourceDef>,
+        source: &Arc<ResourceDef>,
+        namespace: &str,
+        name: &str,
+        mut delete: DeleteOptions,
+        options: WriteOptions,
+    ) -> Result<Deleted, ApiError> {
+        delete.uid = delete.uid.map(|uid| view::source_uid(&uid));
+        let target = Target::new(source, namespace, name, None);
+        let deleted = self.detached(self.clone().delete_now(target, delete, options)).await;
+        match deleted {
+            Ok(Deleted::Gone(object)) => Ok(Deleted::Gone(object.seen_as(def))),
+            Ok(Deleted::Marked(object)) => Ok(Deleted::Marked(object.seen_as(def))),
+            Err(error) if error.code == 404 => Err(ApiError::not_found(def, name)),
+            Err(error) => Err(error),
+        }
     }
 
     async fn delete_once(

@@ -65,7 +65,8 @@ impl Engine {
             namespace,
             options.label_selector,
             options.field_selector,
-        );
+        )
+        .seen_by(def.view());
         let exact = match options.version_match {
             Some(VersionMatch::Exact) => true,
             Some(VersionMatch::NotOlderThan) => false,
@@ -94,7 +95,7 @@ impl Engine {
             At::Now => self.list_now(&request),
             At::Exactly(version) => self.list_at(&request, version).await?,
         };
-        if def.stored_as.is_some() {
+        if def.stored_as.is_some() || def.view().is_some() {
             list.items.iter_mut().for_each(|object| *object = object.seen_as(def));
         }
         Ok(list)
@@ -115,7 +116,8 @@ impl Engine {
             namespace,
             options.label_selector,
             options.field_selector,
-        );
+        )
+        .seen_by(def.view());
         let initial = options.send_initial_events;
         let begin = match (initial, options.resource_version) {
             (Some(true), version) => {
@@ -140,10 +142,18 @@ impl Engine {
         Ok(self.cache.watch(&resource, def.clone(), selection, begin, extras))
     }
 
+    /// Of a kind on loan: its source's.
     pub(crate) fn resource(&self, def: &ResourceDef) -> Result<Arc<ResourceCache>, ApiError> {
+        let source = self.source(def);
         self.cache
-            .resource(def)
+            .resource(source.as_deref().unwrap_or(def))
             .ok_or_else(|| ApiError::unavailable("this kind is not being served yet"))
+    }
+
+    /// The kind whose objects a kind on loan shows; `None` for every other kind.
+    pub(crate) fn source(&self, def: &ResourceDef) -> Option<Arc<ResourceDef>> {
+        let (group, kind) = def.view()?.source();
+        self.scheme().by_kind(group, kind).cloned()
     }
 
     /// Waits until the cache is as new as a read wants it: `None` is as new as the store.

@@ -13,6 +13,7 @@ mod state;
 mod task;
 #[cfg(test)]
 mod tests;
+pub(crate) mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;

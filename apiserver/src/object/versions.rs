@@ -30,6 +30,9 @@ pub(crate) fn encode_as(def: &ResourceDef, object: &Value) -> Bytes {
 impl Object {
     /// The object as `def` has it, which may be another version than the stored one.
     pub(crate) fn seen_as(self: &Arc<Object>, def: &ResourceDef) -> Arc<Object> {
+        if let Some(view) = def.view() {
+            return Arc::new(view.object(self, EventKind::Added).0);
+        }
         let Some(stored) = &def.stored_as else { return self.clone() };
         if stored.same_schema
             && let Some(renamed) = self.renamed(&def.api_version())
