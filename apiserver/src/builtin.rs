@@ -43,19 +43,25 @@ pub fn scheme() -> Result<Scheme, DefinitionError> {
 /// What our kinds answer beyond the verbs of every kind.
 fn own_subresources(def: &ResourceDef) -> Vec<Subresource> {
     let all: &[(&str, &str, &str)] = match def.kind.as_str() {
-        "Task" => &[("binding", "TaskBinding", "create"), ("log", "Task", "get")],
+        "Task" => &[
+            ("attach", "Task", "create,get"),
+            ("binding", "TaskBinding", "create"),
+            ("exec", "Task", "create,get"),
+            ("log", "Task", "get"),
+            ("portforward", "Task", "create,get"),
+        ],
         "Offer" => {
             &[("accept", "OfferAcceptance", "create"), ("decline", "OfferDecline", "create")]
         }
         _ => &[],
     };
     all.iter()
-        .map(|(name, kind, verb)| Subresource {
+        .map(|(name, kind, verbs)| Subresource {
             name: (*name).into(),
             group: def.group.clone(),
             version: def.version.clone(),
             kind: (*kind).into(),
-            verbs: vec![(*verb).into()],
+            verbs: verbs.split(',').map(str::to_owned).collect(),
         })
         .collect()
 }

@@ -27,6 +27,7 @@ pub mod server;
 mod spdy;
 pub mod status;
 pub mod strategy;
+mod streams;
 pub mod table;
 
 pub use server::{ApiServer, Config};

@@ -1,4 +1,4 @@
-//! `tasks/NAME/log`: passed on to the agent that runs the Task, over mutual TLS.
+//! What only the agent of a Task has, asked of it over mutual TLS: its log, and streams into it.
 //!
 //! The API server proves itself with its own client identity and believes an agent only if its
 //! certificate carries the agent's name. It keeps nothing of what flows through.
@@ -8,9 +8,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use futures::StreamExt;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Request, Response};
+use http::header::{
+    ACCEPT, CONNECTION, CONTENT_TYPE, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -18,8 +23,9 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 
-use crate::http::{App, LogTarget, Query};
+use crate::http::{App, LogTarget};
 use crate::pki::Identity;
 use crate::status::ApiError;
 
@@ -29,10 +35,6 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// An agent's refusal is a line of text or a Status.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
-/// Passed on; everything else is dropped.
-const PARAMETERS: [&str; 6] =
-    ["follow", "tailLines", "stream", "sinceSeconds", "timestamps", "limitBytes"];
-
 /// Calls agents. Cheap to share.
 pub struct AgentProxy {
     tls: TlsConnector,
@@ -55,49 +57,59 @@ impl AgentProxy {
         Ok(AgentProxy { tls: TlsConnector::from(Arc::new(config)) })
     }
 
-    /// The log of a Task, as the agent streams it.
+    /// The log of a Task, as the agent streams it. `parameters` is the query.
     pub(crate) async fn log(
         &self,
         app: &App,
-        target: &LogTarget,
-        query: &Query,
+        place: &Place,
+        parameters: &str,
     ) -> Result<Response<Body>, ApiError> {
-        let place = find(app, target).await?;
-        let path = log_path(target, &place, query);
-        let answer = self.call(&place, &path).await?;
-        let status = answer.status();
-        if status.is_success() {
-            let kind = answer.headers().get(CONTENT_TYPE).cloned();
-            // A followed log ends with its task; it must not hold a server that goes down.
-            let server_ends = app.end_watches.clone().cancelled_owned();
-            let log = answer.into_body().into_data_stream();
-            let mut response = Response::new(Body::from_stream(log.take_until(server_ends)));
-            let kind = kind.unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
-            response.headers_mut().insert(CONTENT_TYPE, kind);
-            return Ok(response);
+        let path = place.path("logs", parameters);
+        let request = Request::get(path).header(ACCEPT, "text/plain, */*");
+        let answer = self.call(place, request).await?;
+        if !answer.status().is_success() {
+            return Err(refusal(place, answer).await);
         }
-        let refusal = Limited::new(answer.into_body(), REFUSAL_BYTES_MAX);
-        let refusal = refusal.collect().await.map(|body| body.to_bytes());
-        let refusal = String::from_utf8_lossy(&refusal.unwrap_or_default()).into_owned();
-        let said = serde_json::from_str::<Value>(&refusal).ok();
-        let said = said
-            .as_ref()
-            .and_then(|status| status.get("message"))
-            .and_then(Value::as_str)
-            .unwrap_or(refusal.trim());
-        Err(match status.as_u16() {
-            404 => ApiError::new(404, "NotFound", said),
-            code @ 400..500 => ApiError::new(code, "BadRequest", said),
-            _ => unreachable_agent(&place.agent, said),
-        })
+        let kind = answer.headers().get(CONTENT_TYPE).cloned();
+        // A followed log ends with its task; it must not hold a server that goes down.
+        let server_ends = app.end_watches.clone().cancelled_owned();
+        let log = answer.into_body().into_data_stream();
+        let mut response = Response::new(Body::from_stream(log.take_until(server_ends)));
+        let kind = kind.unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        Ok(response)
+    }
+
+    /// A connection to the agent that has become what `to` says.
+    pub(crate) async fn upgrade(
+        &self,
+        place: &Place,
+        path: &str,
+        to: AgentUpgrade,
+    ) -> Result<TokioIo<Upgraded>, ApiError> {
+        let request = Request::get(path).header(CONNECTION, "Upgrade");
+        let request = match to {
+            AgentUpgrade::Tcp => request.header(UPGRADE, "tcp"),
+            AgentUpgrade::WebSocket => request
+                .header(UPGRADE, "websocket")
+                .header(SEC_WEBSOCKET_VERSION, "13")
+                .header(SEC_WEBSOCKET_KEY, generate_key())
+                .header(SEC_WEBSOCKET_PROTOCOL, "v5.channel.k8s.io"),
+        };
+        let answer = self.call(place, request).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refusal(place, answer).await);
+        }
+        let upgraded = hyper::upgrade::on(answer).await;
+        upgraded.map(TokioIo::new).map_err(|error| unreachable_agent(place, &error.to_string()))
     }
 
     async fn call(
         &self,
         place: &Place,
-        path: &str,
-    ) -> Result<Response<hyper::body::Incoming>, ApiError> {
-        let failed = |why: String| unreachable_agent(&place.agent, &why);
+        request: http::request::Builder,
+    ) -> Result<Response<Incoming>, ApiError> {
+        let failed = |why: String| unreachable_agent(place, &why);
         let name = ServerName::try_from(place.agent.clone())
             .map_err(|_| failed("its name is not a DNS name".to_owned()))?;
         let connect = async {
@@ -115,13 +127,12 @@ impl AgentProxy {
                 .map_err(|error| failed(error.to_string()))?;
         // Ends by itself when the answer has been read or its reader is gone.
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "connection to an agent ended");
             }
         });
-        let request = Request::get(path)
+        let request = request
             .header(HOST, place.endpoint.as_str())
-            .header(ACCEPT, "text/plain, */*")
             .body(Empty::new())
             .map_err(|error| failed(error.to_string()))?;
         tokio::time::timeout(ANSWER_TIME_MAX, sender.send_request(request))
@@ -131,49 +142,97 @@ impl AgentProxy {
     }
 }
 
-fn log_path(target: &LogTarget, place: &Place, query: &Query) -> String {
-    let mut parameters = form_urlencoded::Serializer::new(String::new());
-    for parameter in PARAMETERS {
-        if let Some(value) = query.get(parameter) {
-            parameters.append_pair(parameter, value);
-        }
+/// The agent's no.
+async fn refusal(place: &Place, answer: Response<Incoming>) -> ApiError {
+    let code = answer.status().as_u16();
+    let body = Limited::new(answer.into_body(), REFUSAL_BYTES_MAX);
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = String::from_utf8_lossy(&body);
+    let said = serde_json::from_str::<Value>(&body).ok();
+    let said = said.as_ref().and_then(|status| status["message"].as_str());
+    let said = said.unwrap_or(body.trim());
+    match code {
+        404 => ApiError::new(404, "NotFound", said),
+        429 => ApiError::too_many(said, 1),
+        code @ 400..500 => ApiError::new(code, "BadRequest", said),
+        500 => ApiError::internal(said),
+        _ => unreachable_agent(place, said),
     }
-    let parameters = parameters.finish();
-    // The Task exists, so that its names are DNS names: nothing in them needs escaping.
-    format!("/logs/{}/{}/{}?{parameters}", target.namespace, target.name, place.task_uid)
 }
 
-fn unreachable_agent(agent: &str, why: &str) -> ApiError {
-    ApiError::unavailable(format!("the agent {agent:?} cannot be asked for the log: {why}"))
+fn unreachable_agent(place: &Place, why: &str) -> ApiError {
+    ApiError::unavailable(format!("the agent {:?} cannot be asked: {why}", place.agent))
 }
 
-/// Where a Task's log is.
-struct Place {
-    task_uid: String,
+/// What a connection to an agent is to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AgentUpgrade {
+    WebSocket,
+    Tcp,
+}
+
+/// Where a Task is.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) task_uid: String,
     agent: String,
     endpoint: String,
 }
 
-async fn find(app: &App, target: &LogTarget) -> Result<Place, ApiError> {
+impl Place {
+    /// Of the agent's endpoint for this Task. The Task exists, so that its names are DNS names:
+    /// nothing in them needs escaping.
+    pub(crate) fn path(&self, endpoint: &str, parameters: &str) -> String {
+        let Place { namespace, name, task_uid, .. } = self;
+        format!("/{endpoint}/{namespace}/{name}/{task_uid}?{parameters}")
+    }
+}
+
+/// A Task, and where it is if it has been given an agent.
+pub(crate) struct Located {
+    /// Empty before anybody said anything.
+    pub(crate) state: String,
+    /// Why it is in this state.
+    pub(crate) reason: String,
+    pub(crate) place: Option<Place>,
+}
+
+/// Looks for a Task, or for that which a pod shows.
+pub(crate) async fn locate(app: &App, target: &LogTarget) -> Result<Located, ApiError> {
     let engine = &app.engine;
-    let task = engine.get(&target.def, &target.namespace, &target.name, None).await?;
-    let text = |object: &bytes::Bytes, pointer: &str| -> Option<String> {
-        let value: Value = serde_json::from_slice(object).ok()?;
-        let text = value.pointer(pointer)?.as_str()?;
-        (!text.is_empty()).then(|| text.to_owned())
+    let shown = engine.source(&target.def);
+    let def = shown.as_ref().unwrap_or(&target.def);
+    let task = engine.get(def, &target.namespace, &target.name, None).await;
+    let task = task.map_err(|error| match error.code {
+        404 => ApiError::not_found(&target.def, &target.name),
+        _ => error,
+    })?;
+    let text = |object: &Value, pointer: &str| -> String {
+        object.pointer(pointer).and_then(Value::as_str).unwrap_or("").to_owned()
     };
-    let Some(agent) = text(&task.body, "/spec/agent") else {
-        return Err(ApiError::bad_request(format!(
-            "task {:?} has no log yet: it has not been placed on an agent",
-            target.name
-        )));
-    };
+    let value = task.to_value();
+    let (state, reason) = (text(&value, "/status/state"), text(&value, "/status/reason"));
+    let agent = text(&value, "/spec/agent");
+    if agent.is_empty() {
+        return Ok(Located { state, reason, place: None });
+    }
     let scheme = engine.scheme();
     let agents = scheme
-        .get(&target.def.group, &target.def.version, "agents")
+        .get(&def.group, &def.version, "agents")
         .ok_or_else(|| ApiError::internal("agents are not served"))?;
     let found = engine.get(agents, "", &agent, None).await?;
-    let endpoint = text(&found.body, "/status/endpoint")
-        .ok_or_else(|| unreachable_agent(&agent, "it has not said where it can be reached"))?;
-    Ok(Place { task_uid: task.uid.to_string(), agent, endpoint })
+    let endpoint = text(&found.to_value(), "/status/endpoint");
+    let place = Place {
+        namespace: target.namespace.clone(),
+        name: target.name.clone(),
+        task_uid: task.uid.to_string(),
+        agent,
+        endpoint,
+    };
+    if place.endpoint.is_empty() {
+        return Err(unreachable_agent(&place, "it has not said where it can be reached"));
+    }
+    Ok(Located { state, reason, place: Some(place) })
 }

@@ -10,6 +10,8 @@ use axum::body::Body;
 use futures::FutureExt;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::upgrade::OnUpgrade;
+use parking_lot::Mutex;
 
 use super::metrics::{Metrics, Observation};
 use super::query::Query;
@@ -42,9 +44,21 @@ pub(super) struct Call<'a> {
     pub(super) query: &'a Query,
     pub(super) headers: &'a HeaderMap,
     pub(super) verdict: Verdict,
+    /// What the connection can become: something other than HTTP.
+    pub(super) upgrade: Mutex<Option<OnUpgrade>>,
 }
 
 impl Call<'_> {
+    /// Refuses a caller who may not do this too, on what the request is about.
+    pub(super) fn demand(&self, verb: &'static str) -> Result<(), ApiError> {
+        let request = Attributes { verb, ..attributes(self.info, self.query) };
+        let decision = self.app.engine.access().decide(&self.user, &request);
+        match decision.verdict {
+            Verdict::Allowed => Ok(()),
+            _ => Err(authorizer::forbidden(&self.user, &request, &decision.reason())),
+        }
+    }
+
     /// The refusal of what the verdict left open.
     pub(super) fn forbidden(&self) -> ApiError {
         authorizer::forbidden(&self.user, &attributes(self.info, self.query), "")
@@ -70,11 +84,12 @@ fn attributes<'a>(info: &'a RequestInfo, query: &'a Query) -> Attributes<'a> {
 pub(crate) async fn serve(app: Arc<App>, caller: Caller, request: Request<Body>) -> Response<Body> {
     let started = Instant::now();
     let _running = app.requests.token();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let upgrade = Mutex::new(head.extensions.remove::<OnUpgrade>());
     let query = Query::parse(head.uri.query());
     let info = RequestInfo::new(&head.method, head.uri.path(), &query);
     let audit_id = audit_id(&head.headers);
-    let answer = answer(&app, &caller, &info, &query, &head.headers, body);
+    let answer = answer(&app, &caller, &info, &query, &head.headers, upgrade, body);
     let mut response = recovered(&app.metrics, answer)
         .await
         .unwrap_or_else(|error| respond::error(&error, &head.headers, &query));
@@ -114,6 +129,7 @@ async fn answer(
     info: &RequestInfo,
     query: &Query,
     headers: &HeaderMap,
+    upgrade: Mutex<Option<OnUpgrade>>,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let long_running = info.is_long_running();
@@ -133,7 +149,7 @@ async fn answer(
     if decision.is_denied() {
         return Err(authorizer::forbidden(&user, &request, &decision.reason()));
     }
-    let call = Call { app, user, info, query, headers, verdict: decision.verdict };
+    let call = Call { app, user, info, query, headers, verdict: decision.verdict, upgrade };
     let handled = async {
         match info.is_resource {
             true => resources::handle(&call, body).await,

@@ -177,7 +177,8 @@ impl Connection {
             .header_read_timeout(HEAD_TIME_MAX)
             .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(2 * HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => return ended,

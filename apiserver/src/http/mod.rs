@@ -9,6 +9,7 @@ mod decode;
 mod documents;
 mod health;
 mod impersonate;
+mod inside;
 mod limits;
 mod list_options;
 mod listener;

@@ -32,12 +32,12 @@ impl Query {
         self.get(name).filter(|value| !value.is_empty())
     }
 
-    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// True for `=1`, `=true` and (as in Go's conversion) an empty value; false for `0`, `false`.
-    pub(super) fn flag(&self, name: &str) -> Option<bool> {
+    pub(crate) fn flag(&self, name: &str) -> Option<bool> {
         let value = self.get(name)?;
         Some(!value.eq_ignore_ascii_case("false") && value != "0")
     }

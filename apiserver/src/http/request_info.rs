@@ -123,7 +123,8 @@ impl RequestInfo {
 
     /// May last for hours: no deadline, no place among the requests in flight.
     pub(super) fn is_long_running(&self) -> bool {
-        self.verb == "watch" || (self.is_resource && self.subresource == "log")
+        let streams = matches!(&*self.subresource, "log" | "exec" | "attach" | "portforward");
+        self.verb == "watch" || (self.is_resource && streams)
     }
 }
 

@@ -8,9 +8,10 @@ use http::{Response, StatusCode};
 
 use super::chain::Call;
 use super::negotiate::{Format, Shape};
-use super::{list_options, respond, reviews, watch, writes};
+use super::{inside, list_options, respond, reviews, watch, writes};
 use crate::resource::{Origin, ResourceDef, Storage};
 use crate::status::ApiError;
+use crate::streams::Kind;
 
 /// What a request is about.
 pub(crate) struct Target {
@@ -77,13 +78,16 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
     if target.def.storage == Storage::Virtual {
         return reviews::create(call, target, body).await;
     }
+    if let (Some(kind), "get" | "create") = (Kind::of(&target.subresource), call.info.verb) {
+        return inside::stream(call, &target, kind).await;
+    }
     match (call.info.verb, named, target.subresource.as_str()) {
         ("list", ..) => list(call, &target).await,
         ("watch", ..) => watch::handle(call, &target).await,
         ("deletecollection", ..) => writes::delete_collection(call, target, body).await,
         ("create", false, _) => writes::create(call, target, body).await,
         ("get", true, "" | "status") => get(call, &target).await,
-        ("get", true, "log") => call.app.agents.log(call.app, &target, call.query).await,
+        ("get", true, "log") => inside::log(call, &target).await,
         ("update", true, "" | "status" | "finalize") => writes::update(call, target, body).await,
         ("patch", true, "" | "status") => writes::patch(call, target, body).await,
         ("delete", true, "") => writes::delete(call, target, body).await,

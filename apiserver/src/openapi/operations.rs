@@ -135,6 +135,8 @@ pub(super) fn of(def: &ResourceDef) -> Vec<PathItem> {
     }
     items.retain(|item| !item.operations.is_empty());
     let with_body = def.subresources.iter().filter(|subresource| subresource.kind != def.kind);
+    // Those of kinds on loan are streams: nothing is sent or answered that has a schema.
+    let with_body = with_body.filter(|_| def.is_stored());
     items.extend(with_body.map(|subresource| PathItem {
         path: format!("{collection}/{{name}}/{}", subresource.name),
         path_parameters: parameters.clone(),

@@ -5,6 +5,7 @@ mod access;
 mod access_ratchet;
 mod basics;
 mod definitions;
+mod pods;
 #[path = "../support/mod.rs"]
 mod support;
 mod task_log;

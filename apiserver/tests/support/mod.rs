@@ -49,15 +49,17 @@ impl Answer {
 
 impl Server {
     pub(crate) async fn start() -> Server {
+        Server::start_with(|_| {}).await
+    }
+
+    /// With another configuration than tests usually want.
+    pub(crate) async fn start_with(configure: impl FnOnce(&mut Config)) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let tokens = dir.path().join("tokens.csv");
         std::fs::write(&tokens, TOKENS).unwrap();
-        let api = ApiServer::start(Config {
-            token_auth_file: Some(tokens),
-            ..Config::for_tests(dir.path())
-        })
-        .await
-        .unwrap();
+        let mut config = Config { token_auth_file: Some(tokens), ..Config::for_tests(dir.path()) };
+        configure(&mut config);
+        let api = ApiServer::start(config).await.unwrap();
         Server { api, _dir: dir }
     }
 
