@@ -1,4 +1,5 @@
-//! What the engine does in a second: creates over each store, events to many watchers, lists.
+//! What the engine does in a second: creates over each store, status patches, events to many
+//! watchers, lists.
 //!
 //! Prints one line per measurement; nothing is judged here.
 #![forbid(unsafe_code)]
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use commonage_apiserver::auth::UserInfo;
 use commonage_apiserver::builtin;
-use commonage_apiserver::engine::{Engine, ListOptions, WatchOptions, WriteOptions};
+use commonage_apiserver::engine::{Engine, ListOptions, PatchKind, WatchOptions, WriteOptions};
 use commonage_apiserver::resource::ResourceDef;
 use commonage_store::Store;
 use commonage_store::embedded::{EmbeddedOptions, EmbeddedStore};
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 const CREATES: u64 = 50_000;
+const STATUS_PATCHES: u64 = 20_000;
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
@@ -89,6 +91,7 @@ async fn creates(
         .await
         .map_err(anyhow::Error::from)?;
     println!("  list of {}: {:?}", list.items.len(), start.elapsed());
+    status_patches(&engine, clients).await?;
     shutdown.cancel();
     for watch in watching {
         watch.await?;
@@ -113,6 +116,52 @@ async fn write(
         latencies.push(start.elapsed());
     }
     Ok(latencies)
+}
+
+/// Each client patches the status of a task of its own, again and again, as an agent does.
+async fn status_patches(engine: &Arc<Engine>, clients: u64) -> anyhow::Result<()> {
+    let def =
+        engine.scheme().by_kind("commonage.dev", "Agent").cloned().expect("agents are compiled in");
+    let start = Instant::now();
+    let mut patching = Vec::new();
+    for client in 0..clients {
+        let (engine, def) = (engine.clone(), def.clone());
+        patching.push(tokio::spawn(async move {
+            let options = WriteOptions {
+                user: Arc::new(UserInfo::admin()),
+                field_manager: Some("commonage-agent".into()),
+                ..WriteOptions::default()
+            };
+            let name = format!("agent-{client}");
+            let body = json!({
+                "apiVersion": "commonage.dev/v1", "kind": "Agent", "metadata": {"name": name},
+            });
+            engine.create(&def, "", body, options.clone()).await?;
+            for number in 0..STATUS_PATCHES / clients {
+                let body = status(number).to_string().into();
+                let (kind, options) = (PatchKind::Merge, options.clone());
+                engine.patch(&def, "", &name, Some("status"), kind, body, options).await?;
+            }
+            anyhow::Ok(())
+        }));
+    }
+    for one in patching {
+        one.await??;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!("  {:.0} status patches/s", STATUS_PATCHES as f64 / seconds);
+    Ok(())
+}
+
+/// What an agent says about itself from time to time.
+fn status(number: u64) -> Value {
+    json!({"status": {
+        "capacity": {"cpu": "8", "memory": "32Gi"}, "allocatable": {"cpu": "7", "memory": "30Gi"},
+        "conditions": [{
+            "type": "Ready", "status": "True", "reason": "Running",
+            "message": format!("heart-beat {number}"), "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }],
+    }})
 }
 
 async fn count(mut watch: commonage_apiserver::engine::Watch, seen: Arc<AtomicU64>) {

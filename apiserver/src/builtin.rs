@@ -1,9 +1,13 @@
 //! Kubernetes' own kinds that clients cannot do without, as definitions like any other, and the
 //! scheme of everything compiled in.
 
+mod merging;
 mod rbac;
 pub(crate) mod reviews;
 
+use std::sync::Arc;
+
+use commonage_apply::Types;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret, ServiceAccount};
@@ -288,6 +292,7 @@ pub(crate) fn definition_of(
         storage: Storage::Stored,
         verbs: VERBS_BUILT_IN,
         schema: Structural::compile_value(&openapi).expect("Kubernetes' own schemas compile"),
+        types: Arc::new(Types::compile(&merging::annotated(&openapi, kind))),
         openapi,
         columns: Vec::new(),
         selectable_fields: Vec::new(),

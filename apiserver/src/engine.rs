@@ -10,6 +10,7 @@ mod create;
 mod definitions;
 mod delete;
 mod expiry;
+mod managed;
 mod namespaces;
 mod options;
 mod page;

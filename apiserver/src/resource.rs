@@ -12,6 +12,7 @@ pub(crate) use from_crd::{Versions, storage_version_hash};
 
 use std::sync::Arc;
 
+use commonage_apply::Types;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
@@ -113,6 +114,8 @@ pub struct ResourceDef {
     pub storage: Storage,
     pub verbs: Verbs,
     pub schema: Structural,
+    /// How its objects merge, and who can own what in them.
+    pub types: Arc<Types>,
     /// The schema as served in the OpenAPI documents.
     pub openapi: Value,
     /// All of them, `Name` included, in order.

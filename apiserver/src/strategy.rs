@@ -47,6 +47,10 @@ pub struct SubresourceRequest {
 /// these, and its metadata is in order.
 #[async_trait]
 pub trait Strategy: Send + Sync {
+    /// Sets what Kubernetes sets while it decodes such an object. Whoever writes the object owns
+    /// these values; what the other methods set belongs to nobody.
+    fn default(&self, _object: &mut Value) {}
+
     fn prepare_create(&self, _cx: Context<'_>, _object: &mut Value) -> Result<(), ApiError> {
         Ok(())
     }

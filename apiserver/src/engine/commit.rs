@@ -142,11 +142,9 @@ fn proof_of(write: &GuardedWrite) -> Proof {
     Proof { put, place, ops: write.ops.len() as u64 }
 }
 
-/// Takes out what only the server says: the version (the store's) and the field managers (which
-/// are not kept yet). Returns the version that the client gave.
+/// Takes out the version, which only the store says. Returns the one that the client gave.
 pub(crate) fn take_version(object: &mut Value) -> Option<String> {
     let metadata = object.get_mut("metadata")?.as_object_mut()?;
-    metadata.remove("managedFields");
     match metadata.remove("resourceVersion")? {
         Value::String(version) if version.is_empty() || version == "0" => None,
         Value::String(version) => Some(version),

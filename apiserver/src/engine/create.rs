@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::commit::{CommitError, clean, judge, name_of, take_version};
-use super::{Engine, WriteOptions, Written};
+use super::{Engine, WriteOptions, Written, managed};
 use crate::meta;
 use crate::object::encode_as;
 use crate::resource::ResourceDef;
@@ -77,6 +77,8 @@ impl Engine {
         for left in (0..attempts).rev() {
             let mut object = if left == 0 { body.take() } else { body.clone() };
             meta::prepare_create(def, &mut object, Timestamp::now())?;
+            strategy.default(&mut object);
+            managed::record(def, None, None, &mut object, options);
             if let Some(answer) =
                 strategy.create_otherwise(self, def, namespace, &object, options).await
             {
@@ -164,6 +166,8 @@ impl Engine {
         let mut warnings = self.accept(def, &mut object, options)?;
         meta::accept_create(def, def.is_namespaced().then_some(namespace), &mut object)?;
         meta::prepare_create(def, &mut object, Timestamp::now())?;
+        self.strategy(def).default(&mut object);
+        managed::record(def, None, None, &mut object, options);
         warnings.extend(meta::warnings(def, None, &object));
         Ok((object, warnings))
     }

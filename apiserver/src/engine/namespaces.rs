@@ -19,12 +19,17 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// The watch on namespaces is opened anew after this long.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// Who makes the namespaces that always exist.
+const SYSTEM_MANAGER: &str = "kube-apiserver";
+
 impl Engine {
     pub(super) async fn make_system_namespaces(self: &Arc<Self>) -> anyhow::Result<()> {
         let Some(def) = self.namespaces.clone() else { return Ok(()) };
         for name in SYSTEM_NAMESPACES {
             let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            match self.create(&def, "", body, WriteOptions::default()).await {
+            let manager = Some(SYSTEM_MANAGER.to_owned());
+            let options = WriteOptions { field_manager: manager, ..WriteOptions::default() };
+            match self.create(&def, "", body, options).await {
                 Ok(_) => {}
                 Err(error) if error.reason == "AlreadyExists" => {}
                 Err(error) => anyhow::bail!("namespace {name} can't be made: {error}"),

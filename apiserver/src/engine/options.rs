@@ -8,6 +8,7 @@ use commonage_store::Version;
 use crate::auth::UserInfo;
 use crate::object::Object;
 use crate::selector::{FieldSelector, LabelSelector};
+use crate::status::ApiError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionMatch {
@@ -70,6 +71,10 @@ pub struct WriteOptions {
     /// What a strict reader finds wrong with the text of the body: `duplicate field "spec.a"`.
     pub findings: Vec<String>,
     pub user: Arc<UserInfo>,
+    /// The object's `managedFields` are settled: it is what a server-side apply made.
+    pub applied: bool,
+    /// Why the user may not create the object that the request patches: an apply would.
+    pub create_refused: Option<Box<ApiError>>,
 }
 
 /// What a write left behind.
@@ -88,6 +93,10 @@ pub enum PatchKind {
     Merge,
     /// Built-in kinds only: 415 for the others.
     Strategic,
+    /// Server-side apply; the body may be YAML. With `force` it takes fields from others.
+    Apply {
+        force: bool,
+    },
 }
 
 impl PatchKind {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::commit::{CommitError, clean, has_finalizers, is_deleting, judge, take_version};
-use super::{Engine, FieldValidation, PatchKind, WriteOptions, Written};
+use super::{Engine, FieldValidation, PatchKind, WriteOptions, Written, managed};
 use crate::meta;
 use crate::object::{Object, encode_as};
 use crate::patch;
@@ -81,18 +81,68 @@ impl Engine {
             let same = meta::check_same_object(&target.def, &target.namespace, &target.name, body);
             same.map_err(|error| error.with_warnings(&warnings))?;
         }
-        let (engine, target, edit, options) = (&*self, &target, &edit, &options);
-        let done = engine
-            .retrying(target, move |current| {
-                engine.edit_once(target, edit, options, current).boxed()
-            })
-            .await;
+        let done = match &edit {
+            Edit::Patch { kind: PatchKind::Apply { force }, body } => {
+                let options = WriteOptions { applied: true, ..options };
+                self.apply_now(&target, &edit, *force, body, options).await
+            }
+            _ => self.edit(&target, &edit, &options).await,
+        };
         match done {
             Ok(mut written) => {
                 warnings.append(&mut written.warnings);
                 Ok(Written { warnings, ..written })
             }
             Err(error) => Err(error.with_warnings(&warnings)),
+        }
+    }
+
+    async fn edit(
+        &self,
+        target: &Target,
+        edit: &Edit,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        self.retrying(target, move |current| {
+            self.edit_once(target, edit, options, current).boxed()
+        })
+        .await
+    }
+
+    /// A server-side apply creates what is not there.
+    async fn apply_now(
+        self: &Arc<Self>,
+        target: &Target,
+        edit: &Edit,
+        force: bool,
+        body: &Bytes,
+        options: WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let deadline = Instant::now() + RETRY_FOR;
+        loop {
+            let missing = match self.edit(target, edit, &options).await {
+                Err(error) if error == ApiError::not_found(&target.def, &target.name) => error,
+                done => return done,
+            };
+            if Instant::now() >= deadline || target.subresource.is_some() {
+                return Err(missing);
+            }
+            let (mut object, warnings) = managed::apply(target, None, body, force, &options)?;
+            take_version(&mut object);
+            if let Some(refused) = &options.create_refused {
+                return Err((**refused).clone());
+            }
+            let (def, namespace) = (target.def.clone(), target.namespace.clone());
+            match self.clone().create_now(def, namespace, object, options.clone()).await {
+                // Somebody else made it meanwhile.
+                Err(error) if error.reason == "AlreadyExists" => {}
+                done => {
+                    return done.map(|written| Written {
+                        warnings: [warnings, written.warnings].concat(),
+                        ..written
+                    });
+                }
+            }
         }
     }
 
@@ -179,6 +229,8 @@ impl Engine {
         check_version(target, take_version(&mut new).as_deref(), &current)?;
         self.prepare_edit(target, &old, &mut new)?;
         let strategy = self.strategy(def);
+        strategy.default(&mut new);
+        managed::record(def, subresource, Some(&old), &mut new, options);
         strategy.prepare_update(
             self.context(def, &target.namespace, &options.user),
             subresource,
@@ -201,7 +253,7 @@ impl Engine {
             return Err(ApiError::invalid(def, &target.name, causes).into());
         }
         let warnings = meta::warnings(def, Some(&old), &new);
-        if new == old {
+        if managed::is_unchanged(&old, &mut new) {
             return Ok(Written { object: current, warnings, created: false });
         }
         let object = self.store_edit(target, &current, &new, options.dry_run).await?;
@@ -288,6 +340,13 @@ fn patched(
 ) -> Result<(Value, Vec<String>), ApiError> {
     let def = &target.def;
     let mut new = current.to_value();
+    if let PatchKind::Apply { force } = kind {
+        let (mut new, warnings) = managed::apply(target, Some(&new), body, force, options)?;
+        meta::check_shape(def, &mut new)
+            .map_err(|why| ApiError::invalid_patch(&new.to_string(), &why))?;
+        clean(def, &mut new, options);
+        return Ok((new, warnings));
+    }
     let findings = patch::apply(def, &mut new, kind, body, options.field_validation)?;
     if !new.is_object() {
         return Err(ApiError::unprocessable_patch());

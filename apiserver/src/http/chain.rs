@@ -51,12 +51,17 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// Refuses a caller who may not do this too, on what the request is about.
     pub(super) fn demand(&self, verb: &'static str) -> Result<(), ApiError> {
+        match self.verdict_on(verb) {
+            (Verdict::Allowed, _) => Ok(()),
+            (_, refusal) => Err(refusal),
+        }
+    }
+
+    /// What the authorizer says to another verb on the same object, and the refusal that it means.
+    pub(super) fn verdict_on(&self, verb: &str) -> (Verdict, ApiError) {
         let request = Attributes { verb, ..attributes(self.info, self.query) };
         let decision = self.app.engine.access().decide(&self.user, &request);
-        match decision.verdict {
-            Verdict::Allowed => Ok(()),
-            _ => Err(authorizer::forbidden(&self.user, &request, &decision.reason())),
-        }
+        (decision.verdict, authorizer::forbidden(&self.user, &request, &decision.reason()))
     }
 
     /// The refusal of what the verdict left open.

@@ -18,7 +18,10 @@ fn invalid(kind: &str, causes: Vec<Cause>) -> ApiError {
     ApiError::invalid_kind("meta.k8s.io", kind, "", causes)
 }
 
-/// `kind` names the options in refusals: `CreateOptions`, `PatchOptions`, ….
+/// The `PatchOptions` of a server-side apply.
+pub(super) const APPLY_OPTIONS: &str = "PatchOptions of apply";
+
+/// `kind` names the options in refusals: `CreateOptions`, `PatchOptions`, …; or [`APPLY_OPTIONS`].
 ///
 /// # Errors
 /// 422 with everything that is wrong.
@@ -29,6 +32,9 @@ pub(super) fn write(
     user: Arc<UserInfo>,
 ) -> Result<WriteOptions, ApiError> {
     let mut causes = Vec::new();
+    if kind == APPLY_OPTIONS && query.filled("fieldManager").is_none() {
+        causes.push(Cause::required("fieldManager", "is required for apply patch"));
+    }
     if kind == "PatchOptions" && query.filled("force").is_some() {
         causes.push(Cause::forbidden("force", "may not be specified for non-apply patch"));
     }
@@ -45,10 +51,15 @@ pub(super) fn write(
         }
     };
     if !causes.is_empty() {
-        return Err(invalid(kind, causes));
+        return Err(invalid(kind.split(' ').next().unwrap_or(kind), causes));
     }
-    let findings = Vec::new();
-    Ok(WriteOptions { dry_run, field_manager, field_validation, findings, user })
+    Ok(WriteOptions {
+        dry_run,
+        field_manager,
+        field_validation,
+        user,
+        ..WriteOptions::default()
+    })
 }
 
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>, causes: &mut Vec<Cause>) -> bool {
@@ -68,9 +79,7 @@ fn field_manager(query: &Query, headers: &HeaderMap, causes: &mut Vec<Cause>) ->
             let why = format!("may not be more than {FIELD_MANAGER_BYTES_MAX} bytes");
             causes.push(Cause::too_long(FIELD, &why));
         }
-        // (White space other than the plain one counts as unprintable, as in Go.)
-        let printable = |c: char| c == ' ' || !(c.is_control() || c.is_whitespace());
-        for (at, c) in manager.char_indices().filter(|(_, c)| !printable(*c)) {
+        for (at, c) in manager.char_indices().filter(|(_, c)| !is_printable(*c)) {
             let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
             causes.push(Cause::invalid(FIELD, &manager.into(), &why));
         }
@@ -78,8 +87,20 @@ fn field_manager(query: &Query, headers: &HeaderMap, causes: &mut Vec<Cause>) ->
     }
     let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     let program = agent.and_then(|agent| agent.split('/').next()).unwrap_or_default();
-    let program: String = program.chars().take(FIELD_MANAGER_BYTES_MAX).collect();
-    Some(program).filter(|program| !program.is_empty())
+    let room = |program: &str, c: char| program.len() + c.len_utf8() <= FIELD_MANAGER_BYTES_MAX;
+    let mut name = String::new();
+    for c in program.chars().filter(|c| is_printable(*c)) {
+        if !room(&name, c) {
+            break;
+        }
+        name.push(c);
+    }
+    Some(name).filter(|name| !name.is_empty())
+}
+
+/// White space other than the plain one counts as unprintable, as in Go.
+fn is_printable(c: char) -> bool {
+    c == ' ' || !(c.is_control() || c.is_whitespace())
 }
 
 /// What a DELETE asks for.

@@ -5,7 +5,7 @@
 
 use axum::body::Body;
 use commonage_schemas::names::DEFAULT_FRAMEWORK;
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 use serde_json::Value;
 
 use super::body;
@@ -21,6 +21,7 @@ use crate::status::{ApiError, success_status};
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
+const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
 /// Reads the body and the options of a write that sends an object.
 pub(super) async fn receive(
@@ -55,9 +56,13 @@ fn written(
 
 /// Where the authorizer's answer hangs on what a create sends.
 fn check_what_is_sent(call: &Call<'_>, object: &Value) -> Result<(), ApiError> {
+    if holds(call, call.verdict, object) { Ok(()) } else { Err(call.forbidden()) }
+}
+
+fn holds(call: &Call<'_>, verdict: Verdict, object: &Value) -> bool {
     let text = |path: &str| object.pointer(path).and_then(Value::as_str);
-    let allowed = match call.verdict {
-        Verdict::Allowed | Verdict::Denied => return Ok(()),
+    match verdict {
+        Verdict::Allowed | Verdict::Denied => true,
         Verdict::IfNamedAsAgent => {
             text("/metadata/name").is_some() && text("/metadata/name") == call.user.agent_name()
         }
@@ -65,8 +70,21 @@ fn check_what_is_sent(call: &Call<'_>, object: &Value) -> Result<(), ApiError> {
             let framework = text("/spec/framework").unwrap_or(DEFAULT_FRAMEWORK);
             call.app.engine.access().may_use(&call.user, &call.info.namespace, framework)
         }
+    }
+}
+
+/// Why an apply may not create the object that it sends.
+fn create_refused(call: &Call<'_>, body: &[u8]) -> Option<Box<ApiError>> {
+    let (verdict, refusal) = call.verdict_on("create");
+    let allowed = match verdict {
+        Verdict::Allowed => true,
+        Verdict::Denied => false,
+        verdict => {
+            let object = serde_saphyr::from_slice(body);
+            object.is_ok_and(|object| holds(call, verdict, &object))
+        }
     };
-    if allowed { Ok(()) } else { Err(call.forbidden()) }
+    (!allowed).then(|| Box::new(refusal))
 }
 
 pub(super) async fn create(
@@ -95,11 +113,14 @@ pub(super) async fn update(
     written(call, &target, &done, format)
 }
 
-fn patch_kind(target: &Target, headers: &HeaderMap) -> Result<PatchKind, ApiError> {
-    match decode::content_type(headers).as_deref() {
+fn patch_kind(call: &Call<'_>, target: &Target) -> Result<PatchKind, ApiError> {
+    match decode::content_type(call.headers).as_deref() {
         Some(JSON_PATCH) => Ok(PatchKind::Json),
         Some(MERGE_PATCH) => Ok(PatchKind::Merge),
         Some(STRATEGIC_PATCH) if target.def.origin == Origin::BuiltIn => Ok(PatchKind::Strategic),
+        Some(APPLY_PATCH) => {
+            Ok(PatchKind::Apply { force: call.query.flag("force").unwrap_or(false) })
+        }
         _ => Err(ApiError::unsupported_media_type(match target.def.origin {
             Origin::BuiltIn => &PatchKind::BUILT_IN,
             Origin::Custom => &PatchKind::CUSTOM,
@@ -112,10 +133,15 @@ pub(super) async fn patch(
     target: Target,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
-    let kind = patch_kind(&target, call.headers)?;
+    let kind = patch_kind(call, &target)?;
     let format = Format::negotiate(call.headers, call.query)?;
     let patch = body::read(call.headers, body).await?;
-    let options = options::write("PatchOptions", call.query, call.headers, call.user.clone())?;
+    let is_apply = matches!(kind, PatchKind::Apply { .. });
+    let which = if is_apply { options::APPLY_OPTIONS } else { "PatchOptions" };
+    let mut options = options::write(which, call.query, call.headers, call.user.clone())?;
+    if is_apply {
+        options.create_refused = create_refused(call, &patch);
+    }
     let (def, namespace, name) = (&target.def, &target.namespace, &target.name);
     let engine = &call.app.engine;
     let done =

@@ -19,10 +19,13 @@ const FINALIZER: &str = "kubernetes";
 pub(super) struct Namespaces;
 
 impl Strategy for Namespaces {
+    fn default(&self, object: &mut Value) {
+        label(object);
+    }
+
     fn prepare_create(&self, _cx: Context<'_>, object: &mut Value) -> Result<(), ApiError> {
         object["spec"] = json!({"finalizers": [FINALIZER]});
         object["status"] = json!({"phase": "Active"});
-        label(object);
         Ok(())
     }
 
@@ -36,7 +39,6 @@ impl Strategy for Namespaces {
         if subresource.is_none() {
             new["spec"] = old["spec"].clone();
         }
-        label(new);
         Ok(())
     }
 

@@ -23,16 +23,14 @@ use serde_json::{Map, Value};
 use crate::resource::{Origin, ResourceDef};
 use crate::status::ApiError;
 
-/// What only the server sets: wiped from a create, carried over in an update. `managedFields` is
-/// among them until server-side apply keeps them: stored as clients sent them they would lie.
-const OWNED_BY_SERVER: [&str; 7] = [
+/// What only the server sets: wiped from a create, carried over in an update.
+const OWNED_BY_SERVER: [&str; 6] = [
     "uid",
     "creationTimestamp",
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
     "selfLink",
     "generation",
-    "managedFields",
 ];
 
 /// What a create drops of the metadata that a client sent, and where it puts the object: wipes what
@@ -153,7 +151,7 @@ pub fn prepare_update(
         };
     }
     let metadata = metadata_of(object)?;
-    for field in ["creationTimestamp", "generation", "selfLink", "managedFields"] {
+    for field in ["creationTimestamp", "generation", "selfLink"] {
         match old["metadata"].get(field) {
             Some(value) => metadata.insert(field.into(), value.clone()),
             None => metadata.remove(field),

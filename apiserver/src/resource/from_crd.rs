@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use base64::Engine as _;
+use commonage_apply::Types;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceDefinitionVersion,
 };
@@ -83,6 +84,7 @@ fn from_version(
         storage: Storage::Stored,
         verbs: VERBS_CUSTOM,
         schema: structural,
+        types: Arc::new(Types::compile(&openapi)),
         openapi,
         columns: columns(version, at)?,
         trigger_field: selectable_fields.first().map(|(name, _)| name.clone()),

@@ -1,0 +1,201 @@
+//! Who owns which field: the engine's one place that asks `commonage-apply`.
+//!
+//! [`record`] is called once in every create, update and patch, before the kind's own rules change
+//! the object; [`apply`] makes the new object of a server-side apply. Writes that the server makes
+//! by itself (deletion marks, bindings, answers of offers) own nothing, as in Kubernetes.
+
+use commonage_apply::{ApplyError, Conflict, Writer};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::commit::name_of;
+use super::update::Target;
+use super::{FieldValidation, WriteOptions};
+use crate::meta;
+use crate::resource::ResourceDef;
+use crate::schema;
+use crate::status::{ApiError, Cause, StatusDetails};
+
+/// The manager of a write that names none.
+const UNKNOWN: &str = "unknown";
+
+/// Notes what the write changed, unless it is an apply, which has settled that itself.
+pub(super) fn record(
+    def: &ResourceDef,
+    subresource: Option<&str>,
+    old: Option<&Value>,
+    new: &mut Value,
+    options: &WriteOptions,
+) {
+    if options.applied {
+        return;
+    }
+    let (api_version, now) = (def.api_version(), meta::time_text(Timestamp::now()));
+    let writer = writer(&api_version, subresource, &now, options);
+    commonage_apply::record(&def.types, ignored(def, subresource), old, new, &writer);
+}
+
+/// Whether a write changes nothing but, maybe, times of managers: then it is none.
+pub(super) fn is_unchanged(old: &Value, new: &mut Value) -> bool {
+    if new == old {
+        return true;
+    }
+    let was = old.pointer("/metadata/managedFields");
+    let is = new.pointer_mut("/metadata/managedFields");
+    let (Some(was), Some(is)) = (was, is) else { return false };
+    if !commonage_apply::differ_in_time_only(Some(was), Some(is)) {
+        return false;
+    }
+    let noted = std::mem::replace(is, was.clone());
+    if new == old {
+        return true;
+    }
+    new["metadata"]["managedFields"] = noted;
+    false
+}
+
+/// The new object of a server-side apply, and texts for warnings. `live` is `None` when the apply
+/// is to create the object.
+pub(super) fn apply(
+    target: &Target,
+    live: Option<&Value>,
+    body: &[u8],
+    force: bool,
+    options: &WriteOptions,
+) -> Result<(Value, Vec<String>), ApiError> {
+    let def = &target.def;
+    let (config, duplicates) = decode(body)?;
+    check_type(def, &config)?;
+    let (api_version, now) = (def.api_version(), meta::time_text(Timestamp::now()));
+    let subresource = target.subresource.as_deref();
+    let writer = writer(&api_version, subresource, &now, options);
+    let ignored = ignored(def, subresource);
+    let applied = commonage_apply::apply(&def.types, ignored, live, &config, &writer, force)
+        .map_err(refused)?;
+    let warnings = match (options.field_validation, duplicates) {
+        (FieldValidation::Strict, Some(text)) => {
+            return Err(ApiError::bad_request(format!("error strict decoding YAML: {text}")));
+        }
+        (FieldValidation::Warn, Some(text)) => vec![text],
+        _ => Vec::new(),
+    };
+    check_name(target, live, &applied.object)?;
+    Ok((applied.object, warnings))
+}
+
+fn writer<'a>(
+    api_version: &'a str,
+    subresource: Option<&'a str>,
+    now: &'a str,
+    options: &'a WriteOptions,
+) -> Writer<'a> {
+    let manager = options.field_manager.as_deref().filter(|manager| !manager.is_empty());
+    Writer {
+        manager: manager.unwrap_or(UNKNOWN),
+        api_version,
+        subresource: subresource.unwrap_or_default(),
+        now,
+    }
+}
+
+/// What a write to this part of the object cannot change, and so does not own.
+fn ignored(def: &ResourceDef, subresource: Option<&str>) -> &'static [&'static str] {
+    match subresource {
+        Some("status") => &["spec", "metadata"],
+        _ if def.has_status => &["status"],
+        _ => &[],
+    }
+}
+
+/// The body, which may be JSON whatever its type says, and what is wrong with it when read
+/// strictly.
+fn decode(body: &[u8]) -> Result<(Value, Option<String>), ApiError> {
+    let bad = |error: String| ApiError::bad_request(format!("error decoding YAML: {error}"));
+    let (value, duplicates) = match schema::decode_strict(body) {
+        Ok(decoded) => decoded,
+        Err(_) => {
+            let value = serde_saphyr::from_slice(body).map_err(|error| bad(error.to_string()))?;
+            (value, Vec::new())
+        }
+    };
+    let found = match &value {
+        Value::Object(_) | Value::Null => None,
+        Value::Array(_) => Some("array"),
+        Value::String(_) => Some("string"),
+        Value::Number(_) => Some("number"),
+        Value::Bool(_) => Some("bool"),
+    };
+    if let Some(found) = found {
+        return Err(bad(format!(
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+        )));
+    }
+    let strict = (!duplicates.is_empty()).then(|| {
+        let lines = duplicates.iter().map(|path| {
+            let key = path.rsplit('.').next().unwrap_or(path);
+            format!("\n  line 1: key {key:?} already set in map")
+        });
+        let lines: String = lines.collect();
+        format!("error converting YAML to JSON: yaml: unmarshal errors:{lines}")
+    });
+    Ok((value, strict))
+}
+
+fn check_type(def: &ResourceDef, config: &Value) -> Result<(), ApiError> {
+    let text = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if api_version == def.api_version() && kind == def.kind {
+        return Ok(());
+    }
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    Err(ApiError::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")))
+}
+
+fn refused(error: ApplyError) -> ApiError {
+    let message = error.to_string();
+    match error {
+        ApplyError::BadRequest(_) => ApiError::bad_request(message),
+        ApplyError::Untyped(_) => ApiError::unforeseen(message),
+        ApplyError::Conflicts(conflicts) => {
+            let cause = |conflict: &Conflict| Cause {
+                reason: "FieldManagerConflict".into(),
+                message: conflict.message(),
+                field: conflict.path.clone(),
+            };
+            let causes = conflicts.iter().map(cause).collect();
+            ApiError::new(409, "Conflict", message)
+                .with_details(StatusDetails { causes, ..StatusDetails::default() })
+        }
+    }
+}
+
+/// The object must be the one of the URL.
+fn check_name(target: &Target, live: Option<&Value>, object: &Value) -> Result<(), ApiError> {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    let wanted = &target.name;
+    if live.is_none() && !text("uid").is_empty() {
+        let why = format!(
+            "uid mismatch: the provided object specified uid {}, and no existing object was found",
+            text("uid")
+        );
+        return Err(ApiError::conflict_because(&target.def, wanted, &why));
+    }
+    let name = name_of(object);
+    if name.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    if name != wanted {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({wanted})"
+        )));
+    }
+    let (given, namespace) = (text("namespace"), &target.namespace);
+    if !namespace.is_empty() && !given.is_empty() && given != namespace {
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the object ({given}) does not match the namespace on the request ({namespace})"
+        )));
+    }
+    Ok(())
+}
