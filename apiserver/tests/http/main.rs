@@ -3,6 +3,7 @@
 
 mod access;
 mod access_ratchet;
+mod apply;
 mod basics;
 mod definitions;
 mod pods;
