@@ -103,10 +103,8 @@ impl Engine {
         edit: &Edit,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
-        self.retrying(target, move |current| {
-            self.edit_once(target, edit, options, current).boxed()
-        })
-        .await
+        self.retrying(target, move |current| self.edit_once(target, edit, options, current).boxed())
+            .await
     }
 
     /// A server-side apply creates what is not there.

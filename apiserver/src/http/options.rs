@@ -53,13 +53,7 @@ pub(super) fn write(
     if !causes.is_empty() {
         return Err(invalid(kind.split(' ').next().unwrap_or(kind), causes));
     }
-    Ok(WriteOptions {
-        dry_run,
-        field_manager,
-        field_validation,
-        user,
-        ..WriteOptions::default()
-    })
+    Ok(WriteOptions { dry_run, field_manager, field_validation, user, ..WriteOptions::default() })
 }
 
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>, causes: &mut Vec<Cause>) -> bool {
