@@ -18,40 +18,49 @@ use crate::status::{ApiError, Cause, StatusDetails};
 
 /// The manager of a write that names none.
 const UNKNOWN: &str = "unknown";
+const ENTRIES: &str = "/metadata/managedFields";
 
-/// Notes what the write changed, unless it is an apply, which has settled that itself.
+/// Notes what the write changed, unless it is an apply, which has settled that itself. Returns
+/// whether the write is about the entries themselves: an apply, or a client that edits them.
 pub(super) fn record(
     def: &ResourceDef,
     subresource: Option<&str>,
     old: Option<&Value>,
     new: &mut Value,
     options: &WriteOptions,
-) {
+) -> bool {
     if options.applied {
-        return;
+        return true;
     }
+    let was = old.and_then(|old| old.pointer(ENTRIES));
+    let is = new.pointer(ENTRIES);
+    let edits = subresource.is_none() && is.is_some() && is != was;
     let (api_version, now) = (def.api_version(), meta::time_text(Timestamp::now()));
     let writer = writer(&api_version, subresource, &now, options);
     commonage_apply::record(&def.types, ignored(def, subresource), old, new, &writer);
+    edits
 }
 
-/// Whether a write changes nothing but, maybe, times of managers: then it is none.
-pub(super) fn is_unchanged(old: &Value, new: &mut Value) -> bool {
-    if new == old {
-        return true;
+/// Whether a write changes nothing. Neither times of managers count nor, in a write that is not
+/// about them, the managers at all: then a rule of the kind has undone what the client changed.
+pub(super) fn is_unchanged(old: &mut Value, new: &mut Value, about_entries: bool) -> bool {
+    let (was, is) = (take_entries(old), take_entries(new));
+    let same_entries = was == is
+        || !about_entries
+        || commonage_apply::differ_in_time_only(was.as_ref(), is.as_ref());
+    let unchanged = same_entries && new == old;
+    put_entries(new, is);
+    unchanged
+}
+
+pub(super) fn take_entries(object: &mut Value) -> Option<Value> {
+    object.get_mut("metadata")?.as_object_mut()?.remove("managedFields")
+}
+
+pub(super) fn put_entries(object: &mut Value, entries: Option<Value>) {
+    if let (Some(entries), Some(Value::Object(metadata))) = (entries, object.get_mut("metadata")) {
+        metadata.insert("managedFields".into(), entries);
     }
-    let was = old.pointer("/metadata/managedFields");
-    let is = new.pointer_mut("/metadata/managedFields");
-    let (Some(was), Some(is)) = (was, is) else { return false };
-    if !commonage_apply::differ_in_time_only(Some(was), Some(is)) {
-        return false;
-    }
-    let noted = std::mem::replace(is, was.clone());
-    if new == old {
-        return true;
-    }
-    new["metadata"]["managedFields"] = noted;
-    false
 }
 
 /// The new object of a server-side apply, and texts for warnings. `live` is `None` when the apply

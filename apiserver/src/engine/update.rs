@@ -225,10 +225,10 @@ impl Engine {
         let mut old = current.to_value();
         take_version(&mut old);
         check_version(target, take_version(&mut new).as_deref(), &current)?;
-        self.prepare_edit(target, &old, &mut new)?;
+        self.prepare_edit(target, options, &old, &mut new)?;
         let strategy = self.strategy(def);
         strategy.default(&mut new);
-        managed::record(def, subresource, Some(&old), &mut new, options);
+        let about_entries = managed::record(def, subresource, Some(&old), &mut new, options);
         strategy.prepare_update(
             self.context(def, &target.namespace, &options.user),
             subresource,
@@ -251,22 +251,35 @@ impl Engine {
             return Err(ApiError::invalid(def, &target.name, causes).into());
         }
         let warnings = meta::warnings(def, Some(&old), &new);
-        if managed::is_unchanged(&old, &mut new) {
+        if managed::is_unchanged(&mut old, &mut new, about_entries) {
             return Ok(Written { object: current, warnings, created: false });
         }
         let object = self.store_edit(target, &current, &new, options.dry_run).await?;
         Ok(Written { object, warnings, created: false })
     }
 
-    fn prepare_edit(&self, target: &Target, old: &Value, new: &mut Value) -> Result<(), ApiError> {
+    fn prepare_edit(
+        &self,
+        target: &Target,
+        options: &WriteOptions,
+        old: &Value,
+        new: &mut Value,
+    ) -> Result<(), ApiError> {
+        // What only takes a part of the object from the client still takes who applied it.
+        let applied = options.applied.then(|| managed::take_entries(new));
         if target.subresource.as_deref() == Some("finalize") {
             let finalizers = new["spec"]["finalizers"].take();
             *new = old.clone();
             new["spec"]["finalizers"] =
                 if finalizers.is_null() { Value::Array(Vec::new()) } else { finalizers };
-            return Ok(());
+        } else {
+            meta::prepare_update(&target.def, target.subresource.as_deref(), old, new)?;
         }
-        meta::prepare_update(&target.def, target.subresource.as_deref(), old, new)
+        if let Some(entries) = applied {
+            managed::take_entries(new);
+            managed::put_entries(new, entries);
+        }
+        Ok(())
     }
 
     /// Writes the new object over `current`; removes it instead when nothing holds it any more.
