@@ -24,15 +24,9 @@ async fn main() -> anyhow::Result<()> {
         Some(url) => StoreKind::Etcd(vec![url.to_owned()]),
     };
     let tokens = data_dir.join("tokens.csv");
-    let server = ApiServer::start(Config {
-        listen: listen.parse()?,
-        store,
-        token_auth_file: tokens.exists().then_some(tokens),
-        extra_names: Vec::new(),
-        serve_pods: true,
-        data_dir,
-    })
-    .await?;
+    let config = Config::new(&data_dir, listen.parse()?, store)
+        .with_tokens(tokens.exists().then_some(tokens));
+    let server = ApiServer::start(config).await?;
     println!("{}", server.server_url());
     println!("KUBECONFIG={}", server.admin_kubeconfig_path().display());
     tokio::signal::ctrl_c().await?;

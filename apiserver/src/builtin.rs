@@ -178,6 +178,13 @@ fn secret() -> ResourceDef {
 
 fn service_account() -> ResourceDef {
     let mut def = core::<ServiceAccount>("ServiceAccount", "serviceaccounts", &["sa"]);
+    def.subresources = vec![Subresource {
+        name: "token".into(),
+        group: reviews::AUTHENTICATION.into(),
+        version: "v1".into(),
+        kind: "TokenRequest".into(),
+        verbs: vec!["create".into()],
+    }];
     def.columns =
         vec![Column::name(), computed("Secrets", "Number of secrets", secret_count), Column::age()];
     def

@@ -47,6 +47,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::access::Access;
 use crate::cache::Cache;
 use crate::kinds;
+use crate::object::Object;
 use crate::resource::{ResourceDef, Scheme};
 use crate::status::ApiError;
 use crate::strategy::{Plain, Strategy, SubresourceRequest};
@@ -134,6 +135,19 @@ impl Engine {
     /// False while the cache is being (re)built, and when it has stopped: for `/readyz`.
     pub fn ready(&self) -> bool {
         self.cache.ready() && !self.shutdown.is_cancelled()
+    }
+
+    /// What the cache holds now, of version v1 of a stored kind.
+    pub(crate) fn cached(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Option<Arc<Object>> {
+        let scheme = self.scheme();
+        let resource = self.cache.resource(scheme.get(group, "v1", plural)?)?;
+        resource.get(&format!("{namespace}/{name}"))
     }
 
     /// For metrics.

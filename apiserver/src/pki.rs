@@ -165,6 +165,26 @@ impl Pki {
         self.client("controllers", "system:controllers", Some(CONTROLLERS))
     }
 
+    /// What tokens of service accounts are signed with: a P-256 key, PKCS #8. Made at the first
+    /// start; whoever removes it makes every token worthless.
+    pub fn service_account_key(&self) -> Result<Vec<u8>, PkiError> {
+        let path = self.dir.join("sa.key");
+        let key = match files::read(&path)? {
+            Some(pem) => KeyPair::from_pem(&pem).map_err(|error| PkiError::Authority {
+                path: self.dir.clone(),
+                problem: format!("sa.key: {error}"),
+            })?,
+            None => {
+                let subject = "service account tokens".to_owned();
+                let key =
+                    KeyPair::generate().map_err(|source| PkiError::Issue { subject, source })?;
+                files::write_private(&path, &key.serialize_pem())?;
+                key
+            }
+        };
+        Ok(key.serialize_der())
+    }
+
     /// The identity that the API server shows to agents.
     pub fn apiserver_client(&self) -> Result<Identity, PkiError> {
         self.client("apiserver-client", APISERVER_NAME, None)

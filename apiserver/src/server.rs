@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::UserInfo;
+use crate::auth::authenticator::Authenticator;
+use crate::auth::jwt::SigningKey;
+use crate::auth::service_accounts::ServiceAccounts;
 use crate::auth::tokens::Tokens;
 use crate::engine::Engine;
 use crate::http::{App, Caller, Listener, Parts, serve, tls_config};
@@ -48,27 +51,63 @@ pub struct Config {
     /// Port 0 takes any free one: see [`ApiServer::listen_addr`].
     pub listen: SocketAddr,
     pub store: StoreKind,
-    /// Bearer tokens in kube-apiserver's format: `token,user,uid,"group1,group2"`.
-    pub token_auth_file: Option<PathBuf>,
     /// DNS names and addresses that clients reach the server by, beyond those it finds itself
     /// (loopback, the listen address, the host's name).
     pub extra_names: Vec<String>,
     /// Tasks are shown as core/v1 pods too, and agents as nodes, so that `kubectl logs`, `exec`,
     /// `attach`, `cp` and `port-forward` work. Programs that look after pods will see them.
     pub serve_pods: bool,
+    pub authentication: Authentication,
+}
+
+/// Whose credentials are accepted, beside client certificates of the cluster's own authority.
+/// Everything may be left out; the names are those of kube-apiserver's options.
+#[derive(Clone, Debug, Default)]
+pub struct Authentication {
+    /// Bearer tokens in kube-apiserver's format: `token,user,uid,"group1,group2"`.
+    pub token_auth_file: Option<PathBuf>,
+    /// The first one is written into tokens of service accounts; all are accepted.
+    pub service_account_issuers: Vec<String>,
+    /// Whom tokens have to be for that are shown to this server: the issuers, if none is given.
+    pub api_audiences: Vec<String>,
+}
+
+impl Authentication {
+    fn authenticator(self, pki: &Pki) -> anyhow::Result<Authenticator> {
+        let tokens = match &self.token_auth_file {
+            Some(file) => Tokens::load(file)?,
+            None => Tokens::default(),
+        };
+        let key = SigningKey::from_pkcs8(&pki.service_account_key()?)
+            .context("pki/sa.key is no ECDSA key on the curve P-256")?;
+        let accounts = ServiceAccounts::new(key, self.service_account_issuers);
+        Ok(Authenticator::new(tokens, accounts, self.api_audiences))
+    }
 }
 
 impl Config {
-    /// On a free loopback port, with the store in memory: what most tests want.
-    pub fn for_tests(data_dir: &Path) -> Config {
+    /// With everything that may be left out left out.
+    pub fn new(data_dir: &Path, listen: SocketAddr, store: StoreKind) -> Config {
         Config {
             data_dir: data_dir.to_owned(),
-            listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
-            store: StoreKind::Memory,
-            token_auth_file: None,
+            listen,
+            store,
             extra_names: Vec::new(),
             serve_pods: true,
+            authentication: Authentication::default(),
         }
+    }
+
+    /// On a free loopback port, with the store in memory: what most tests want.
+    pub fn for_tests(data_dir: &Path) -> Config {
+        let listen = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+        Config::new(data_dir, listen, StoreKind::Memory)
+    }
+
+    #[must_use]
+    pub fn with_tokens(mut self, file: Option<PathBuf>) -> Config {
+        self.authentication.token_auth_file = file;
+        self
     }
 }
 
@@ -88,13 +127,10 @@ pub struct ApiServer {
 impl ApiServer {
     /// Returns when the server answers requests.
     pub async fn start(config: Config) -> anyhow::Result<ApiServer> {
-        let Config { data_dir, listen, store, token_auth_file, extra_names, serve_pods } = config;
+        let Config { data_dir, listen, store, extra_names, serve_pods, authentication } = config;
         let pki =
             Pki::open(&data_dir.join("pki")).context("cannot open the cluster's authority")?;
-        let tokens = match &token_auth_file {
-            Some(file) => Tokens::load(file)?,
-            None => Tokens::default(),
-        };
+        let authenticator = authentication.authenticator(&pki)?;
         // The port first: it tells a second server at once that there is another, before it
         // touches the other's store.
         let listener = Listener::bind(listen).map_err(|error| cannot_listen(listen, &error))?;
@@ -112,9 +148,14 @@ impl ApiServer {
         };
         let engine_stop = CancellationToken::new();
         let engine = Engine::start(store.clone(), Arc::new(scheme), engine_stop.clone()).await?;
-        let app = Arc::new(App::new(Parts { engine, store, tokens, agents }));
-
         let server_url = format!("https://{}", reachable(listen_addr));
+        let app = Arc::new(App::new(Parts {
+            engine,
+            store,
+            authenticator,
+            server_url: server_url.clone(),
+            agents,
+        }));
         let admin_kubeconfig = data_dir.join("kubeconfig");
         write_kubeconfig(
             &admin_kubeconfig,

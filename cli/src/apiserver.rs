@@ -54,14 +54,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     log.start();
     let data_dir = role::make_data_dir(&data_dir.unwrap_or_else(default_data_dir))?;
     let _beacon = Beacon::light(&data_dir)?;
-    let config = Config {
-        data_dir: data_dir.clone(),
-        listen,
-        store: role::store_kind(&store),
-        token_auth_file,
-        extra_names: names,
-        serve_pods,
-    };
+    let store = role::store_kind(&store);
+    let config = Config { extra_names: names, serve_pods, ..Config::new(&data_dir, listen, store) }
+        .with_tokens(token_auth_file);
     role::block_on(async {
         let server = ApiServer::start(config)
             .await

@@ -138,14 +138,9 @@ impl Cluster {
     ) -> Result<Self> {
         let Args { data_dir: _, listen, store, token_auth_file, serve_pods, machine, log: _ } =
             args;
-        let config = ServerConfig {
-            data_dir: data_dir.to_owned(),
-            listen,
-            store: role::store_kind(&store),
-            token_auth_file,
-            extra_names: Vec::new(),
-            serve_pods,
-        };
+        let kind = role::store_kind(&store);
+        let config = ServerConfig { serve_pods, ..ServerConfig::new(data_dir, listen, kind) }
+            .with_tokens(token_auth_file);
         let server = ApiServer::start(config).await.map_err(|error| {
             Failure::new(format!("the API server did not start: {error:#}")).hint("cmn doctor")
         })?;

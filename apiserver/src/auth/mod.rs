@@ -5,10 +5,13 @@
 
 pub(crate) mod access;
 mod agents;
+pub(crate) mod authenticator;
 pub mod authorizer;
 pub mod certificate;
 mod frameworks;
+pub(crate) mod jwt;
 pub(crate) mod rbac;
+pub(crate) mod service_accounts;
 pub mod tokens;
 
 /// Everybody whose credentials were accepted.
@@ -30,7 +33,7 @@ pub struct UserInfo {
     pub name: String,
     pub uid: String,
     pub groups: Vec<String>,
-    /// What the authenticator knows besides; nothing here uses it yet.
+    /// What the authenticator knows besides, such as the id of a token.
     pub extra: std::collections::BTreeMap<String, Vec<String>>,
 }
 

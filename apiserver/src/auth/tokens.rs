@@ -72,12 +72,18 @@ impl Tokens {
         Ok(tokens)
     }
 
-    pub fn user(&self, token: &str) -> Option<Arc<UserInfo>> {
-        self.users.get(&digest(token)).cloned()
+    #[cfg(test)]
+    fn user(&self, token: &str) -> Option<Arc<UserInfo>> {
+        self.user_by(&digest(token))
+    }
+
+    /// By the token's [`digest`].
+    pub(crate) fn user_by(&self, digest: &[u8; 32]) -> Option<Arc<UserInfo>> {
+        self.users.get(digest).cloned()
     }
 }
 
-fn digest(token: &str) -> [u8; 32] {
+pub(crate) fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 

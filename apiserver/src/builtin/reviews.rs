@@ -1,7 +1,7 @@
 //! Questions that are asked by creating an object (authorization.k8s.io, authentication.k8s.io):
 //! nothing of them is stored.
 
-use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenReview};
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenRequest, TokenReview};
 use k8s_openapi::api::authorization::v1::{
     LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
 };
@@ -56,4 +56,13 @@ pub(super) fn definitions() -> Vec<ResourceDef> {
         leniently(def);
     }
     all
+}
+
+/// What `serviceaccounts/token` takes and answers: a kind without a collection of its own.
+pub(crate) fn token_request() -> ResourceDef {
+    let mut def = definition::<TokenRequest>(AUTHENTICATION, "TokenRequest", "tokenrequests", &[]);
+    def.storage = Storage::Virtual;
+    def.verbs = &["create"];
+    leniently(&mut def);
+    def
 }

@@ -142,7 +142,7 @@ async fn answer(
         Some(asked) if !asked.is_zero() => asked.min(REQUEST_TIME_MAX),
         _ => REQUEST_TIME_MAX,
     };
-    let user = authenticate(app, caller, headers)?;
+    let user = authenticate(app, caller, headers).await?;
     let user = impersonate::effective_user(&app.engine, user, headers)?;
     let exempt = long_running || user.is_in(MASTERS) || user.is_in(CONTROLLERS);
     let _place = match long_running {
@@ -169,7 +169,7 @@ async fn answer(
         .unwrap_or_else(|_| Err(ApiError::deadline_exceeded()))
 }
 
-fn authenticate(
+async fn authenticate(
     app: &App,
     caller: &Caller,
     headers: &HeaderMap,
@@ -188,7 +188,10 @@ fn authenticate(
     match token {
         // Other schemes count as no credentials, as in Kubernetes.
         None => Ok(Arc::new(UserInfo::anonymous())),
-        Some(token) => app.user_of_token(token).ok_or_else(ApiError::unauthorized),
+        Some(token) => app.authenticator.user(&app.engine, token).await.map_err(|why| {
+            tracing::debug!(target: "commonage::http", why, "a token was refused");
+            ApiError::unauthorized()
+        }),
     }
 }
 

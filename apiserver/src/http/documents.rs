@@ -13,7 +13,7 @@ use super::chain::Call;
 use super::health;
 use super::metrics::EngineCounts;
 use super::negotiate::{Format, accept, clauses};
-use super::respond;
+use super::{respond, tokens};
 use crate::discovery::{self, Root};
 use crate::openapi::Document;
 use crate::status::ApiError;
@@ -44,6 +44,8 @@ pub(super) async fn handle(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
         [""] => indented(paths(call)),
         ["version"] => indented(discovery::version()),
         ["metrics"] => Ok(metrics(call)),
+        [".well-known", "openid-configuration"] => Ok(tokens::issuer_document(call)),
+        ["openid", "v1", "jwks"] => Ok(tokens::key_set(call)),
         [probe @ ("livez" | "readyz" | "healthz"), ..] => {
             Ok(health::answer(call, probe, path.get(1).copied()).await)
         }
@@ -71,7 +73,8 @@ pub(super) async fn handle(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
 fn paths(call: &Call<'_>) -> Vec<u8> {
     let mut paths: Vec<String> = ["/api", "/apis", "/healthz", "/livez", "/metrics"]
         .into_iter()
-        .chain(["/openapi/v2", "/openapi/v3", "/readyz", "/version"])
+        .chain(["/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"])
+        .chain(["/.well-known/openid-configuration"])
         .map(str::to_owned)
         .collect();
     for (group, version) in call.app.engine.scheme().group_versions() {

@@ -22,6 +22,7 @@ mod request_info;
 mod resources;
 mod respond;
 mod reviews;
+mod tokens;
 mod watch;
 mod writes;
 
@@ -34,8 +35,7 @@ use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::UserInfo;
-use crate::auth::tokens::Tokens;
+use crate::auth::authenticator::Authenticator;
 use crate::engine::Engine;
 use crate::openapi::Documents;
 use crate::proxy::AgentProxy;
@@ -53,7 +53,9 @@ pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
     /// Asked for its revision by the health checks, and nothing else.
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) tokens: Tokens,
+    pub(crate) authenticator: Authenticator,
+    /// How clients reach this server: `https://host:port`.
+    pub(crate) server_url: String,
     /// Of the scheme of a moment ago.
     openapi: RwLock<Arc<Documents>>,
     pub(crate) agents: AgentProxy,
@@ -71,23 +73,20 @@ pub(crate) struct App {
 pub(crate) struct Parts {
     pub(crate) engine: Arc<Engine>,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) tokens: Tokens,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) server_url: String,
     pub(crate) agents: AgentProxy,
 }
 
 impl App {
-    /// Whose token this is: the one place that knows, for requests and for TokenReviews.
-    fn user_of_token(&self, token: &str) -> Option<Arc<UserInfo>> {
-        self.tokens.user(token)
-    }
-
     pub(crate) fn new(parts: Parts) -> App {
-        let Parts { engine, store, tokens, agents } = parts;
+        let Parts { engine, store, authenticator, server_url, agents } = parts;
         App {
             openapi: RwLock::new(Arc::new(Documents::build(&engine.scheme()))),
             engine,
             store,
-            tokens,
+            authenticator,
+            server_url,
             agents,
             metrics: Arc::default(),
             limits: limits::Limits::default(),

@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 
 use super::chain::Call;
 use super::negotiate::{Format, Shape};
-use super::{inside, list_options, respond, reviews, watch, writes};
+use super::{inside, list_options, respond, reviews, tokens, watch, writes};
 use crate::resource::{Origin, ResourceDef, Storage};
 use crate::status::ApiError;
 use crate::streams::Kind;
@@ -91,6 +91,7 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
         ("update", true, "" | "status" | "finalize") => writes::update(call, target, body).await,
         ("patch", true, "" | "status") => writes::patch(call, target, body).await,
         ("delete", true, "") => writes::delete(call, target, body).await,
+        ("create", true, "token") => tokens::create(call, target, body).await,
         ("create", true, subresource) if !subresource.is_empty() => {
             writes::post_subresource(call, target, body).await
         }

@@ -19,9 +19,6 @@ use crate::auth::rbac::Rule;
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::status::{ApiError, Cause};
 
-/// Whom tokens without an audience of their own are for.
-const AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
-
 pub(super) async fn create(
     call: &Call<'_>,
     target: Target,
@@ -41,7 +38,7 @@ pub(super) async fn create(
     }
     match target.def.kind.as_str() {
         "SelfSubjectReview" => self_subject(call, &mut object),
-        "TokenReview" => token(call, &mut object)?,
+        "TokenReview" => token(call, &mut object).await?,
         "SelfSubjectRulesReview" => rules(call, &mut object)?,
         kind => access(call, kind, &target.namespace, &mut object)?,
     }
@@ -71,18 +68,18 @@ fn self_subject(call: &Call<'_>, object: &mut Value) {
     object["status"] = json!({"userInfo": user_value(&call.user)});
 }
 
-fn token(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
+async fn token(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
     let spec = &object["spec"];
     let token = spec["token"].as_str().unwrap_or_default();
     if token.is_empty() {
         let message = "token is required for TokenReview in authentication";
         return Err(ApiError::bad_request(message));
     }
-    object["status"] = match call.app.user_of_token(token) {
-        None => json!({"user": {}, "error": "invalid bearer token"}),
-        Some(user) => {
-            let asked = spec["audiences"].as_array().filter(|asked| !asked.is_empty());
-            let audiences = asked.cloned().unwrap_or_else(|| vec![AUDIENCE.into()]);
+    let asked = texts(&spec["audiences"]);
+    let app = call.app;
+    object["status"] = match app.authenticator.review(&app.engine, token, &asked).await {
+        Err(why) => json!({"user": {}, "error": why}),
+        Ok((user, audiences)) => {
             json!({"authenticated": true, "user": user_value(&user), "audiences": audiences})
         }
     };

@@ -11,6 +11,10 @@ pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 pub(super) const REFERENCE: &str = "#/components/schemas/";
 
+/// The one body of a built-in subresource: the name of its schema, and its kind.
+pub(super) const TOKEN_REQUEST: (&str, &str) =
+    ("io.k8s.api.authentication.v1.TokenRequest", "TokenRequest");
+
 /// Schemas by name, in the dialect of OpenAPI 3.0.
 pub(super) struct Components {
     schemas: BTreeMap<String, Value>,
@@ -47,6 +51,10 @@ impl Components {
             }
         }
         add_bodies(scheme, &mut schemas);
+        let mut token = crate::builtin::reviews::token_request().openapi;
+        token["x-kubernetes-group-version-kind"] =
+            json!([{"group": "authentication.k8s.io", "version": "v1", "kind": TOKEN_REQUEST.1}]);
+        schemas.insert(TOKEN_REQUEST.0.into(), token);
         Components { schemas }
     }
 

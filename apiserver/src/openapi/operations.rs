@@ -3,7 +3,7 @@
 //! kubectl decides from the patch operation's parameters whether the server validates fields and
 //! knows dry runs: the paths are not decoration.
 
-use super::components::{META, list_name, name, name_of};
+use super::components::{META, TOKEN_REQUEST, list_name, name, name_of};
 use crate::resource::{Origin, ResourceDef, Subresource};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -212,7 +212,10 @@ fn create(def: &ResourceDef) -> Operation {
 
 /// The POST of a subresource that takes and answers an object of its own kind.
 fn answer(def: &ResourceDef, subresource: &Subresource) -> Operation {
-    let body = name_of(def, &subresource.kind);
+    let body = match subresource.kind == TOKEN_REQUEST.1 {
+        true => TOKEN_REQUEST.0.to_owned(),
+        false => name_of(def, &subresource.kind),
+    };
     Operation {
         method: "post",
         action: "post",

@@ -33,6 +33,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("secrets", WRITE, "editor"),
     ("serviceaccounts", READ, "viewer editor"),
     ("serviceaccounts", WRITE, "editor"),
+    ("serviceaccounts/token", "create", "editor"),
     ("customresourcedefinitions.apiextensions.k8s.io", READ, ""),
     ("customresourcedefinitions.apiextensions.k8s.io", WRITE, ""),
     ("customresourcedefinitions.apiextensions.k8s.io/status", "get update patch", ""),
@@ -95,6 +96,9 @@ const PATHS: &[(&str, &str)] = &[
     ("/livez", "anonymous nobody viewer editor agent"),
     ("/readyz", "anonymous nobody viewer editor agent"),
     ("/metrics", ""),
+    // For service accounts.
+    ("/.well-known", ""),
+    ("/openid", ""),
 ];
 
 struct Caller {

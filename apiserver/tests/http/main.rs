@@ -10,4 +10,5 @@ mod pods;
 #[path = "../support/mod.rs"]
 mod support;
 mod task_log;
+mod tokens;
 mod validation;

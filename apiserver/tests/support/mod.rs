@@ -57,10 +57,9 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let tokens = dir.path().join("tokens.csv");
         std::fs::write(&tokens, TOKENS).unwrap();
-        let mut config = Config { token_auth_file: Some(tokens), ..Config::for_tests(dir.path()) };
+        let mut config = Config::for_tests(dir.path()).with_tokens(Some(tokens));
         configure(&mut config);
-        let api = ApiServer::start(config).await.unwrap();
-        Server { api, _dir: dir }
+        Server { api: ApiServer::start(config).await.unwrap(), _dir: dir }
     }
 
     /// Over files in `dir`, which outlive the server.
@@ -72,7 +71,7 @@ impl Server {
     pub(crate) async fn start_over(dir: &std::path::Path, store: StoreKind) -> Server {
         let tokens = dir.join("tokens.csv");
         std::fs::write(&tokens, TOKENS).unwrap();
-        let config = Config { token_auth_file: Some(tokens), store, ..Config::for_tests(dir) };
+        let config = Config { store, ..Config::for_tests(dir) }.with_tokens(Some(tokens));
         Server { api: ApiServer::start(config).await.unwrap(), _dir: tempfile::tempdir().unwrap() }
     }
 

@@ -24,6 +24,7 @@ pub(super) fn of_kind(kind: &str) -> Option<&'static Message> {
         "SelfSubjectReview" => &access::SELF_SUBJECT_REVIEW,
         "SelfSubjectRulesReview" => &access::SELF_SUBJECT_RULES_REVIEW,
         "ServiceAccount" => &SERVICE_ACCOUNT,
+        "TokenRequest" => &access::TOKEN_REQUEST,
         "TokenReview" => &access::TOKEN_REVIEW,
         _ => return None,
     })

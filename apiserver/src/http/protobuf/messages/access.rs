@@ -1,6 +1,6 @@
 //! The field numbers of roles, bindings and reviews.
 
-use super::super::Holds::{Many, One, Text, TextMap, Texts, TextsMap};
+use super::super::Holds::{Many, MaybeInt, One, Text, TextMap, Texts, TextsMap};
 use super::super::Message;
 use super::{META, field};
 
@@ -118,3 +118,23 @@ pub(super) static TOKEN_REVIEW: Message =
 
 static TOKEN: Message =
     Message { fields: &[field(1, "token", Text), field(2, "audiences", Texts)] };
+
+pub(super) static TOKEN_REQUEST: Message =
+    Message { fields: &[field(1, "metadata", One(&META)), field(2, "spec", One(&REQUEST))] };
+
+static REQUEST: Message = Message {
+    fields: &[
+        field(1, "audiences", Texts),
+        field(3, "boundObjectRef", One(&BOUND_OBJECT)),
+        field(4, "expirationSeconds", MaybeInt),
+    ],
+};
+
+static BOUND_OBJECT: Message = Message {
+    fields: &[
+        field(1, "kind", Text),
+        field(2, "apiVersion", Text),
+        field(3, "name", Text),
+        field(4, "uid", Text),
+    ],
+};

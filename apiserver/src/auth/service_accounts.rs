@@ -1,0 +1,400 @@
+//! Tokens of service accounts: issued for TokenRequests, and recognized again.
+//!
+//! Knows claims and their rules, as Kubernetes has them; whether an account is there is asked of
+//! the caller. The signature of a token is verified once: who sends it again is looked up by its
+//! digest, and only what can change (time, account, bound object) is looked at anew.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+
+use super::jwt::{Jwk, SigningKey, Unverified};
+use super::{AUTHENTICATED, UserInfo};
+
+/// Whose tokens and for whom, when nothing else is said: kube-apiserver's own default.
+pub(crate) const ISSUER_DEFAULT: &str = "https://kubernetes.default.svc.cluster.local";
+pub(crate) const USER_PREFIX: &str = "system:serviceaccount:";
+const GROUP: &str = "system:serviceaccounts";
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+
+/// Clocks of machines differ by this much, as Kubernetes allows.
+const LEEWAY_S: i64 = 60;
+/// Tokens remembered, about 1 KiB each: twice this many at most.
+const REMEMBERED_MAX: usize = 8192;
+
+/// An object as far as a token depends on it.
+pub(crate) struct Found {
+    pub(crate) uid: Box<str>,
+    pub(crate) deleting: bool,
+}
+
+/// Looks up a core kind's object by its plural name, namespace and name.
+pub(crate) type Lookup<'a> = &'a dyn Fn(&str, &str, &str) -> Option<Found>;
+
+/// The object that a token lives as long as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BoundKind {
+    Pod,
+    Secret,
+}
+
+impl BoundKind {
+    fn claim(self) -> &'static str {
+        match self {
+            BoundKind::Pod => "pod",
+            BoundKind::Secret => "secret",
+        }
+    }
+
+    pub(crate) fn plural(self) -> &'static str {
+        match self {
+            BoundKind::Pod => "pods",
+            BoundKind::Secret => "secrets",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Bound {
+    pub(crate) kind: BoundKind,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+}
+
+/// What a token is to say.
+pub(crate) struct Order<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) account: &'a str,
+    pub(crate) uid: &'a str,
+    pub(crate) audiences: &'a [String],
+    /// Seconds since 1970.
+    pub(crate) now_s: i64,
+    pub(crate) valid_for_s: i64,
+    pub(crate) bound: Option<&'a Bound>,
+}
+
+/// What a token says whose signature is right.
+pub(crate) struct Verified {
+    pub(crate) user: Arc<UserInfo>,
+    pub(crate) audiences: Vec<String>,
+    namespace: String,
+    account: String,
+    not_before_s: i64,
+    expires_s: i64,
+    bound: Option<Bound>,
+}
+
+pub(crate) struct ServiceAccounts {
+    key: SigningKey,
+    public: Jwk,
+    /// The first one is written into tokens; all are accepted.
+    issuers: Vec<String>,
+    remembered: Mutex<Generations>,
+}
+
+impl ServiceAccounts {
+    /// `issuers` empty: the default one.
+    pub(crate) fn new(key: SigningKey, issuers: Vec<String>) -> ServiceAccounts {
+        let public = Jwk::from_json(&key.jwk()).expect("it comes from a key on P-256");
+        let issuers = if issuers.is_empty() { vec![ISSUER_DEFAULT.to_owned()] } else { issuers };
+        ServiceAccounts { key, public, issuers, remembered: Mutex::default() }
+    }
+
+    pub(crate) fn issuers(&self) -> &[String] {
+        &self.issuers
+    }
+
+    /// The published keys (RFC 7517).
+    pub(crate) fn key_set(&self) -> Value {
+        json!({"keys": [self.key.jwk()]})
+    }
+
+    /// `None` when the system has no random numbers for us.
+    pub(crate) fn issue(&self, order: &Order<'_>) -> Option<String> {
+        let Order { namespace, account, uid, audiences, now_s, valid_for_s, bound } = order;
+        let mut kubernetes = json!({
+            "namespace": namespace,
+            "serviceaccount": {"name": account, "uid": uid},
+        });
+        if let Some(bound) = bound {
+            kubernetes[bound.kind.claim()] = json!({"name": bound.name, "uid": bound.uid});
+        }
+        self.key.sign(&json!({
+            "iss": self.issuers[0],
+            "sub": format!("{USER_PREFIX}{namespace}:{account}"),
+            "aud": audiences,
+            "iat": now_s,
+            "nbf": now_s,
+            "exp": now_s + valid_for_s,
+            "jti": uuid::Uuid::new_v4().to_string(),
+            "kubernetes.io": kubernetes,
+        }))
+    }
+
+    /// `None` when the token is not one of ours at all. `digest` is the token's.
+    ///
+    /// # Errors
+    /// Why it is not accepted, in Kubernetes' words.
+    pub(crate) fn recognize(
+        &self,
+        token: &str,
+        digest: [u8; 32],
+        now_s: i64,
+        lookup: Lookup<'_>,
+    ) -> Option<Result<Arc<Verified>, String>> {
+        let known = self.remembered.lock().get(&digest);
+        let verified = match known {
+            Some(verified) => verified,
+            None => {
+                let token = Unverified::parse(token)?;
+                if !self.issuers.iter().any(|issuer| issuer == token.text("iss")) {
+                    return None;
+                }
+                match self.verify(&token) {
+                    Ok(verified) => {
+                        let verified = Arc::new(verified);
+                        self.remembered.lock().insert(digest, verified.clone());
+                        verified
+                    }
+                    Err(why) => return Some(Err(why)),
+                }
+            }
+        };
+        Some(verified.holds(now_s, lookup).map(|()| verified))
+    }
+
+    fn verify(&self, token: &Unverified<'_>) -> Result<Verified, String> {
+        if !self.public.verifies(token) {
+            return Err("signature verification failed: error in cryptographic primitive".into());
+        }
+        let empty = Map::new();
+        let kubernetes = token.claims.get("kubernetes.io").and_then(Value::as_object);
+        let kubernetes = kubernetes.unwrap_or(&empty);
+        let reference = |claim: &str| {
+            let text = |field: &str| Some(kubernetes.get(claim)?.get(field)?.as_str()?.to_owned());
+            Some((text("name")?, text("uid")?))
+        };
+        let namespace = kubernetes.get("namespace").and_then(Value::as_str).unwrap_or_default();
+        let (Some((account, uid)), Some(expires_s)) =
+            (reference("serviceaccount"), token.time_s("exp"))
+        else {
+            return Err("service account token claims could not be validated".into());
+        };
+        let bound = [BoundKind::Pod, BoundKind::Secret].into_iter().find_map(|kind| {
+            let (name, uid) = reference(kind.claim())?;
+            Some(Bound { kind, name, uid })
+        });
+        let mut extra = BTreeMap::new();
+        if let Some(bound) = bound.as_ref().filter(|bound| bound.kind == BoundKind::Pod) {
+            extra.insert(POD_NAME.to_owned(), vec![bound.name.clone()]);
+            extra.insert(POD_UID.to_owned(), vec![bound.uid.clone()]);
+        }
+        if let id @ 1.. = token.text("jti").len() {
+            let id = &token.text("jti")[..id];
+            extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("JTI={id}")]);
+        }
+        let user = UserInfo {
+            name: format!("{USER_PREFIX}{namespace}:{account}"),
+            uid,
+            groups: vec![GROUP.into(), format!("{GROUP}:{namespace}"), AUTHENTICATED.into()],
+            extra,
+        };
+        Ok(Verified {
+            user: Arc::new(user),
+            audiences: token.audiences(),
+            namespace: namespace.to_owned(),
+            account,
+            not_before_s: token.time_s("nbf").unwrap_or_default(),
+            expires_s,
+            bound,
+        })
+    }
+}
+
+impl Verified {
+    fn holds(&self, now_s: i64, lookup: Lookup<'_>) -> Result<(), String> {
+        if now_s > self.expires_s + LEEWAY_S {
+            return Err("service account token has expired".into());
+        }
+        if now_s + LEEWAY_S < self.not_before_s {
+            return Err("service account token is not valid yet".into());
+        }
+        let account = lookup("serviceaccounts", &self.namespace, &self.account)
+            .ok_or_else(|| format!("serviceaccounts {:?} not found", self.account))?;
+        if account.deleting {
+            let (namespace, name) = (&self.namespace, &self.account);
+            return Err(format!("service account {namespace}/{name} has been deleted"));
+        }
+        if *account.uid != *self.user.uid {
+            let (found, said) = (&account.uid, &self.user.uid);
+            return Err(format!("service account UID ({found}) does not match claim ({said})"));
+        }
+        let Some(bound) = &self.bound else { return Ok(()) };
+        match lookup(bound.kind.plural(), &self.namespace, &bound.name) {
+            Some(found) if !found.deleting && *found.uid == *bound.uid => Ok(()),
+            _ => Err("service account token has been invalidated".into()),
+        }
+    }
+}
+
+/// A memory that forgets what nobody asked for while it filled up twice.
+#[derive(Default)]
+struct Generations {
+    young: HashMap<[u8; 32], Arc<Verified>>,
+    old: HashMap<[u8; 32], Arc<Verified>>,
+}
+
+impl Generations {
+    fn get(&mut self, digest: &[u8; 32]) -> Option<Arc<Verified>> {
+        if let Some(found) = self.young.get(digest) {
+            return Some(found.clone());
+        }
+        let found = self.old.remove(digest)?;
+        self.insert(*digest, found.clone());
+        Some(found)
+    }
+
+    fn insert(&mut self, digest: [u8; 32], verified: Arc<Verified>) {
+        if self.young.len() >= REMEMBERED_MAX {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(digest, verified);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::auth::jwt::tests::new_key;
+
+    const NOW_S: i64 = 1_800_000_000;
+
+    fn issue(accounts: &ServiceAccounts, bound: Option<&Bound>) -> String {
+        let order = Order {
+            namespace: "ns",
+            account: "sa",
+            uid: "u1",
+            audiences: &["a".into(), "b".into()],
+            now_s: NOW_S,
+            valid_for_s: 600,
+            bound,
+        };
+        accounts.issue(&order).unwrap()
+    }
+
+    fn found(uid: &str) -> Option<Found> {
+        Some(Found { uid: uid.into(), deleting: false })
+    }
+
+    /// The user, or why not.
+    fn ask(
+        accounts: &ServiceAccounts,
+        token: &str,
+        now_s: i64,
+        lookup: Lookup<'_>,
+    ) -> Result<Arc<UserInfo>, String> {
+        let answer = accounts.recognize(token, crate::auth::tokens::digest(token), now_s, lookup);
+        answer.unwrap().map(|verified| verified.user.clone())
+    }
+
+    #[test]
+    fn a_token_is_its_accounts() {
+        let accounts = ServiceAccounts::new(new_key(), Vec::new());
+        let token = issue(&accounts, None);
+        let claims = Unverified::parse(&token).unwrap().claims;
+        assert_eq!(claims["iss"], ISSUER_DEFAULT);
+        assert_eq!(claims["sub"], "system:serviceaccount:ns:sa");
+        assert_eq!(
+            claims["kubernetes.io"],
+            json!({"namespace": "ns", "serviceaccount": {"name": "sa", "uid": "u1"}})
+        );
+        let user = ask(&accounts, &token, NOW_S, &|_, _, _| found("u1")).unwrap();
+        assert_eq!((&*user.name, &*user.uid), ("system:serviceaccount:ns:sa", "u1"));
+        let groups = ["system:serviceaccounts", "system:serviceaccounts:ns", AUTHENTICATED];
+        assert_eq!(user.groups, groups);
+        assert!(user.extra[CREDENTIAL_ID][0].starts_with("JTI="));
+    }
+
+    #[test]
+    fn what_changes_is_looked_at_each_time() {
+        let accounts = ServiceAccounts::new(new_key(), Vec::new());
+        let token = issue(&accounts, None);
+        let ask = |now_s, account: fn() -> Option<Found>| {
+            ask(&accounts, &token, now_s, &|_, _, _| account()).map(|_| ())
+        };
+        let good: fn() -> Option<Found> = || found("u1");
+        for _ in 0..2 {
+            assert_eq!(ask(NOW_S + 600, good), Ok(()));
+            for (answer, says) in [
+                (ask(NOW_S + 661, good), "service account token has expired"),
+                (ask(NOW_S - 61, good), "service account token is not valid yet"),
+                (ask(NOW_S, || None), "serviceaccounts \"sa\" not found"),
+                (
+                    ask(NOW_S, || Some(Found { uid: "u1".into(), deleting: true })),
+                    "service account ns/sa has been deleted",
+                ),
+                (ask(NOW_S, || found("u2")), "service account UID (u2) does not match claim (u1)"),
+            ] {
+                assert_eq!(answer, Err(says.to_owned()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_bound_token_ends_with_its_object() {
+        let accounts = ServiceAccounts::new(new_key(), Vec::new());
+        let bound = Bound { kind: BoundKind::Pod, name: "p".into(), uid: "u9".into() };
+        let token = issue(&accounts, Some(&bound));
+        let with =
+            |pod: &'static str| {
+                ask(&accounts, &token, NOW_S, &|plural, namespace, name| match (
+                    plural, namespace, name,
+                ) {
+                    ("serviceaccounts", "ns", "sa") => found("u1"),
+                    ("pods", "ns", "p") => found(pod),
+                    _ => None,
+                })
+            };
+        assert_eq!(with("u9").unwrap().extra[POD_NAME], ["p"]);
+        assert_eq!(with("u8").unwrap_err(), "service account token has been invalidated");
+    }
+
+    #[test]
+    fn tokens_of_others_are_left_to_others() {
+        let accounts = ServiceAccounts::new(new_key(), Vec::new());
+        let recognize = |token: &str| {
+            let digest = crate::auth::tokens::digest(token);
+            accounts.recognize(token, digest, NOW_S, &|_, _, _| found("u1")).map(|it| it.is_ok())
+        };
+        assert_eq!(recognize("t-alice"), None);
+        let foreign = ServiceAccounts::new(new_key(), vec!["https://else.where".into()]);
+        assert_eq!(recognize(&issue(&foreign, None)), None);
+        // Says that it is ours, and is not.
+        let forged = ServiceAccounts::new(new_key(), Vec::new());
+        assert_eq!(recognize(&issue(&forged, None)), Some(false));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_keeps_what_is_used() {
+        let accounts = ServiceAccounts::new(new_key(), Vec::new());
+        let token = issue(&accounts, None);
+        let verified = Arc::new(accounts.verify(&Unverified::parse(&token).unwrap()).unwrap());
+        let mut memory = Generations::default();
+        let digest = |number: usize| {
+            let mut digest = [0; 32];
+            digest[..8].copy_from_slice(&number.to_le_bytes());
+            digest
+        };
+        for number in 0..5 * REMEMBERED_MAX {
+            memory.insert(digest(number), verified.clone());
+            assert!(memory.get(&digest(0)).is_some());
+        }
+        assert!(memory.young.len() + memory.old.len() <= 2 * REMEMBERED_MAX + 1);
+        assert!(memory.get(&digest(1)).is_none());
+    }
+}
