@@ -244,7 +244,10 @@ fn custom_resource_definition() -> ResourceDef {
     def.categories = vec!["api-extensions".into()];
     def.has_status = true;
     def.allow_unconditional_update = false;
-    def.columns = vec![Column::name(), Column { name: "Created At".into(), ..Column::age() }];
+    def.columns = vec![
+        Column::name(),
+        Column { name: "Created At".into(), cell: Cell::Computed(created_at), ..Column::age() },
+    ];
     def
 }
 
@@ -322,6 +325,11 @@ fn field(name: &str, path: &str) -> (String, JsonPath) {
 fn computed(name: &str, description: &str, cell: fn(&Value, Timestamp) -> Value) -> Column {
     let type_ = if matches!(name, "Data" | "Secrets") { "integer" } else { "string" };
     Column { cell: Cell::Computed(cell), ..Column::path(name, type_, ".", description) }
+}
+
+/// Kubernetes shows when, not how long ago, for the kinds that it prints without special care.
+fn created_at(object: &Value, _now: Timestamp) -> Value {
+    object["metadata"]["creationTimestamp"].clone()
 }
 
 fn data_count(object: &Value, _now: Timestamp) -> Value {

@@ -8,12 +8,16 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+mod definition;
 mod messages;
+#[cfg(test)]
+mod tests;
 
 /// `runtime.Unknown` follows.
 const MAGIC: &[u8] = b"k8s\0";
-/// Messages nest four deep in the kinds below; ten leaves room without risking the stack.
-const DEPTH_MAX: usize = 10;
+/// Schemas in a CustomResourceDefinition nest as deep as objects do; this leaves room without
+/// risking the stack.
+const DEPTH_MAX: usize = 64;
 
 /// What a field holds.
 #[derive(Clone, Copy)]
@@ -36,8 +40,27 @@ enum Holds {
     TextsMap,
     /// JSON inside bytes inside a message.
     Fields,
+    /// As `Fields`, and many of them.
+    Json,
+    Jsons,
+    /// False means absent.
+    Flag,
+    Double,
+    /// A map from names to messages.
+    ManyByName(&'static Message),
+    /// A message, or something else in its place.
+    OneOr(&'static Message, Or),
     One(&'static Message),
     Many(&'static Message),
+}
+
+/// What may stand in the place of a schema.
+#[derive(Clone, Copy)]
+enum Or {
+    /// The schema is field 2, what stands in its place field 1.
+    Bool,
+    /// The schema is field 1, schemas in its place are field 2.
+    Many,
 }
 
 struct Field {
@@ -110,12 +133,18 @@ fn set(object: &mut Map<String, Value>, field: &Field, wire: Wire<'_>, depth: us
             Some(at) => at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string().into(),
             None => return Some(()),
         },
-        (Holds::Fields, Wire::Bytes(bytes)) => {
-            let raw = Reader(bytes).find_map(|field| match field? {
-                (1, Wire::Bytes(raw)) => Some(raw),
-                _ => None,
-            });
-            serde_json::from_slice(raw?).ok()?
+        (Holds::Flag, Wire::Number(0)) => return Some(()),
+        (Holds::Flag, Wire::Number(_)) => true.into(),
+        (Holds::Double, Wire::Fixed64(bits)) => number(f64::from_bits(bits)),
+        (Holds::Fields | Holds::Json, Wire::Bytes(bytes)) => json_in(bytes)?,
+        (Holds::Jsons, Wire::Bytes(bytes)) => return push(object, name, json_in(bytes)?),
+        (Holds::OneOr(inner, or), Wire::Bytes(bytes)) => one_or(inner, or, bytes, depth)?,
+        (Holds::ManyByName(inner), Wire::Bytes(bytes)) => {
+            let (key, value) = named(bytes)?;
+            let value = message(inner, value, depth)?.into();
+            let map = object.entry(name).or_insert_with(|| Value::Object(Map::new()));
+            map.as_object_mut()?.insert(key, value);
+            return Some(());
         }
         (Holds::One(inner), Wire::Bytes(bytes)) => message(inner, bytes, depth)?.into(),
         (Holds::Texts, Wire::Bytes(text)) => return push(object, name, text_of(text)?.into()),
@@ -141,7 +170,44 @@ fn push(object: &mut Map<String, Value>, name: &str, value: Value) -> Option<()>
     Some(())
 }
 
-fn entry(holds: Holds, bytes: &[u8]) -> Option<(String, Value)> {
+fn json_in(bytes: &[u8]) -> Option<Value> {
+    let raw = Reader(bytes).find_map(|field| match field? {
+        (1, Wire::Bytes(raw)) => Some(raw),
+        _ => None,
+    });
+    serde_json::from_slice(raw?).ok()
+}
+
+/// Whole numbers as Go's JSON has them: without a point.
+fn number(value: f64) -> Value {
+    match value.fract() == 0.0 && value.abs() < 9e15 {
+        true => (value as i64).into(),
+        false => value.into(),
+    }
+}
+
+fn one_or(inner: &Message, or: Or, bytes: &[u8], depth: usize) -> Option<Value> {
+    let (mut schema, mut other) = (None, Value::Null);
+    for field in Reader(bytes) {
+        match (or, field?) {
+            (Or::Bool, (1, Wire::Number(allows))) => other = (allows != 0).into(),
+            (Or::Bool, (2, Wire::Bytes(bytes))) | (Or::Many, (1, Wire::Bytes(bytes))) => {
+                schema = Some(message(inner, bytes, depth)?.into());
+            }
+            (Or::Many, (2, Wire::Bytes(bytes))) => {
+                if other.is_null() {
+                    other = Value::Array(Vec::new());
+                }
+                other.as_array_mut()?.push(message(inner, bytes, depth)?.into());
+            }
+            _ => {}
+        }
+    }
+    Some(schema.unwrap_or(other))
+}
+
+/// Key and value of an entry of a map.
+fn named(bytes: &[u8]) -> Option<(String, &[u8])> {
     let (mut key, mut value) = (String::new(), &[][..]);
     for field in Reader(bytes) {
         match field? {
@@ -150,6 +216,11 @@ fn entry(holds: Holds, bytes: &[u8]) -> Option<(String, Value)> {
             _ => {}
         }
     }
+    Some((key, value))
+}
+
+fn entry(holds: Holds, bytes: &[u8]) -> Option<(String, Value)> {
+    let (key, value) = named(bytes)?;
     let value = match holds {
         Holds::BytesMap => STANDARD.encode(value).into(),
         Holds::TextsMap => texts(value)?,
@@ -193,8 +264,9 @@ fn text_of(bytes: &[u8]) -> Option<String> {
 enum Wire<'a> {
     Number(u64),
     Bytes(&'a [u8]),
-    /// 32 and 64 bit: none of our kinds has one.
-    Fixed,
+    Fixed64(u64),
+    /// None of our kinds has one.
+    Fixed32,
 }
 
 /// The fields of a message, in order; an inner `None` for what is malformed, and then the end.
@@ -224,12 +296,12 @@ impl<'a> Reader<'a> {
         let tag = self.varint()?;
         let wire = match tag & 7 {
             0 => Wire::Number(self.varint()?),
-            1 => self.take(8).map(|_| Wire::Fixed)?,
+            1 => Wire::Fixed64(u64::from_le_bytes(self.take(8)?.try_into().ok()?)),
             2 => {
                 let length = usize::try_from(self.varint()?).ok()?;
                 Wire::Bytes(self.take(length)?)
             }
-            5 => self.take(4).map(|_| Wire::Fixed)?,
+            5 => self.take(4).map(|_| Wire::Fixed32)?,
             _ => return None,
         };
         Some((tag >> 3, wire))
@@ -248,82 +320,5 @@ impl<'a> Iterator for Reader<'a> {
             self.0 = &[];
         }
         Some(field)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use serde_json::json;
-
-    use super::*;
-
-    fn field(number: u8, content: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![number << 3 | 2, content.len() as u8];
-        bytes.extend_from_slice(content);
-        bytes
-    }
-
-    fn envelope(kind: &str, raw: &[u8]) -> Vec<u8> {
-        let meta = [field(1, b"v1"), field(2, kind.as_bytes())].concat();
-        [MAGIC.to_vec(), field(1, &meta), field(2, raw), field(3, b""), field(4, b"")].concat()
-    }
-
-    #[test]
-    fn a_config_map_becomes_its_json() {
-        let label = [field(1, b"app"), field(2, b"a")].concat();
-        // An empty namespace and a zero creationTimestamp, as Go always sends them.
-        let meta = [field(1, b"c"), field(3, b""), field(8, b""), field(11, &label)].concat();
-        let data = [field(1, b"k"), field(2, b"v")].concat();
-        let raw = [field(1, &meta), field(2, &data), field(3, &data), vec![4 << 3, 1]].concat();
-        assert_eq!(
-            decode(&envelope("ConfigMap", &raw)).unwrap(),
-            json!({
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": "c", "labels": {"app": "a"}},
-                "data": {"k": "v"},
-                "binaryData": {"k": "dg=="},
-                "immutable": true,
-            })
-        );
-    }
-
-    #[test]
-    fn a_lease_keeps_its_microseconds_and_its_empty_holder() {
-        // 2026-01-02T03:04:05.000006Z
-        let time = [vec![8], varint(1_767_323_045), vec![16], varint(6000)].concat();
-        let spec = [field(1, b""), vec![2 << 3, 15], field(4, &time)].concat();
-        let lease = decode(&envelope("Lease", &field(2, &spec))).unwrap();
-        assert_eq!(
-            lease["spec"],
-            json!({
-                "holderIdentity": "",
-                "leaseDurationSeconds": 15,
-                "renewTime": "2026-01-02T03:04:05.000006Z",
-            })
-        );
-    }
-
-    fn varint(mut value: u64) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        while value > 0x7f {
-            bytes.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        bytes.push(value as u8);
-        bytes
-    }
-
-    #[test]
-    fn nonsense_is_refused() {
-        let whole = envelope("ConfigMap", &field(1, &field(1, b"c")));
-        assert!(decode(&whole).is_some());
-        for cut in 5..whole.len() - 4 {
-            let _ = decode(&whole[..cut]);
-        }
-        assert!(decode(b"{}").is_none());
-        assert!(decode(&envelope("Pod", b"")).is_none());
-        assert!(decode(&envelope("ConfigMap", &[0x0a, 0xff])).is_none());
     }
 }

@@ -13,6 +13,7 @@ pub(super) fn of_kind(kind: &str) -> Option<&'static Message> {
         "ClusterRole" => &access::CLUSTER_ROLE,
         "ClusterRoleBinding" | "RoleBinding" => &access::BINDING,
         "ConfigMap" => &CONFIG_MAP,
+        "CustomResourceDefinition" => &super::definition::DEFINITION,
         "DeleteOptions" => &DELETE_OPTIONS,
         "Event" => &EVENT,
         "Lease" => &LEASE,
@@ -30,11 +31,11 @@ pub(super) fn of_kind(kind: &str) -> Option<&'static Message> {
     })
 }
 
-const fn field(number: u64, name: &'static str, holds: Holds) -> Field {
+pub(super) const fn field(number: u64, name: &'static str, holds: Holds) -> Field {
     Field { number, name, holds }
 }
 
-static META: Message = Message {
+pub(super) static META: Message = Message {
     fields: &[
         field(1, "name", Text),
         field(2, "generateName", Text),
