@@ -164,10 +164,9 @@ impl Outputs {
                 stream.send(data).await;
             }
         }
-        for stream in [self.stdout.take(), self.stderr.take(), self.error.take()] {
-            if let Some(stream) = stream {
-                stream.finish().await;
-            }
+        let streams = [self.stdout.take(), self.stderr.take(), self.error.take()];
+        for stream in streams.into_iter().flatten() {
+            stream.finish().await;
         }
     }
 }

@@ -101,6 +101,9 @@ const PATHS: &[(&str, &str)] = &[
     ("/openid", ""),
 ];
 
+const OTHER_AGENT: &str =
+    r#"{"apiVersion": "commonage.dev/v1", "kind": "Agent", "metadata": {"name": "other"}}"#;
+
 struct Caller {
     name: &'static str,
     client: kube::Client,
@@ -109,7 +112,9 @@ struct Caller {
 impl Caller {
     async fn may(&self, method: &str, path: &str) -> bool {
         let body = match method {
-            "post" | "put" | "patch" => b"{}".to_vec(),
+            // What an agent may create depends on the name in the body.
+            "post" => OTHER_AGENT.as_bytes().to_vec(),
+            "put" | "patch" => b"{}".to_vec(),
             _ => Vec::new(),
         };
         let request = Request::builder()

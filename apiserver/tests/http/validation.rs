@@ -170,15 +170,15 @@ async fn our_own_kinds_speak_as_any_custom_resource() {
     let task = |spec: Value| json!({"apiVersion": "commonage.dev/v1", "kind": "Task", "metadata": {"name": "t"}, "spec": spec});
     let cases = [
         (
-            json!({"command": ["true"], "priority": 3_000_000_000_u64}),
+            json!({"container": {"command": ["true"]}, "priority": 3_000_000_000_u64}),
             "spec.priority: Invalid value: 3000000000: spec.priority in body should be less than or equal to 2147483647",
         ),
         (
-            json!({"command": "true"}),
-            "spec.command: Invalid value: \"string\": spec.command in body must be of type array: \"string\"",
+            json!({"container": {"command": "true"}}),
+            "spec.container.command: Invalid value: \"string\": spec.container.command in body must be of type array: \"string\"",
         ),
         (
-            json!({"command": ["true"], "killPolicy": {"gracePeriodSeconds": -1}}),
+            json!({"container": {"command": ["true"]}, "killPolicy": {"gracePeriodSeconds": -1}}),
             "spec.killPolicy.gracePeriodSeconds: Invalid value: -1: spec.killPolicy.gracePeriodSeconds in body should be greater than or equal to 0",
         ),
     ];
