@@ -134,7 +134,7 @@ async fn status_patches(engine: &Arc<Engine>, clients: u64) -> anyhow::Result<()
             };
             let name = format!("agent-{client}");
             let body = json!({
-                "apiVersion": "commonage.dev/v1", "kind": "Agent", "metadata": {"name": name},
+                "apiVersion": "commonage.dev/v1", "kind": "Agent", "metadata": {"name": name}, "spec": {},
             });
             engine.create(&def, "", body, options.clone()).await?;
             for number in 0..STATUS_PATCHES / clients {

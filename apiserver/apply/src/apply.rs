@@ -128,8 +128,8 @@ impl Run<'_> {
         }
         if entries.is_empty() {
             let past = Writer { manager: BEFORE_FIRST_APPLY, ..*self.writer };
-            let delta = walk::compare_objects(self.root, None, self.live, self.ignored);
-            note(&mut entries, &delta, &past);
+            let delta = walk::compare_owned(self.root, None, self.live, self.ignored);
+            note(&mut entries, delta, &past);
         }
         entries
     }

@@ -18,7 +18,6 @@ use crate::status::{ApiError, Cause, StatusDetails};
 
 /// The manager of a write that names none.
 const UNKNOWN: &str = "unknown";
-const ENTRIES: &str = "/metadata/managedFields";
 
 /// Notes what the write changed, unless it is an apply, which has settled that itself. Returns
 /// whether the write is about the entries themselves: an apply, or a client that edits them.
@@ -32,13 +31,9 @@ pub(super) fn record(
     if options.applied {
         return true;
     }
-    let was = old.and_then(|old| old.pointer(ENTRIES));
-    let is = new.pointer(ENTRIES);
-    let edits = subresource.is_none() && is.is_some() && is != was;
     let (api_version, now) = (def.api_version(), meta::time_text(Timestamp::now()));
     let writer = writer(&api_version, subresource, &now, options);
-    commonage_apply::record(&def.types, ignored(def, subresource), old, new, &writer);
-    edits
+    commonage_apply::record(&def.types, ignored(def, subresource), old, new, &writer)
 }
 
 /// Whether a write changes nothing. Neither times of managers count nor, in a write that is not

@@ -1,6 +1,7 @@
 //! What differs between two versions of an object.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
@@ -35,13 +36,58 @@ pub(crate) fn compare_objects(
     ignored: &[&str],
 ) -> Delta {
     let mut delta = Delta::default();
-    let Shape::Map(map) = root.shape(Some(new)) else { return delta };
-    let empty = Map::new();
-    let (old, new) = (old.and_then(Value::as_object), new.as_object());
-    let keep = |name: &str| !ignored.contains(&name) && !matches!(name, "apiVersion" | "kind");
-    members(map, old.unwrap_or(&empty), new.unwrap_or(&empty), keep, &mut delta);
+    if let Shape::Map(map) = root.shape(Some(new)) {
+        let keep = |name: &str| !is_type(name) && !ignored.contains(&name);
+        members(map, object(old), object(Some(new)), keep, &mut delta);
+    }
     delta
 }
+
+/// As [`compare_objects`], without what nobody owns: the object's identity, and what the server
+/// keeps in its metadata. Spares creates from building sets of it.
+pub(crate) fn compare_owned(
+    root: &Type,
+    old: Option<&Value>,
+    new: &Value,
+    ignored: &[&str],
+) -> Delta {
+    let mut delta = Delta::default();
+    let Shape::Map(map) = root.shape(Some(new)) else { return delta };
+    let (old, new) = (object(old), object(Some(new)));
+    let keep = |name: &str| !is_type(name) && name != METADATA && !ignored.contains(&name);
+    members(map, old, new, keep, &mut delta);
+    let metadata = map.member(METADATA).map(|type_| type_.shape(None));
+    if let Some(Shape::Map(map)) = metadata.filter(|_| !ignored.contains(&METADATA)) {
+        let (old, new) = (object(old.get(METADATA)), object(new.get(METADATA)));
+        let mut below = Delta::default();
+        members(map, old, new, |name| !UNOWNED_METADATA.contains(&name), &mut below);
+        delta.hang(|| path::field(METADATA), below);
+    }
+    delta
+}
+
+fn is_type(name: &str) -> bool {
+    matches!(name, "apiVersion" | "kind")
+}
+
+/// The members of a value; none of one that is no object.
+fn object(value: Option<&Value>) -> &Map<String, Value> {
+    static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+    value.and_then(Value::as_object).unwrap_or(&EMPTY)
+}
+
+const METADATA: &str = "metadata";
+pub(crate) const UNOWNED_METADATA: [&str; 9] = [
+    "name",
+    "namespace",
+    "creationTimestamp",
+    "selfLink",
+    "uid",
+    "clusterName",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+];
 
 fn compare(type_: &Type, old: Option<&Value>, new: Option<&Value>) -> Delta {
     let mut delta = Delta::default();
@@ -76,9 +122,7 @@ fn shaped(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>, delta: &mu
     match shape {
         Shape::Scalar(_) => true,
         Shape::Map(map) => {
-            let empty = Map::new();
-            let old = old.and_then(Value::as_object).unwrap_or(&empty);
-            let new = new.and_then(Value::as_object).unwrap_or(&empty);
+            let (old, new) = (object(old), object(new));
             // Both empty: null and {} differ as wholes.
             if map.atomic || (old.is_empty() && new.is_empty()) {
                 return true;
