@@ -6,6 +6,7 @@
 //! strategy under `kinds/`.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod auth;
 pub mod builtin;
 pub mod cache;

@@ -17,9 +17,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{Audit, AuditConfig};
 use crate::auth::UserInfo;
 use crate::auth::authenticator::Authenticator;
 use crate::auth::jwt::SigningKey;
+use crate::auth::oidc::{Oidc, OidcConfig};
 use crate::auth::service_accounts::ServiceAccounts;
 use crate::auth::tokens::Tokens;
 use crate::engine::Engine;
@@ -58,6 +60,10 @@ pub struct Config {
     /// `attach`, `cp` and `port-forward` work. Programs that look after pods will see them.
     pub serve_pods: bool,
     pub authentication: Authentication,
+    pub audit: AuditConfig,
+    /// How long a server that is to stop goes on serving, with `/readyz` failing: for a load
+    /// balancer to notice.
+    pub shutdown_delay: Duration,
 }
 
 /// Whose credentials are accepted, beside client certificates of the cluster's own authority.
@@ -70,6 +76,8 @@ pub struct Authentication {
     pub service_account_issuers: Vec<String>,
     /// Whom tokens have to be for that are shown to this server: the issuers, if none is given.
     pub api_audiences: Vec<String>,
+    /// Tokens of an OpenID Connect issuer.
+    pub oidc: Option<OidcConfig>,
 }
 
 impl Authentication {
@@ -81,7 +89,8 @@ impl Authentication {
         let key = SigningKey::from_pkcs8(&pki.service_account_key()?)
             .context("pki/sa.key is no ECDSA key on the curve P-256")?;
         let accounts = ServiceAccounts::new(key, self.service_account_issuers);
-        Ok(Authenticator::new(tokens, accounts, self.api_audiences))
+        let oidc = self.oidc.map(Oidc::new).transpose()?;
+        Ok(Authenticator::new(tokens, accounts, oidc, self.api_audiences))
     }
 }
 
@@ -95,6 +104,8 @@ impl Config {
             extra_names: Vec::new(),
             serve_pods: true,
             authentication: Authentication::default(),
+            audit: AuditConfig::default(),
+            shutdown_delay: Duration::ZERO,
         }
     }
 
@@ -122,15 +133,19 @@ pub struct ApiServer {
     engine_stop: CancellationToken,
     connections: TaskTracker,
     accepting: JoinHandle<()>,
+    shutdown_delay: Duration,
 }
 
 impl ApiServer {
     /// Returns when the server answers requests.
     pub async fn start(config: Config) -> anyhow::Result<ApiServer> {
-        let Config { data_dir, listen, store, extra_names, serve_pods, authentication } = config;
+        let Config { data_dir, listen, store, extra_names, serve_pods, shutdown_delay, .. } =
+            config;
+        let Config { authentication, audit, .. } = config;
         let pki =
             Pki::open(&data_dir.join("pki")).context("cannot open the cluster's authority")?;
         let authenticator = authentication.authenticator(&pki)?;
+        let audit = Audit::open(audit)?;
         // The port first: it tells a second server at once that there is another, before it
         // touches the other's store.
         let listener = Listener::bind(listen).map_err(|error| cannot_listen(listen, &error))?;
@@ -153,6 +168,7 @@ impl ApiServer {
             engine,
             store,
             authenticator,
+            audit,
             server_url: server_url.clone(),
             agents,
         }));
@@ -170,6 +186,9 @@ impl ApiServer {
         let connections = TaskTracker::new();
         // It ends with the watches, and is waited for with the connections.
         connections.spawn(app.clone().follow_scheme());
+        if let Some(oidc) = app.authenticator.oidc() {
+            connections.spawn(oidc.clone().follow(app.end_watches.clone()));
+        }
         let accepting = tokio::spawn(listener.run(
             app.clone(),
             Arc::new(tls),
@@ -187,6 +206,7 @@ impl ApiServer {
             engine_stop,
             connections,
             accepting,
+            shutdown_delay,
         })
     }
 
@@ -257,11 +277,14 @@ impl ApiServer {
         write_kubeconfig(path, &config)
     }
 
-    /// Fails `/readyz`, stops accepting, lets requests finish (10 s at most), ends the watches, and
+    /// Fails `/readyz`, waits as configured, stops accepting, lets requests finish (10 s at most), ends the watches, and
     /// then stops what stands behind them.
     pub async fn shutdown(self) {
-        let ApiServer { app, stop, engine_stop, connections, accepting, .. } = self;
+        let ApiServer { app, stop, engine_stop, connections, accepting, shutdown_delay, .. } = self;
         app.draining.store(true, Relaxed);
+        if !shutdown_delay.is_zero() {
+            tokio::time::sleep(shutdown_delay).await;
+        }
         stop.cancel();
         if let Err(error) = accepting.await {
             tracing::error!(%error, "the accept loop had died");

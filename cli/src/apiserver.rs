@@ -3,9 +3,9 @@
 //! Beside the administrator's kubeconfig it writes those of the other roles, so that
 //! `cmn controllers` and `cmn agent` can be started with nothing else.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{ArgAction, Args as ClapArgs};
+use clap::Args as ClapArgs;
 use commonage_apiserver::{ApiServer, Config};
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     kubeconfig::{Beacon, default_data_dir},
     output::{self, Tone},
     role::{self, Log},
-    up::{LISTEN_DEFAULT, Store},
+    server::ServerArgs,
 };
 
 #[derive(Debug, ClapArgs)]
@@ -22,41 +22,25 @@ use crate::{
   cmn controllers --kubeconfig DIR/controllers.kubeconfig
   cmn agent --kubeconfig DIR/agents/node-1.kubeconfig --data-dir DIR2")]
 pub(crate) struct Args {
-    /// Where certificates and the embedded store are kept
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Where to listen; port 0 picks a free one
-    #[arg(long, value_name = "IP:PORT", default_value = LISTEN_DEFAULT)]
-    listen: SocketAddr,
-    /// `embedded`, or `etcd://HOST:PORT`
-    #[arg(long, value_name = "STORE", default_value = "embedded")]
-    store: Store,
-    /// Bearer tokens, in the format of kube-apiserver: token,user,uid,"group1,group2"
-    #[arg(long, value_name = "CSV")]
-    token_auth_file: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
     /// A name or address that clients reach this server by, beyond those of this machine
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
     /// Write DIR/agents/NAME.kubeconfig for an agent of this name
     #[arg(long = "agent", value_name = "NAME")]
     agents: Vec<String>,
-    /// Show tasks as pods and agents as nodes too, so that `kubectl logs`, `exec`, `attach`, `cp` and
-    /// `port-forward` work
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
-        default_value_t = false, default_missing_value = "true")]
-    serve_pods: bool,
     #[command(flatten)]
     log: Log,
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let Args { data_dir, listen, store, token_auth_file, names, agents, serve_pods, log } = args;
+    let Args { server, names, agents, log } = args;
     log.start();
-    let data_dir = role::make_data_dir(&data_dir.unwrap_or_else(default_data_dir))?;
+    let data_dir = server.data_dir.clone().unwrap_or_else(default_data_dir);
+    let data_dir = role::make_data_dir(&data_dir)?;
     let _beacon = Beacon::light(&data_dir)?;
-    let store = role::store_kind(&store);
-    let config = Config { extra_names: names, serve_pods, ..Config::new(&data_dir, listen, store) }
-        .with_tokens(token_auth_file);
+    let config = Config { extra_names: names, ..server.config(&data_dir, false) };
     role::block_on(async {
         let server = ApiServer::start(config)
             .await

@@ -21,7 +21,7 @@ use crate::{
     errors::{Failure, Result, count, exit},
     kubeconfig::default_data_dir,
     output::{self, Stream, Tone, paint},
-    up::Store,
+    server::Store,
 };
 
 /// Below this the store could not even begin; a small etcd needs as much.
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// As for `cmn up`
-    #[arg(long, value_name = "IP:PORT", default_value = crate::up::LISTEN_DEFAULT)]
+    #[arg(long, value_name = "IP:PORT", default_value = crate::server::LISTEN_DEFAULT)]
     listen: SocketAddr,
     /// As for `cmn up`
     #[arg(long, value_name = "STORE", default_value = "embedded")]

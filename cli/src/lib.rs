@@ -22,6 +22,7 @@ mod output;
 mod ports;
 mod role;
 mod run;
+mod server;
 mod table;
 mod up;
 mod version;

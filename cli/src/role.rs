@@ -25,7 +25,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     errors::{Failure, Result, exit},
     output,
-    up::Store,
+    server::Store,
 };
 
 /// How long the threads of a role that has ended may take to notice.

@@ -9,13 +9,12 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
-    str::FromStr,
     time::{Duration, Instant},
 };
 
-use clap::{ArgAction, Args as ClapArgs};
+use clap::Args as ClapArgs;
 use commonage_agent::Identity;
-use commonage_apiserver::{ApiServer, Config as ServerConfig, auth::UserInfo};
+use commonage_apiserver::{ApiServer, auth::UserInfo};
 use commonage_schemas::{Agent, Resources, resources::Ranges};
 use commonage_shim::ZygoteHandle;
 use kube::{Api, Client, runtime::wait::await_condition};
@@ -27,9 +26,9 @@ use crate::{
     output::{self, Tone},
     ports::Claim,
     role::{self, Log, Machine, Part, Seat},
+    server::{ServerArgs, Store},
 };
 
-pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:7443";
 /// An agent that is not ready by then has a problem that its log tells.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -39,49 +38,12 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
   cmn up --data-dir /tmp/a --listen 127.0.0.1:0          another one beside it
   cmn up --store etcd://127.0.0.1:2379                   objects in etcd")]
 pub(crate) struct Args {
-    /// Where everything is kept; /var/lib/commonage, or ~/.local/share/commonage, if not given
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Where the API server listens; port 0 picks a free one
-    #[arg(long, value_name = "IP:PORT", default_value = LISTEN_DEFAULT)]
-    listen: SocketAddr,
-    /// `embedded`, or `etcd://HOST:PORT`
-    #[arg(long, value_name = "STORE", default_value = "embedded")]
-    store: Store,
-    /// Bearer tokens, in the format of kube-apiserver: token,user,uid,"group1,group2"
-    #[arg(long, value_name = "CSV")]
-    token_auth_file: Option<PathBuf>,
-    /// Show tasks as pods and agents as nodes too, so that `kubectl logs`, `exec`, `attach`, `cp` and
-    /// `port-forward` work
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
-        default_value_t = true, default_missing_value = "true")]
-    serve_pods: bool,
+    #[command(flatten)]
+    server: ServerArgs,
     #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
     log: Log,
-}
-
-/// Where the API server keeps its objects.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Store {
-    Embedded,
-    /// `HOST:PORT`.
-    Etcd(String),
-}
-
-impl FromStr for Store {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("etcd://") {
-            Some(address) if !address.is_empty() => {
-                Ok(Self::Etcd(address.trim_end_matches('/').to_owned()))
-            }
-            None if text == "embedded" => Ok(Self::Embedded),
-            _ => Err("expected `embedded` or `etcd://HOST:PORT`".to_owned()),
-        }
-    }
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
@@ -89,11 +51,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     // Before this process has its second thread: see the shim crate.
     let zygote = start_zygote()?;
     args.log.start();
-    let data_dir = args.data_dir.clone().unwrap_or_else(default_data_dir);
+    let data_dir = args.server.data_dir.clone().unwrap_or_else(default_data_dir);
     doctor::insist(&doctor::Needs {
         data_dir: &data_dir,
-        listen: args.listen,
-        store: &args.store,
+        listen: args.server.listen,
+        store: &args.server.store,
     })?;
     let data_dir = role::make_data_dir(&data_dir)?;
     let beacon = Beacon::light(&data_dir)?;
@@ -136,11 +98,9 @@ impl Cluster {
         zygote: ZygoteHandle,
         ports: Option<Ranges>,
     ) -> Result<Self> {
-        let Args { data_dir: _, listen, store, token_auth_file, serve_pods, machine, log: _ } =
-            args;
-        let kind = role::store_kind(&store);
-        let config = ServerConfig { serve_pods, ..ServerConfig::new(data_dir, listen, kind) }
-            .with_tokens(token_auth_file);
+        let Args { server, machine, log: _ } = args;
+        let store = server.store.clone();
+        let config = server.config(data_dir, true);
         let server = ApiServer::start(config).await.map_err(|error| {
             Failure::new(format!("the API server did not start: {error:#}")).hint("cmn doctor")
         })?;
@@ -298,13 +258,5 @@ mod tests {
         let amounts = [("cpu", "1930m"), ("memory", "23683132Ki"), ("ports", "31000-32000")];
         let text = for_people(&Resources::from_pairs(amounts).unwrap());
         assert_eq!(text, "1.9 cpu, 22.6 GiB of memory, ports 31000-32000");
-    }
-
-    #[test]
-    fn stores_are_named() {
-        assert_eq!("embedded".parse::<Store>().unwrap(), Store::Embedded);
-        assert_eq!("etcd://h:1/".parse::<Store>().unwrap(), Store::Etcd("h:1".to_owned()));
-        assert!("etcd://".parse::<Store>().is_err());
-        assert!("sqlite".parse::<Store>().is_err());
     }
 }

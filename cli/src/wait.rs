@@ -132,7 +132,7 @@ fn now(object: &Value) -> &str {
 }
 
 /// `90`, `90s`, `5m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("\"{text}\" is not a time like 90s, 5m or 1h");
     let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
         Some(number) => (number, text.chars().last().unwrap_or('s')),

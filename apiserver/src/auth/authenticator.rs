@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::UserInfo;
+use super::oidc::Oidc;
 use super::service_accounts::{Found, ServiceAccounts};
 use super::tokens::{Tokens, digest};
 use crate::engine::Engine;
@@ -15,6 +16,7 @@ const UNKNOWN: &str = "invalid bearer token";
 pub(crate) struct Authenticator {
     tokens: Tokens,
     accounts: ServiceAccounts,
+    oidc: Option<Arc<Oidc>>,
     /// Whom tokens have to be for that are shown to this server.
     audiences: Vec<String>,
 }
@@ -31,14 +33,19 @@ impl Authenticator {
     pub(crate) fn new(
         tokens: Tokens,
         accounts: ServiceAccounts,
+        oidc: Option<Oidc>,
         audiences: Vec<String>,
     ) -> Authenticator {
         let audiences = if audiences.is_empty() { accounts.issuers().to_vec() } else { audiences };
-        Authenticator { tokens, accounts, audiences }
+        Authenticator { tokens, accounts, oidc: oidc.map(Arc::new), audiences }
     }
 
     pub(crate) fn accounts(&self) -> &ServiceAccounts {
         &self.accounts
+    }
+
+    pub(crate) fn oidc(&self) -> Option<&Arc<Oidc>> {
+        self.oidc.as_ref()
     }
 
     pub(crate) fn audiences(&self) -> &[String] {
@@ -84,7 +91,12 @@ impl Authenticator {
             let audiences = Some(verified.audiences.clone()).filter(|list| !list.is_empty());
             return Ok(Known { user: verified.user.clone(), audiences });
         }
-        Err(UNKNOWN.to_owned())
+        let Some(oidc) = &self.oidc else { return Err(UNKNOWN.to_owned()) };
+        match oidc.recognize(token, now_s).await {
+            None => Err(UNKNOWN.to_owned()),
+            Some(Err(why)) => Err(format!("[{UNKNOWN}, {why}]")),
+            Some(Ok(user)) => Ok(Known { user, audiences: None }),
+        }
     }
 
     fn audiences_of(&self, known: &Known, asked: &[String]) -> Result<Vec<String>, String> {

@@ -10,6 +10,7 @@ pub mod authorizer;
 pub mod certificate;
 mod frameworks;
 pub(crate) mod jwt;
+pub mod oidc;
 pub(crate) mod rbac;
 pub(crate) mod service_accounts;
 pub mod tokens;

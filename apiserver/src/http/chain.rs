@@ -1,6 +1,7 @@
 //! The filters that every request passes, in kube-apiserver's order: panic recovery, audit id,
 //! deadline, authentication, impersonation, requests in flight, authorization; then the handler.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 
+use super::audited::{Arrival, Slot};
 use super::metrics::{Metrics, Observation};
 use super::query::Query;
 use super::request_info::RequestInfo;
@@ -23,6 +25,10 @@ use crate::status::ApiError;
 
 /// kube-apiserver's --request-timeout. `?timeout=` only makes it shorter.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
+/// Of a server that takes no more requests; in kube-apiserver's words.
+const GOING_DOWN: &str = "The apiserver is shutting down, please try again later.";
+/// By then another server answers under the same address, if there is one.
+const GOING_DOWN_RETRY_S: u32 = 5;
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Kubernetes' own bound on an audit id that a client brings.
 const AUDIT_ID_BYTES_MAX: usize = 64;
@@ -31,7 +37,7 @@ const AUDIT_ID_BYTES_MAX: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
     /// Through a socket; with the identity of its client certificate, if it showed one.
-    Connection(Option<Arc<UserInfo>>),
+    Connection { user: Option<Arc<UserInfo>>, from: IpAddr },
     /// From this process, which vouches for the identity.
     InProcess(Arc<UserInfo>),
 }
@@ -94,10 +100,20 @@ pub(crate) async fn serve(app: Arc<App>, caller: Caller, request: Request<Body>)
     let query = Query::parse(head.uri.query());
     let info = RequestInfo::new(&head.method, head.uri.path(), &query);
     let audit_id = audit_id(&head.headers);
-    let answer = answer(&app, &caller, &info, &query, &head.headers, upgrade, body);
-    let mut response = recovered(&app.metrics, answer)
+    let slot = Slot::default();
+    let arrival = Arrival {
+        id: audit_id.to_str().unwrap_or_default(),
+        uri: head.uri.path_and_query().map_or("/", |uri| uri.as_str()),
+        caller: &caller,
+        headers: &head.headers,
+        request: attributes(&info, &query),
+        version: &info.version,
+    };
+    let answer = answer(&app, &arrival, &slot, &info, &query, upgrade, body);
+    let response = recovered(&app.metrics, &slot, answer)
         .await
         .unwrap_or_else(|error| respond::error(&error, &head.headers, &query));
+    let mut response = slot.finish(response, info.is_long_running()).await;
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
@@ -109,10 +125,12 @@ pub(crate) async fn serve(app: Arc<App>, caller: Caller, request: Request<Body>)
 /// itself has been written to the log by the panic hook.
 async fn recovered(
     metrics: &Metrics,
+    slot: &Slot,
     answer: impl Future<Output = Result<Response<Body>, ApiError>>,
 ) -> Result<Response<Body>, ApiError> {
     AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
         metrics.panics.fetch_add(1, Relaxed);
+        slot.panicked();
         let error = "this request made the server panic; its log has the details";
         Err(ApiError::internal(error))
     })
@@ -130,32 +148,43 @@ fn audit_id(headers: &HeaderMap) -> HeaderValue {
 
 async fn answer(
     app: &Arc<App>,
-    caller: &Caller,
+    arrival: &Arrival<'_>,
+    slot: &Slot,
     info: &RequestInfo,
     query: &Query,
-    headers: &HeaderMap,
     upgrade: Mutex<Option<OnUpgrade>>,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
+    let Arrival { caller, headers, request, .. } = arrival;
     let long_running = info.is_long_running();
     let deadline = match if long_running { None } else { query.timeout()? } {
         Some(asked) if !asked.is_zero() => asked.min(REQUEST_TIME_MAX),
         _ => REQUEST_TIME_MAX,
     };
-    let user = authenticate(app, caller, headers).await?;
-    let user = impersonate::effective_user(&app.engine, user, headers)?;
+    let authenticated = authenticate(app, caller, headers).await;
+    slot.begin(app, arrival, authenticated.as_deref().ok());
+    let caller = authenticated?;
+    if app.requests.is_closed() && matches!(arrival.caller, Caller::Connection { .. }) {
+        // It came on a connection that has not been told yet.
+        return Err(ApiError::too_many(GOING_DOWN, GOING_DOWN_RETRY_S));
+    }
+    let user = impersonate::effective_user(&app.engine, caller.clone(), headers)?;
+    if !Arc::ptr_eq(&caller, &user) {
+        slot.impersonated(&user);
+    }
     let exempt = long_running || user.is_in(MASTERS) || user.is_in(CONTROLLERS);
     let _place = match long_running {
         true => None,
         false => Some(app.limits.enter(&app.metrics, info.is_read_only(), exempt).await?),
     };
-    let request = attributes(info, query);
-    let decision = app.engine.access().decide(&user, &request);
+    let decision = app.engine.access().decide(&user, request);
+    slot.decided(&decision);
     if decision.is_denied() {
-        return Err(authorizer::forbidden(&user, &request, &decision.reason()));
+        return Err(authorizer::forbidden(&user, request, &decision.reason()));
     }
     let call = Call { app, user, info, query, headers, verdict: decision.verdict, upgrade };
     let handled = async {
+        let body = if long_running { body } else { slot.receive(headers, body).await? };
         match info.is_resource {
             true => resources::handle(&call, body).await,
             false => documents::handle(&call).await,
@@ -175,8 +204,10 @@ async fn authenticate(
     headers: &HeaderMap,
 ) -> Result<Arc<UserInfo>, ApiError> {
     match caller {
-        Caller::InProcess(user) | Caller::Connection(Some(user)) => return Ok(user.clone()),
-        Caller::Connection(None) => {}
+        Caller::InProcess(user) | Caller::Connection { user: Some(user), .. } => {
+            return Ok(user.clone());
+        }
+        Caller::Connection { user: None, .. } => {}
     }
     let Some(credentials) = headers.get(AUTHORIZATION) else {
         return Ok(Arc::new(UserInfo::anonymous()));
@@ -246,7 +277,8 @@ mod tests {
     async fn a_panic_is_a_500_and_counted() {
         let metrics = Metrics::default();
         let answer = async { panic!("on purpose") };
-        let error = recovered(&metrics, answer).await.err().map(|error| error.code);
+        let error =
+            recovered(&metrics, &Slot::default(), answer).await.err().map(|error| error.code);
         assert_eq!(error, Some(500));
         assert_eq!(metrics.panics.load(Relaxed), 1);
     }

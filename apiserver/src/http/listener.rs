@@ -25,6 +25,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::patience::Patient;
 use super::{App, Caller, serve};
 use crate::auth::certificate;
 use crate::pki::Identity;
@@ -140,16 +141,18 @@ impl Connection {
         acceptor: TlsAcceptor,
         stream: TcpStream,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let from = stream.peer_addr()?.ip();
         // Answers are written whole: waiting for more to send only delays them.
         stream.set_nodelay(true)?;
-        let stream = tokio::time::timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)).await??;
+        let accepted = acceptor.accept(Patient::new(stream));
+        let stream = tokio::time::timeout(HANDSHAKE_TIME_MAX, accepted).await??;
         let session = stream.get_ref().1;
         let user = session
             .peer_certificates()
             .and_then(|chain| chain.first())
             .and_then(certificate::user_of)
             .map(Arc::new);
-        let caller = Caller::Connection(user);
+        let caller = Caller::Connection { user, from };
         let http2 = session.alpn_protocol() == Some(b"h2");
         let app = self.app.clone();
         let service = service_fn(move |request: Request<Incoming>| {
@@ -163,7 +166,7 @@ impl Connection {
         Ok(())
     }
 
-    async fn http1<S>(&self, stream: TlsStream<TcpStream>, service: S) -> hyper::Result<()>
+    async fn http1<S>(&self, stream: TlsStream<Patient<TcpStream>>, service: S) -> hyper::Result<()>
     where
         S: hyper::service::Service<
                 Request<Incoming>,
@@ -187,7 +190,7 @@ impl Connection {
         connection.await
     }
 
-    async fn http2<S>(&self, stream: TlsStream<TcpStream>, service: S) -> hyper::Result<()>
+    async fn http2<S>(&self, stream: TlsStream<Patient<TcpStream>>, service: S) -> hyper::Result<()>
     where
         S: hyper::service::Service<
                 Request<Incoming>,

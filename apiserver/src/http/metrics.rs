@@ -60,12 +60,14 @@ pub(super) struct Observation<'a> {
     pub(super) took: Duration,
 }
 
-/// What the engine counts itself.
+/// What others count themselves.
 #[derive(Default)]
 pub(super) struct EngineCounts {
     /// Group resource and number of objects.
     pub(super) objects: Vec<(String, usize)>,
     pub(super) watches_closed_slow: u64,
+    /// Of the audit log: events, and those that were not written.
+    pub(super) audited: (u64, u64),
 }
 
 impl EngineCounts {
@@ -77,6 +79,12 @@ impl EngineCounts {
         const SLOW: &str = "apiserver_terminated_watchers_total";
         family(text, SLOW, "counter", "Watches closed because their client did not keep up.");
         line(text, SLOW, &[], self.watches_closed_slow);
+        const AUDITED: &str = "apiserver_audit_event_total";
+        family(text, AUDITED, "counter", "Events for the audit log.");
+        line(text, AUDITED, &[], self.audited.0);
+        const LOST: &str = "apiserver_audit_error_total";
+        family(text, LOST, "counter", "Events that the audit log did not take.");
+        line(text, LOST, &[("plugin", "log")], self.audited.1);
     }
 }
 

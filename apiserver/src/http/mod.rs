@@ -3,6 +3,7 @@
 //! `server.rs` starts it. Only this module knows HTTP; it never decides what a write means, and it
 //! never holds an object longer than its answer takes.
 
+mod audited;
 mod body;
 mod chain;
 mod decode;
@@ -16,6 +17,7 @@ mod listener;
 mod metrics;
 mod negotiate;
 mod options;
+mod patience;
 mod protobuf;
 mod query;
 mod request_info;
@@ -35,6 +37,7 @@ use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Audit;
 use crate::auth::authenticator::Authenticator;
 use crate::engine::Engine;
 use crate::openapi::Documents;
@@ -54,6 +57,8 @@ pub(crate) struct App {
     /// Asked for its revision by the health checks, and nothing else.
     pub(crate) store: Arc<dyn Store>,
     pub(crate) authenticator: Authenticator,
+    /// `None`: nothing is written down.
+    pub(crate) audit: Option<Arc<Audit>>,
     /// How clients reach this server: `https://host:port`.
     pub(crate) server_url: String,
     /// Of the scheme of a moment ago.
@@ -74,18 +79,20 @@ pub(crate) struct Parts {
     pub(crate) engine: Arc<Engine>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) authenticator: Authenticator,
+    pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) server_url: String,
     pub(crate) agents: AgentProxy,
 }
 
 impl App {
     pub(crate) fn new(parts: Parts) -> App {
-        let Parts { engine, store, authenticator, server_url, agents } = parts;
+        let Parts { engine, store, authenticator, audit, server_url, agents } = parts;
         App {
             openapi: RwLock::new(Arc::new(Documents::build(&engine.scheme()))),
             engine,
             store,
             authenticator,
+            audit,
             server_url,
             agents,
             metrics: Arc::default(),

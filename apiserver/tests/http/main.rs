@@ -4,8 +4,11 @@
 mod access;
 mod access_ratchet;
 mod apply;
+mod audit;
 mod basics;
 mod definitions;
+mod limits;
+mod oidc;
 mod pods;
 #[path = "../support/mod.rs"]
 mod support;
