@@ -17,11 +17,12 @@ pub(super) struct Patient<S> {
     /// Runs while the peer takes nothing of what is to be sent; made when that first happens.
     stalled: Option<Pin<Box<Sleep>>>,
     stalls: bool,
+    stall_time_max: Duration,
 }
 
 impl<S> Patient<S> {
     pub(super) fn new(socket: S) -> Patient<S> {
-        Patient { socket, stalled: None, stalls: false }
+        Patient { socket, stalled: None, stalls: false, stall_time_max: STALL_TIME_MAX }
     }
 
     /// Passes on what the socket says of a write, unless it has said "not yet" for too long.
@@ -34,11 +35,11 @@ impl<S> Patient<S> {
             self.stalls = false;
             return wrote;
         }
-        let timer =
-            self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL_TIME_MAX)));
+        let until = Instant::now() + self.stall_time_max;
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         if !self.stalls {
             self.stalls = true;
-            timer.as_mut().reset(Instant::now() + STALL_TIME_MAX);
+            timer.as_mut().reset(until);
         }
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
@@ -92,29 +93,35 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn who_reads_nothing_is_hung_up_on() {
-        let (server, _client) = duplex(16);
-        let began = Instant::now();
-        let error = Patient::new(server).write_all(&[0; 64]).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(began.elapsed() >= STALL_TIME_MAX);
+    fn patient(server: DuplexStream, stall_time_max: Duration) -> Patient<DuplexStream> {
+        let mut patient = Patient::new(server);
+        patient.stall_time_max = stall_time_max;
+        patient
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_reads_slowly_is_waited_for() {
+    #[tokio::test]
+    async fn who_reads_nothing_is_hung_up_on() {
+        let (server, _client) = duplex(16);
+        let mut server = patient(server, Duration::from_millis(20));
+        let error = server.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn who_reads_is_not() {
         let (server, mut client) = duplex(16);
+        let mut server = patient(server, Duration::from_secs(30));
         let reads = tokio::spawn(async move {
             for _ in 0..8 {
-                tokio::time::sleep(STALL_TIME_MAX / 2).await;
                 client.read_exact(&mut [0; 8]).await.unwrap();
             }
         });
-        Patient::new(server).write_all(&[0; 64]).await.unwrap();
+        server.write_all(&[0; 64]).await.unwrap();
+        assert!(!server.stalls);
         reads.await.unwrap();
     }
 }
