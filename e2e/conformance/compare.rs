@@ -62,6 +62,8 @@ fn compare(
                 lines.push(format!("{place}:\n      {found:?}, should be\n      {wanted:?}"));
             }
         }
+        (Value::String(wanted), Value::Object(_)) if wanted == "$object" => {}
+        (Value::String(wanted), Value::Array(_)) if wanted == "$list" => {}
         (Value::String(wanted), found) if wanted == "$any" => {
             if found.is_null() {
                 lines.push(format!("{place}: null, should be anything else"));

@@ -59,6 +59,7 @@ async fn every_request_is_answered_as_kubernetes_answers_it() {
         passed += outcome.passed;
         failed += outcome.differences.len();
         outcome.differences.iter().for_each(|difference| println!("{difference}\n"));
+        outcome.pending.iter().for_each(|pending| println!("pending: {pending}"));
         if let Some(why) = &outcome.skipped {
             println!("{}: skipped, {why}", outcome.subject);
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
 use kube::client::Body;
@@ -19,6 +20,7 @@ use crate::suite::{self, Case, Expect, Step, Subject, Variables, filled, filled_
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at what should come about by itself.
 const GLANCE: Duration = Duration::from_millis(50);
+const CASES_AT_ONCE: usize = 16;
 /// For one step: longer than [`PATIENCE`], which says better what was missing.
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -35,6 +37,7 @@ pub(crate) struct Outcome {
     pub(crate) subject: String,
     pub(crate) passed: usize,
     pub(crate) differences: Vec<String>,
+    pub(crate) pending: Vec<String>,
     pub(crate) skipped: Option<String>,
 }
 
@@ -54,7 +57,9 @@ impl Runner {
     pub(crate) async fn new(kubeconfig: &Path, only: String) -> Runner {
         let file = Kubeconfig::read_from(kubeconfig).unwrap();
         let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(file, &options).await.unwrap();
+        let mut config = Config::from_custom_kubeconfig(file, &options).await.unwrap();
+        // Refusals are what is looked at.
+        config.default_retry = false;
         let mut nobody = config.clone();
         nobody.auth_info = AuthInfo::default();
         let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -71,6 +76,7 @@ impl Runner {
             subject: subject.name.clone(),
             passed: 0,
             differences: Vec::new(),
+            pending: Vec::new(),
             skipped: self.install(&subject.definitions).await.err(),
         };
         let once = [Variables::new()];
@@ -82,6 +88,7 @@ impl Runner {
                 outcome.skipped.is_none() || !custom
             })
             .collect();
+        let mut runs = Vec::new();
         for (number, case) in subject.cases.iter().enumerate() {
             let chosen = sets.iter().enumerate().filter(|(_, set)| {
                 case.only.iter().all(|(name, value)| set.get(name) == Some(value))
@@ -94,13 +101,25 @@ impl Runner {
                 }
                 let mut variables = Variables::clone(set);
                 let namespace = format!("c-{}-{}-{number}-{at}", self.run, subject.name);
-                let own = Variables::from([("ns".to_owned(), namespace.clone())]);
+                let own = Variables::from([("ns".to_owned(), namespace)]);
                 variables.values_mut().for_each(|value| *value = filled(value, &own));
                 variables.extend(own);
-                match self.case(subject, case, variables).await {
-                    Ok(()) => outcome.passed += 1,
-                    Err(why) => outcome.differences.push(format!("{title}\n{why}")),
+                let pending = case.pending.as_deref();
+                runs.push(
+                    async move { (title, pending, self.case(subject, case, variables).await) },
+                );
+            }
+        }
+        // They share nothing but the server, and some wait for seconds.
+        let mut runs = futures::stream::iter(runs).buffered(CASES_AT_ONCE);
+        while let Some((title, pending, result)) = runs.next().await {
+            match (result, pending) {
+                (Ok(()), None) => outcome.passed += 1,
+                (Ok(()), Some(_)) => {
+                    outcome.differences.push(format!("{title}\n  holds: it is pending no more"));
                 }
+                (Err(_), Some(why)) => outcome.pending.push(format!("{title}: {why}")),
+                (Err(why), None) => outcome.differences.push(format!("{title}\n{why}")),
             }
         }
         outcome

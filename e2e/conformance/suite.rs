@@ -36,6 +36,8 @@ pub(crate) struct Case {
     /// Only with the sets of variables that have this value: `kind: Sample`.
     #[serde(default)]
     pub(crate) only: Variables,
+    /// Why it does not hold of our server yet. It is told, and must go once it holds.
+    pub(crate) pending: Option<String>,
     /// Without the subject's `before`.
     #[serde(default)]
     pub(crate) bare: bool,

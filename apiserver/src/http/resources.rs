@@ -45,6 +45,11 @@ impl Target {
         }
     }
 
+    fn answers_create(&self, subresource: &str) -> bool {
+        let mut own = self.def.subresources.iter();
+        own.any(|sub| sub.name == subresource && sub.verbs.iter().any(|verb| verb == "create"))
+    }
+
     fn has_subresource(&self, name: &str) -> bool {
         (name == "status" && self.def.has_status)
             || self.def.subresources.iter().any(|sub| sub.name == name)
@@ -92,7 +97,7 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
         ("patch", true, "" | "status") => writes::patch(call, target, body).await,
         ("delete", true, "") => writes::delete(call, target, body).await,
         ("create", true, "token") => tokens::create(call, target, body).await,
-        ("create", true, subresource) if !subresource.is_empty() => {
+        ("create", true, subresource) if target.answers_create(subresource) => {
             writes::post_subresource(call, target, body).await
         }
         ("update" | "patch", false, _) if custom => {
