@@ -66,6 +66,8 @@ pub(crate) enum Verb {
     Apiserver(crate::apiserver::Args),
     /// Run the controllers
     Controllers(crate::controllers::Args),
+    /// Ask what the allocator would decide
+    Allocator(crate::allocator::Args),
     /// Say what this machine lacks, and how to fix it
     Doctor(crate::doctor::Args),
     /// Print the versions of this program and of the server

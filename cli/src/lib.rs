@@ -5,6 +5,7 @@
 //! nothing that another client could not know. One file per verb, with its arguments in it.
 
 mod agent;
+mod allocator;
 mod apiserver;
 mod apply;
 mod args;
@@ -53,6 +54,7 @@ fn dispatch(global: Global, verb: Verb) -> Result<ExitCode> {
         Verb::Apiserver(args) => apiserver::run(args),
         Verb::Controllers(args) => controllers::run(args, &global),
         Verb::Agent(args) => agent::run(args, &global),
+        Verb::Allocator(args) => allocator::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Version(args) => block_on(version::run(args, &global)),
         Verb::Run(args) => as_client(&global, async |cluster| run::run(args, cluster).await),

@@ -12,6 +12,8 @@ mod frameworks;
 mod patch;
 mod tasks;
 
+pub use commonage_allocator::replay;
+
 use anyhow::Context;
 use kube::Client;
 use tokio::task::JoinSet;

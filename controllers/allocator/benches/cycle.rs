@@ -84,6 +84,7 @@ fn cycle(criterion: &mut Criterion) {
                 framework: offer.framework.name.to_string(),
                 queue: offer.queue.to_string(),
                 agent: offer.agent.to_string(),
+                parts: Vec::new(),
                 resources: offer.resources.clone(),
                 expires_at_ms: Some(offer.expires_at_ms),
                 answered: false,

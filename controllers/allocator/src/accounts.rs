@@ -2,6 +2,7 @@
 //! queues above.
 
 use crate::lanes::{Goods, Lanes};
+use crate::parts::{Node, Piece, change};
 use crate::state::Allocator;
 use crate::table::Id;
 
@@ -19,6 +20,8 @@ pub(crate) struct Held {
     pub(crate) leaf: Id,
     pub(crate) lanes: Lanes,
     pub(crate) goods: Goods,
+    /// What is not plain of it; on top of the numbers above.
+    pub(crate) parts: Vec<Piece>,
 }
 
 impl Allocator {
@@ -39,6 +42,7 @@ impl Allocator {
         }
         agent.free_goods.sub(&held.goods);
         self.book(holder, held, Lanes::add);
+        self.book_parts(held, true);
     }
 
     /// Takes the booking back. The holder is still in its table, without what it held.
@@ -57,6 +61,7 @@ impl Allocator {
             }
         }
         self.book(holder, held, Lanes::sub);
+        self.book_parts(held, false);
         if !held.goods.is_empty() {
             self.recount_goods(held.agent);
         }
@@ -72,6 +77,30 @@ impl Allocator {
             let queue = &mut self.queues[id];
             change(if is_task { &mut queue.allocated } else { &mut queue.offered }, &held.lanes);
             next = queue.parent;
+        }
+    }
+
+    /// Parts count towards shares like everything else, but towards limits only where nobody has
+    /// reserved them and nobody takes them back.
+    fn book_parts(&mut self, held: &Held, add: bool) {
+        for piece in &held.parts {
+            let queue = self.leaves[held.leaf].queue;
+            if self.counts_once(Node::Leaf(held.leaf), held.agent, piece, add) {
+                change(&mut self.leaves[held.leaf].offered, &piece.lanes, add);
+            }
+            if self.counts_once(Node::Own(queue), held.agent, piece, add) {
+                change(&mut self.queues[queue].own, &piece.lanes, add);
+            }
+            let mut next = Some(queue);
+            while let Some(id) = next {
+                if self.counts_once(Node::Queue(id), held.agent, piece, add) {
+                    change(&mut self.queues[id].offered, &piece.lanes, add);
+                    if !piece.kind.is_charged() {
+                        change(&mut self.queues[id].uncharged, &piece.lanes, add);
+                    }
+                }
+                next = self.queues[id].parent;
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //! Within a run free resources only shrink and queues only fill, so whatever was once found too
 //! small or too full is never looked at again.
 
+mod chance;
 mod fair;
 mod fit;
 mod gangs;
@@ -13,9 +14,11 @@ mod offer;
 mod place;
 mod reclaim;
 mod spread;
+mod stages;
 mod sweep;
 mod why;
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::cycle::fair::{Contest, Ledger};
@@ -25,6 +28,7 @@ use crate::cycle::spread::Spreads;
 use crate::cycle::why::Waiting;
 use crate::info::Placement;
 use crate::lanes::{Goods, Lanes};
+use crate::parts::Piece;
 use crate::plan::Plan;
 use crate::state::{Allocator, Turn};
 use crate::table::Id;
@@ -46,8 +50,8 @@ enum Run {
 }
 
 /// What a run works on: the state, unchanged, and beside it what the run has taken so far.
-struct Cycle<'a> {
-    state: &'a Allocator,
+pub(crate) struct Cycle<'a> {
+    pub(crate) state: &'a Allocator,
     now_ms: u64,
     /// Free numbers by agent.
     free: Vec<Lanes>,
@@ -59,6 +63,11 @@ struct Cycle<'a> {
     packed: Vec<Id>,
     /// Which of the shuffled have something free.
     open: OpenAgents,
+    /// What is free of agents' parts, of agents that have any.
+    pieces: HashMap<Id, Vec<Piece>>,
+    /// Shared pieces that this run has offered already, by agent.
+    shared: HashMap<Id, Vec<Piece>>,
+    seed: u64,
     ledger: Ledger,
     /// Offers held by framework, with new ones.
     outstanding: Vec<usize>,
@@ -73,14 +82,21 @@ struct Cycle<'a> {
     /// Tasks of groups and gangs that were dealt with together with another.
     done: HashSet<Id>,
     waiting: Vec<Waiting>,
-    plan: Plan,
+    pub(crate) plan: Plan,
 }
 
 /// Makes the plan; with it the agents on which it takes something back for waiting tasks.
-pub(crate) fn run(state: &Allocator, now_ms: u64, seed: u64) -> (Plan, BTreeSet<Id>) {
-    let mut cycle = Cycle::new(state, now_ms, seed);
+/// Only agents in `scope` are given out if there is one.
+pub(crate) fn run(
+    state: &Allocator,
+    now_ms: u64,
+    seed: u64,
+    scope: Option<&BTreeSet<Id>>,
+) -> (Plan, BTreeSet<Id>) {
+    let mut cycle = Cycle::new(state, now_ms, seed, scope);
     cycle.sweep();
     let mut runs = cycle.hungry();
+    let whole = cycle.take_whole(&mut runs);
     let hungry = (0..).zip(&runs).filter_map(|(leaf, run)| run.as_ref().map(|_| leaf));
     let mut contest = Contest::new(state, &cycle.ledger, hungry);
     while let Some(leaf) = contest.next() {
@@ -92,20 +108,53 @@ pub(crate) fn run(state: &Allocator, now_ms: u64, seed: u64) -> (Plan, BTreeSet<
         };
         contest.settle(state, &cycle.ledger, leaf, step);
     }
+    cycle.stages(&whole);
+    cycle.invert(scope);
     let waiting = cycle.explain();
     let claimed = cycle.reclaim(&waiting);
     (cycle.finish(), claimed)
 }
 
+/// All who may be given something, as they would be served now.
+pub(crate) fn service_order(state: &Allocator, seed: u64) -> Vec<Id> {
+    let cycle = Cycle::new(state, 0, seed, None);
+    let active = state.leaves.iter().filter(|(_, leaf)| {
+        let framework = &state.frameworks[leaf.framework];
+        leaf.listed && !leaf.suppressed && framework.known && framework.info.active
+    });
+    let active: Vec<Id> = active.map(|(id, _)| id).collect();
+    cycle.order(&active)
+}
+
 impl<'a> Cycle<'a> {
-    fn new(state: &'a Allocator, now_ms: u64, seed: u64) -> Self {
+    fn new(state: &'a Allocator, now_ms: u64, seed: u64, scope: Option<&BTreeSet<Id>>) -> Self {
         let mut free = vec![Lanes::ZERO; state.agents.span()];
         let mut shuffled = Vec::with_capacity(free.len());
         let mut total = Lanes::ZERO;
+        let mut pieces = HashMap::new();
+        let mut available = Lanes::ZERO;
+        let guaranteed = state.queues.iter().any(|(_, queue)| !queue.guarantee.is_zero());
         for (id, agent) in state.agents.iter() {
             total.add(&agent.total);
-            if agent.is_open() {
-                free[id as usize] = agent.free();
+            for piece in &agent.parts {
+                total.add(&piece.lanes);
+            }
+            if !agent.is_open() {
+                continue;
+            }
+            let plain = agent.free();
+            if guaranteed {
+                available.add(&plain);
+            }
+            if !agent.parts.is_empty() {
+                let parts = state.free_pieces(id);
+                for piece in parts.iter().filter(|piece| guaranteed && piece.kind.is_charged()) {
+                    available.add(&piece.lanes);
+                }
+                pieces.insert(id, parts);
+            }
+            if scope.is_none_or(|scope| scope.contains(&id)) {
+                free[id as usize] = plain;
                 shuffled.push(id);
             }
         }
@@ -120,7 +169,10 @@ impl<'a> Cycle<'a> {
             shuffled,
             packed,
             open,
-            ledger: Ledger::new(state, total),
+            pieces,
+            shared: HashMap::new(),
+            seed,
+            ledger: Ledger::new(state, total, guaranteed.then_some(available), seed),
             outstanding: vec![0; state.frameworks.span()],
             drafts: Vec::new(),
             draft_of: HashMap::new(),
@@ -198,17 +250,18 @@ fn pack(state: &Allocator, shuffled: &[Id]) -> Vec<Id> {
 
 /// Fisher and Yates' shuffle over SplitMix64: small, and the same in every version of every library.
 fn shuffle(items: &mut [Id], seed: u64) {
-    let mut state = seed;
-    let mut next = move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
+    let dice = Cell::new(seed);
     for last in (1..items.len()).rev() {
         // Multiply and shift instead of a remainder; the bias is below 2^-32 for any real cluster.
-        let pick = ((u128::from(next()) * (last as u128 + 1)) >> 64) as usize;
+        let pick = ((u128::from(next_random(&dice)) * (last as u128 + 1)) >> 64) as usize;
         items.swap(last, pick);
     }
+}
+
+fn next_random(dice: &Cell<u64>) -> u64 {
+    dice.set(dice.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+    let mut z = dice.get();
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use commonage_schemas::resources::Resources;
 
+use crate::parts::Part;
 use crate::selector::Selector;
 
 /// A namespaced object's identity. Cheap to clone.
@@ -50,6 +51,12 @@ pub enum Availability {
 pub struct AgentInfo {
     /// Everything that tasks may have of it (`status.allocatable`).
     pub allocatable: Resources,
+    /// What it has beside that for some only.
+    pub parts: Vec<Part>,
+    /// It can't serve frameworks that are in several queues (agents of long ago).
+    pub single_queue: bool,
+    /// It can't serve queues inside queues (agents of long ago).
+    pub flat_queues: bool,
     /// `metadata.labels`. A change of them forgets all refusals of this agent.
     pub labels: BTreeMap<String, String>,
     /// Whether it may be given something new.
@@ -91,6 +98,12 @@ pub struct FrameworkInfo {
     pub gpu: bool,
     /// It has capability `RegionAware`: it may be offered agents of other regions.
     pub region_aware: bool,
+    /// It has capability `Revocable`: it may be offered what can be taken back at any time.
+    pub revocable: bool,
+    /// It has capability `Shared`: it may be offered volumes that others hold too.
+    pub shared: bool,
+    /// It may be offered reservations that refine another one.
+    pub refined: bool,
     /// How long an offer to it stands, in milliseconds.
     pub offer_timeout_ms: u64,
     /// Offers it may hold at once.
@@ -98,6 +111,8 @@ pub struct FrameworkInfo {
     /// An offer must reach one of these; `None`: 0.01 cpu or 32 MiB of memory, as in Mesos; empty:
     /// anything will do. Does not apply to offers made for declared demand.
     pub min_allocatable: Option<Vec<Resources>>,
+    /// The same for some of its queues.
+    pub min_allocatable_in: BTreeMap<String, Vec<Resources>>,
     /// Agents worth offering.
     pub agents: Selector,
     /// Queues that want no offers now. Leaving this list forgets the queue's refusals (a revive).
@@ -115,9 +130,13 @@ impl Default for FrameworkInfo {
             active: true,
             gpu: false,
             region_aware: false,
+            revocable: false,
+            shared: false,
+            refined: false,
             offer_timeout_ms: 30_000,
             max_outstanding: 100,
             min_allocatable: None,
+            min_allocatable_in: BTreeMap::new(),
             agents: Selector::default(),
             suppressed_queues: Vec::new(),
             demand: None,
@@ -220,6 +239,8 @@ pub struct OfferInfo {
     pub agent: String,
     /// What it holds.
     pub resources: Resources,
+    /// What it holds beside that.
+    pub parts: Vec<Part>,
     /// When it ends, in milliseconds.
     pub expires_at_ms: Option<u64>,
     /// It has been answered and only waits to be closed: it still holds, but neither expires nor
@@ -233,6 +254,8 @@ pub struct Refusal {
     /// What it turned down: the whole offer, or what an acceptance left over. Offers of the same
     /// agent to the same framework and queue that are part of this are held back.
     pub resources: Resources,
+    /// What it turned down beside that.
+    pub parts: Vec<Part>,
     /// For how long, in milliseconds; 0: not at all. At least one plan is held back otherwise.
     pub for_ms: u64,
 }

@@ -69,6 +69,22 @@ impl Lanes {
         self
     }
 
+    /// The larger of both in each lane.
+    pub(crate) fn max(mut self, other: &Self) -> Self {
+        for (a, b) in self.0.iter_mut().zip(&other.0) {
+            *a = (*a).max(*b);
+        }
+        self
+    }
+
+    /// This where `other` has something, 0 elsewhere.
+    pub(crate) fn only(mut self, other: &Self) -> Self {
+        for (a, b) in self.0.iter_mut().zip(&other.0) {
+            *a = if *b > 0 { *a } else { 0 };
+        }
+        self
+    }
+
     /// How often this goes into `room`, at most `most` times.
     pub(crate) fn times_in(&self, room: &Self, most: u64) -> u64 {
         let lanes = self.0.iter().zip(&room.0).filter(|(want, _)| **want > 0);
@@ -148,6 +164,10 @@ impl Default for LaneNames {
 impl LaneNames {
     pub(crate) fn name(&self, lane: usize) -> &Arc<str> {
         &self.names[lane]
+    }
+
+    pub(crate) fn lane(&self, name: &str) -> Option<usize> {
+        self.lanes.get(name).copied()
     }
 
     /// Gives lanes to the names that have none; whether any got one.

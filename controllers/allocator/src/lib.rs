@@ -50,9 +50,12 @@ mod accounts;
 mod cycle;
 mod info;
 mod lanes;
+mod maintenance;
 mod offers;
+mod parts;
 mod plan;
 mod queues;
+pub mod replay;
 mod selector;
 mod shapes;
 mod state;
@@ -64,7 +67,10 @@ pub use info::{
     AgentInfo, Availability, Demand, FrameworkInfo, Gang, ObjectKey, OfferInfo, Placement,
     QueueInfo, Refusal, TaskInfo,
 };
-pub use plan::{Binding, Excluded, NewOffer, Plan, Rescind, RescindReason, WaitingFor, Why};
+pub use parts::{Kind, Part};
+pub use plan::{
+    Binding, Excluded, InverseOffer, NewOffer, Plan, Rescind, RescindReason, WaitingFor, Why,
+};
 pub use selector::{Operator, Requirement, Selector};
-pub use state::{Allocator, Options};
+pub use state::{Allocator, Options, Sorter};
 pub use usage::{AgentUsage, FrameworkUsage, QueueUsage};

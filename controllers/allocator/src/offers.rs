@@ -3,6 +3,7 @@
 use crate::accounts::{Held, Holder};
 use crate::info::{ObjectKey, OfferInfo, Refusal};
 use crate::lanes::{Goods, Lanes};
+use crate::parts::{self, Piece};
 use crate::state::Allocator;
 use crate::table::Id;
 
@@ -23,6 +24,7 @@ pub(crate) struct Filter {
     pub(crate) leaf: Id,
     pub(crate) lanes: Lanes,
     pub(crate) goods: Goods,
+    pub(crate) parts: Vec<Piece>,
     pub(crate) until_ms: u64,
     /// Plans made when it came; it outlives the next one whatever the time is, as in Mesos.
     pub(crate) since_plan: u64,
@@ -30,8 +32,11 @@ pub(crate) struct Filter {
 
 impl Filter {
     /// Whether an offer to this leaf is held back: it is part of what was refused.
-    pub(crate) fn blocks(&self, leaf: Id, lanes: &Lanes, goods: &Goods) -> bool {
-        self.leaf == leaf && lanes.fits(&self.lanes) && self.goods.contains(goods)
+    pub(crate) fn blocks(&self, leaf: Id, lanes: &Lanes, goods: &Goods, parts: &[Piece]) -> bool {
+        self.leaf == leaf
+            && lanes.fits(&self.lanes)
+            && self.goods.contains(goods)
+            && parts::contains(&self.parts, parts)
     }
 }
 
@@ -43,11 +48,13 @@ impl Allocator {
             ObjectKey { namespace: key.namespace.clone(), name: (*info.framework).into() };
         let leaf = self.leaf_of(&framework, &info.queue);
         let (lanes, _) = self.names.lanes(&info.resources);
+        let parts = self.pieces_of(&info.parts);
         let held = Held {
             agent: self.agent_id(&info.agent),
             leaf,
             lanes,
             goods: Goods::of(&info.resources),
+            parts,
         };
         let mut before = None;
         if let Some(id) = self.offers.id(key) {
@@ -81,22 +88,45 @@ impl Allocator {
     /// what was left over.
     pub fn close_offer(&mut self, key: &ObjectKey, refusal: Option<&Refusal>, now_ms: u64) {
         let Some((leaf, agent)) = self.forget_offer(key) else { return };
-        if let Some(refusal) = refusal.filter(|refusal| refusal.for_ms > 0) {
-            let for_ms = refusal.for_ms.max(self.options.refusal_floor_ms);
-            let (lanes, _) = self.names.lanes(&refusal.resources);
-            let filter = Filter {
-                leaf,
-                lanes,
-                goods: Goods::of(&refusal.resources),
-                until_ms: now_ms.saturating_add(for_ms),
-                since_plan: self.plans,
-            };
-            if self.leaves[leaf].listed && self.agents[agent].known {
-                self.agents[agent].filters.push(filter);
-            }
+        if let Some(refusal) = refusal {
+            self.filter(leaf, agent, refusal, now_ms);
         }
         self.collect_leaf(leaf);
         self.collect_agent(agent);
+    }
+
+    /// Tells what a framework does not want again of an agent that it has something of.
+    pub fn refuse(
+        &mut self,
+        (framework, queue): (&ObjectKey, &str),
+        agent: &str,
+        refusal: &Refusal,
+        now_ms: u64,
+    ) {
+        if let (Some(leaf), Some(agent)) = (self.leaf(framework, queue), self.agents.id(agent)) {
+            self.filter(leaf, agent, refusal, now_ms);
+        }
+    }
+
+    fn leaf(&self, framework: &ObjectKey, queue: &str) -> Option<Id> {
+        self.leaves.id(&(self.frameworks.id(framework)?, self.queues.id(queue)?))
+    }
+
+    fn filter(&mut self, leaf: Id, agent: Id, refusal: &Refusal, now_ms: u64) {
+        if refusal.for_ms == 0 || !self.leaves[leaf].listed || !self.agents[agent].known {
+            return;
+        }
+        let for_ms = refusal.for_ms.max(self.options.refusal_floor_ms);
+        let (lanes, _) = self.names.lanes(&refusal.resources);
+        let filter = Filter {
+            leaf,
+            lanes,
+            goods: Goods::of(&refusal.resources),
+            parts: self.pieces_of(&refusal.parts),
+            until_ms: now_ms.saturating_add(for_ms),
+            since_plan: self.plans,
+        };
+        self.agents[agent].filters.push(filter);
     }
 
     /// Tells whether a framework has answered an offer, or let it end unanswered. One that answers
@@ -115,6 +145,29 @@ impl Allocator {
         self.release(Holder::Offer(id), &held);
         self.offers.remove(key);
         Some((held.leaf, held.agent))
+    }
+
+    /// Refusals that hold at `now_ms`, by queue.
+    #[must_use]
+    pub fn refusals(&self, now_ms: u64) -> std::collections::BTreeMap<std::sync::Arc<str>, u64> {
+        let mut counts = std::collections::BTreeMap::new();
+        let filters = self.agents.iter().flat_map(|(_, agent)| &agent.filters);
+        for filter in filters.filter(|filter| self.holds(filter, now_ms)) {
+            let queue = self.queues[self.leaves[filter.leaf].queue].path.clone();
+            *counts.entry(queue).or_default() += 1;
+        }
+        counts
+    }
+
+    fn holds(&self, filter: &Filter, now_ms: u64) -> bool {
+        filter.until_ms > now_ms || filter.since_plan == self.plans
+    }
+
+    /// Forgets what a framework has refused in one queue.
+    pub fn forget_refusals_in(&mut self, framework: &ObjectKey, queue: &str) {
+        if let Some(leaf) = self.leaf(framework, queue) {
+            self.forget_filters(leaf);
+        }
     }
 
     /// Forgets everything a framework has refused (a revive).

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use commonage_schemas::resources::Resources;
 
 use crate::info::ObjectKey;
+use crate::parts::Part;
 
 /// Decisions, in the order in which they were taken. They can be carried out in any order, and any
 /// of them may fail without harm to the others: none gives away what another has yet to free.
@@ -12,6 +13,8 @@ use crate::info::ObjectKey;
 pub struct Plan {
     /// Offers to make.
     pub offers: Vec<NewOffer>,
+    /// Frameworks to ask to leave an agent.
+    pub inverse_offers: Vec<InverseOffer>,
     /// Tasks to bind.
     pub bindings: Vec<Binding>,
     /// Offers to take back.
@@ -35,8 +38,21 @@ pub struct NewOffer {
     pub agent: Arc<str>,
     /// What it holds.
     pub resources: Resources,
+    /// What it holds beside that.
+    pub parts: Vec<Part>,
     /// When it ends, in milliseconds.
     pub expires_at_ms: u64,
+}
+
+/// What a framework has on an agent is asked back, because the agent is going to be maintained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InverseOffer {
+    /// Who is asked.
+    pub framework: ObjectKey,
+    /// The agent.
+    pub agent: Arc<str>,
+    /// When the maintenance begins, in milliseconds.
+    pub starts_at_ms: u64,
 }
 
 /// A task to bind to an agent.

@@ -26,6 +26,12 @@ pub(crate) struct Queue {
     pub(crate) offered: Lanes,
     /// Held by frameworks of this very queue.
     pub(crate) own: Lanes,
+    /// Held here and below, but not counted towards the limit: reserved or revocable.
+    pub(crate) uncharged: Lanes,
+    /// Reserved for it and for queues below, held or not.
+    pub(crate) reserved: Lanes,
+    /// Parts of agents that are reserved for this very queue.
+    pub(crate) reservations: usize,
     /// Times something was given to it or below, ever.
     pub(crate) allocations: u64,
     /// Times something was given to frameworks of this very queue, ever.
@@ -46,6 +52,9 @@ impl Queue {
             allocated: Lanes::ZERO,
             offered: Lanes::ZERO,
             own: Lanes::ZERO,
+            uncharged: Lanes::ZERO,
+            reserved: Lanes::ZERO,
+            reservations: 0,
             allocations: 0,
             own_allocations: 0,
         }
@@ -53,6 +62,11 @@ impl Queue {
 
     pub(crate) fn held(&self) -> Lanes {
         self.allocated.plus(&self.offered)
+    }
+
+    /// What counts towards limit and guarantee: all that is reserved, and what else is held.
+    pub(crate) fn charged(&self) -> Lanes {
+        self.held().minus(&self.uncharged).plus(&self.reserved)
     }
 }
 
@@ -105,7 +119,10 @@ impl Allocator {
     pub(crate) fn collect_queue(&mut self, mut id: Id) {
         loop {
             let queue = &self.queues[id];
-            let used = queue.declared || !queue.children.is_empty() || !queue.leaves.is_empty();
+            let used = queue.declared
+                || queue.reservations > 0
+                || !queue.children.is_empty()
+                || !queue.leaves.is_empty();
             let (false, Some(parent)) = (used, queue.parent) else { return };
             let path = queue.path.clone();
             self.queues.remove(&path);

@@ -2,14 +2,16 @@
 //! everything held is booked.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use commonage_schemas::resources::Resources;
 
 use crate::info::{AgentInfo, Availability, FrameworkInfo, ObjectKey, Placement};
 use crate::lanes::{Goods, LaneNames, Lanes};
+use crate::maintenance::Maintenance;
 use crate::offers::{Filter, Offer};
+use crate::parts::{self, Kind, Node, Piece};
 use crate::plan::Plan;
 use crate::queues::{Queue, ROOT};
 use crate::shapes::Shapes;
@@ -28,11 +30,42 @@ pub struct Options {
     /// that it is taken back if nobody has answered it and a waiting task would fit without it. A
     /// scheduler that is there answers in milliseconds.
     pub answer_grace_ms: u64,
+    /// Who goes first among those who compete.
+    pub sorter: Sorter,
+    /// Whole agents are given out agent by agent, each to whoever is first then, as Mesos does,
+    /// and not framework by framework. Both are fair, and the latter is many times faster.
+    pub agent_by_agent: bool,
+    /// Agents with GPUs are for frameworks with capability `Gpu` only.
+    pub filter_gpus: bool,
+    /// Resources that do not count towards shares.
+    pub fairness_excluded: Vec<String>,
+    /// For frameworks that do not say themselves: an offer must reach one of these. `None`: 0.01
+    /// cpu or 32 MiB of memory.
+    pub min_allocatable: Option<Vec<Resources>>,
+}
+
+/// Who goes first among those who compete.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sorter {
+    /// The smallest weighted dominant share.
+    #[default]
+    Drf,
+    /// Chance, in proportion to the weights.
+    Random,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { region: None, refusal_floor_ms: 1000, answer_grace_ms: 1000 }
+        Self {
+            region: None,
+            refusal_floor_ms: 1000,
+            answer_grace_ms: 1000,
+            sorter: Sorter::Drf,
+            agent_by_agent: false,
+            filter_gpus: true,
+            fairness_excluded: Vec::new(),
+            min_allocatable: None,
+        }
     }
 }
 
@@ -64,6 +97,9 @@ pub struct Allocator {
     /// How often in a row that was so of an agent, without any of them getting anything there.
     pub(crate) claims: BTreeMap<Id, u32>,
     pub(crate) arrivals: u64,
+    /// How many hold a shared piece, at each node where it counts once.
+    pub(crate) sharing: HashMap<(Node, Id, Arc<Kind>), u32>,
+    pub(crate) maintenance: BTreeMap<Id, Maintenance>,
 }
 
 /// One agent, or a name that tasks and offers mention before the agent itself is known.
@@ -73,11 +109,15 @@ pub(crate) struct Agent {
     pub(crate) known: bool,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) availability: Availability,
+    /// What is plain of it; the same goes for the next four.
     pub(crate) total: Lanes,
     pub(crate) total_goods: Goods,
     pub(crate) allocated: Lanes,
     pub(crate) offered: Lanes,
     pub(crate) free_goods: Goods,
+    pub(crate) parts: Vec<Piece>,
+    pub(crate) single_queue: bool,
+    pub(crate) flat_queues: bool,
     pub(crate) tasks: BTreeSet<Id>,
     pub(crate) offers: BTreeSet<Id>,
     pub(crate) filters: Vec<Filter>,
@@ -92,6 +132,11 @@ impl Default for Lanes {
 impl Agent {
     pub(crate) fn free(&self) -> Lanes {
         self.total.minus(&self.allocated).minus(&self.offered)
+    }
+
+    /// Plain or not.
+    pub(crate) fn everything(&self) -> Lanes {
+        self.total.plus(&parts::sum(&self.parts))
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -109,6 +154,8 @@ pub(crate) struct Framework {
     pub(crate) leaves: BTreeSet<Id>,
     /// `info.min_allocatable` in lanes.
     pub(crate) least: Vec<Lanes>,
+    /// `info.min_allocatable_in` by leaf.
+    pub(crate) least_in: BTreeMap<Id, Vec<Lanes>>,
     /// `info.demand` by leaf.
     pub(crate) demand: BTreeMap<Id, Vec<Unit>>,
 }
@@ -174,6 +221,8 @@ impl Allocator {
             claimed: BTreeSet::new(),
             claims: BTreeMap::new(),
             arrivals: 0,
+            sharing: HashMap::new(),
+            maintenance: BTreeMap::new(),
         };
         allocator.queue_id(ROOT);
         allocator
@@ -186,7 +235,7 @@ impl Allocator {
         for (_, offer) in self.offers.iter_mut().filter(|_| self.plans == 0) {
             offer.since_ms = Some(now_ms);
         }
-        let (plan, claimed) = crate::cycle::run(self, now_ms, seed);
+        let (plan, claimed) = crate::cycle::run(self, now_ms, seed, None);
         if plan.why.is_empty() {
             self.claims.clear();
         }
@@ -199,11 +248,24 @@ impl Allocator {
         plan
     }
 
+    /// Decides what to do at once about these agents, or about all of them: what Mesos does between
+    /// two of its batches. Refusals outlive it.
+    pub fn plan_now(&mut self, now_ms: u64, seed: u64, agents: Option<&[&str]>) -> Plan {
+        self.forget_old_filters(now_ms);
+        let scope: Option<BTreeSet<Id>> =
+            agents.map(|names| names.iter().filter_map(|name| self.agents.id(*name)).collect());
+        crate::cycle::run(self, now_ms, seed, scope.as_ref()).0
+    }
+
     /// Tells of an agent, or of a change of it. Refusals of it are forgotten when its labels change.
     pub fn upsert_agent(&mut self, name: &str, info: AgentInfo) {
         self.learn(&info.allocatable);
         let (total, _) = self.names.lanes(&info.allocatable);
+        let pieces = self.pieces_of(&info.parts);
         let id = self.agent_id(name);
+        self.book_reservations(&pieces, true);
+        let before = std::mem::replace(&mut self.agents[id].parts, pieces);
+        self.book_reservations(&before, false);
         let agent = &mut self.agents[id];
         if agent.labels != info.labels {
             agent.filters.clear();
@@ -213,6 +275,8 @@ impl Allocator {
         agent.availability = info.availability;
         agent.total = total;
         agent.total_goods = Goods::of(&info.allocatable);
+        agent.single_queue = info.single_queue;
+        agent.flat_queues = info.flat_queues;
         self.recount_goods(id);
     }
 
@@ -226,6 +290,9 @@ impl Allocator {
         agent.filters.clear();
         agent.total = Lanes::ZERO;
         agent.total_goods = Goods::default();
+        let before = std::mem::take(&mut agent.parts);
+        self.maintenance.remove(&id);
+        self.book_reservations(&before, false);
         self.recount_goods(id);
         self.collect_agent(id);
     }
@@ -276,8 +343,11 @@ impl Allocator {
     fn resolve_framework(&mut self, id: Id) {
         let framework = &self.frameworks[id];
         let least = match &framework.info.min_allocatable {
-            None => vec![self.default_least(0, 10), self.default_least(1, 32 << 20)],
-            Some(list) => list.iter().map(|resources| self.names.lanes(resources).0).collect(),
+            None => match &self.options.min_allocatable {
+                None => vec![self.default_least(0, 10), self.default_least(1, 32 << 20)],
+                Some(list) => self.all_lanes(list),
+            },
+            Some(list) => self.all_lanes(list),
         };
         let mut by_leaf = BTreeMap::new();
         for demand in framework.info.demand.iter().flatten() {
@@ -290,9 +360,19 @@ impl Allocator {
                 units.push(Unit { lanes, ports, count: demand.count });
             }
         }
+        let least_in = framework.info.min_allocatable_in.iter().filter_map(|(queue, list)| {
+            let leaf = self.leaves.id(&(id, self.queues.id(queue.as_str())?))?;
+            Some((leaf, self.all_lanes(list)))
+        });
+        let least_in = least_in.collect();
         let framework = &mut self.frameworks[id];
+        framework.least_in = least_in;
         framework.least = least;
         framework.demand = by_leaf;
+    }
+
+    fn all_lanes(&self, list: &[Resources]) -> Vec<Lanes> {
+        list.iter().map(|resources| self.names.lanes(resources).0).collect()
     }
 
     /// Mesos' default: 0.01 cpu or 32 MiB.

@@ -64,7 +64,7 @@ impl Allocator {
         let ports: Ranges = info.host_ports.iter().copied().filter(|port| *port != 0).collect();
         goods.ports = goods.ports.union(&ports);
         let place = self.agent_id(agent);
-        let held = Held { agent: place, leaf, lanes, goods };
+        let held = Held { agent: place, leaf, lanes, goods, parts: Vec::new() };
         let mut known_as_bound = false;
         if let Some(id) = self.tasks.id(key) {
             let task = &mut self.tasks[id];

@@ -122,6 +122,47 @@ impl Allocator {
         })
     }
 
+    /// The share by which the frameworks of this very queue compete, divided by its weight unless
+    /// queues below compete with them; nothing if no framework is in it.
+    #[must_use]
+    pub fn competing_share(&self, queue: &str) -> Option<f64> {
+        let queue = &self.queues[self.queues.id(queue)?];
+        let mut frameworks = queue.leaves.iter().map(|leaf| self.leaves[*leaf].framework);
+        if !frameworks.any(|framework| self.frameworks[framework].known) {
+            return None;
+        }
+        let mut total = self.total();
+        for lane in self.options.fairness_excluded.iter().filter_map(|name| self.names.lane(name)) {
+            total.0[lane] = 0;
+        }
+        let contested = queue.children.iter().any(|child| self.has_leaves(*child));
+        let (held, weight) =
+            if contested { (queue.own, 1.0) } else { (queue.held(), queue.weight) };
+        Some(dominant(&held, &total).0 / weight)
+    }
+
+    fn has_leaves(&self, queue: Id) -> bool {
+        let queue = &self.queues[queue];
+        !queue.leaves.is_empty() || queue.children.iter().any(|child| self.has_leaves(*child))
+    }
+
+    /// Every active framework in each of its queues, in the order in which they would be served.
+    #[must_use]
+    pub fn service_order(&self, seed: u64) -> Vec<(ObjectKey, Arc<str>)> {
+        crate::cycle::service_order(self, seed)
+            .into_iter()
+            .map(|leaf| &self.leaves[leaf])
+            .map(|leaf| (leaf.framework_key.clone(), self.queues[leaf.queue].path.clone()))
+            .collect()
+    }
+
+    /// Everything reserved for a queue and those below it; nothing if nobody knows the queue.
+    #[must_use]
+    pub fn reserved(&self, queue: &str) -> Option<Resources> {
+        let queue = &self.queues[self.queues.id(queue)?];
+        Some(self.names.resources(&queue.reserved, None))
+    }
+
     /// What is held of one agent; nothing if nobody has told of it.
     #[must_use]
     pub fn agent_usage(&self, name: &str) -> Option<AgentUsage> {
@@ -137,6 +178,9 @@ impl Allocator {
         let mut total = Lanes::ZERO;
         for (_, agent) in self.agents.iter() {
             total.add(&agent.total);
+            for piece in &agent.parts {
+                total.add(&piece.lanes);
+            }
         }
         total
     }

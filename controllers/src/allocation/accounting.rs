@@ -338,6 +338,7 @@ impl Accounting {
             tasks.iter().filter_map(|key| self.world.tasks.get(key).cloned()).collect();
         // As an unsigned number of milliseconds: at most a year, see `refuse_seconds`.
         Some(Refusal {
+            parts: Vec::new(),
             resources: info::left_over(offer, &tasks),
             for_ms: (seconds * 1000.0) as u64,
         })
@@ -349,7 +350,11 @@ impl Accounting {
         let for_ms = self.unanswered.one_more(framework, &offer.spec.agent);
         let agent = self.world.agents.get(&(String::new(), offer.spec.agent.clone()));
         let all = agent.map(|agent| info::agent(agent).allocatable);
-        Refusal { resources: all.unwrap_or_else(|| offer.spec.resources.clone()), for_ms }
+        Refusal {
+            resources: all.unwrap_or_else(|| offer.spec.resources.clone()),
+            parts: Vec::new(),
+            for_ms,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the allocator needs to know of each object: our kinds on one side, its plain types on the
 //! other.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use commonage_allocator as alloc;
 use commonage_schemas::{
@@ -45,6 +45,7 @@ pub(crate) fn agent(agent: &Agent) -> alloc::AgentInfo {
         allocatable: status.and_then(|s| s.allocatable.clone()).unwrap_or_default(),
         labels: labels(&agent.metadata),
         availability,
+        ..alloc::AgentInfo::default()
     }
 }
 
@@ -88,9 +89,13 @@ pub(crate) fn framework(framework: &Framework) -> alloc::FrameworkInfo {
         active: framework.metadata.deletion_timestamp.is_none() && alive == FrameworkPhase::Active,
         gpu: spec.capabilities.contains(&Capability::Gpu),
         region_aware: spec.capabilities.contains(&Capability::RegionAware),
+        revocable: spec.capabilities.contains(&Capability::Revocable),
+        shared: spec.capabilities.contains(&Capability::Shared),
+        refined: true,
         offer_timeout_ms: u64::try_from(policy.timeout_seconds).unwrap_or(30) * 1000,
         max_outstanding: usize::try_from(policy.max_outstanding).unwrap_or(1),
         min_allocatable: policy.min_allocatable,
+        min_allocatable_in: BTreeMap::new(),
         agents: policy.match_.as_ref().map(selector).unwrap_or_default(),
         suppressed_queues: policy.suppressed_queues,
         demand,
@@ -141,6 +146,7 @@ pub(crate) fn offer(offer: &Offer) -> alloc::OfferInfo {
         queue: offer.spec.queue.clone(),
         agent: offer.spec.agent.clone(),
         resources: offer.spec.resources.clone(),
+        parts: Vec::new(),
         expires_at_ms: offer.spec.expires_at.as_ref().map(|t| millis(t.0)),
         answered: offer.metadata.deletion_timestamp.is_some(),
     }

@@ -8,19 +8,26 @@
 //! A step always goes to whoever is on top at every level, so re-ranking after it touches only the
 //! tops: the cost of a step is the depth of the tree times the logarithm of its width.
 
+use std::cell::Cell;
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
 
 use crate::cycle::Step;
 use crate::lanes::Lanes;
-use crate::state::Allocator;
+use crate::state::{Allocator, Sorter};
 use crate::table::Id;
 use crate::usage::dominant;
 
 /// What is held, with what the run has given, by queue and by leaf.
 #[derive(Clone)]
 pub(super) struct Ledger {
+    /// What counts towards shares.
     total: Lanes,
+    /// What nobody holds and nobody has reserved; `None` if no queue has a guarantee.
+    available: Option<Lanes>,
+    /// Where chance stands, if it decides who is next.
+    dice: Option<Cell<u64>>,
+    root: Id,
     queues: Vec<QueueBook>,
     leaves: Vec<Book>,
 }
@@ -36,17 +43,38 @@ struct QueueBook {
     parent: Option<Id>,
     limited: bool,
     limit: Lanes,
+    /// What counts towards limit and guarantee.
+    charged: Lanes,
+    guarantee: Lanes,
+    /// What must stay free for guarantees of it and of queues below.
+    need: Lanes,
+    /// The part of it that is for queues below.
+    need_below: Lanes,
     all: Book,
     own: Book,
 }
 
 impl Ledger {
-    pub(super) fn new(state: &Allocator, total: Lanes) -> Self {
+    pub(super) fn new(
+        state: &Allocator,
+        mut total: Lanes,
+        available: Option<Lanes>,
+        seed: u64,
+    ) -> Self {
+        for name in &state.options.fairness_excluded {
+            if let Some(lane) = state.names.lane(name) {
+                total.0[lane] = 0;
+            }
+        }
         let none = Book { held: Lanes::ZERO, allocations: 0 };
         let nobody = QueueBook {
             parent: None,
             limited: false,
             limit: Lanes::UNLIMITED,
+            charged: Lanes::ZERO,
+            guarantee: Lanes::ZERO,
+            need: Lanes::ZERO,
+            need_below: Lanes::ZERO,
             all: none,
             own: none,
         };
@@ -56,6 +84,10 @@ impl Ledger {
                 parent: queue.parent,
                 limited: queue.limit != Lanes::UNLIMITED,
                 limit: queue.limit,
+                charged: queue.charged(),
+                guarantee: queue.guarantee,
+                need: Lanes::ZERO,
+                need_below: Lanes::ZERO,
                 all: Book { held: queue.held(), allocations: queue.allocations },
                 own: Book { held: queue.own, allocations: queue.own_allocations },
             };
@@ -64,11 +96,20 @@ impl Ledger {
         for (id, leaf) in state.leaves.iter() {
             leaves[id as usize] = Book { held: leaf.held(), allocations: leaf.allocations };
         }
-        Self { total, queues, leaves }
+        let root = state.queues.id(crate::queues::ROOT).expect("the root is never removed");
+        let dice = (state.options.sorter == Sorter::Random).then(|| Cell::new(seed));
+        let mut ledger = Self { total, available, dice, root, queues, leaves };
+        if available.is_some() {
+            let guaranteed = state.queues.iter().filter(|(_, queue)| !queue.guarantee.is_zero());
+            for (id, _) in guaranteed {
+                ledger.settle_need(id);
+            }
+        }
+        ledger
     }
 
     /// How much more the queue may hold before it or one above is at its limit.
-    pub(super) fn room(&self, queue: Id) -> Lanes {
+    pub(super) fn below_limits(&self, queue: Id) -> Lanes {
         let mut room = Lanes::UNLIMITED;
         let mut next = Some(queue);
         while let Some(id) = next {
@@ -76,7 +117,7 @@ impl Ledger {
             if book.limited {
                 for (lane, left) in room.0.iter_mut().enumerate() {
                     if book.limit.0[lane] != i64::MAX {
-                        *left = (*left).min((book.limit.0[lane] - book.all.held.0[lane]).max(0));
+                        *left = (*left).min((book.limit.0[lane] - book.charged.0[lane]).max(0));
                     }
                 }
             }
@@ -85,12 +126,71 @@ impl Ledger {
         room
     }
 
+    /// How much more may be given to the queue: up to limits, and not what others are guaranteed.
+    pub(super) fn room(&self, queue: Id) -> Lanes {
+        let room = self.below_limits(queue);
+        if self.available.is_none() {
+            return room;
+        }
+        room.min(&self.surplus().plus(&self.unmet(queue)))
+    }
+
+    pub(super) fn has_guarantees(&self) -> bool {
+        self.available.is_some()
+    }
+
+    pub(super) fn is_guaranteed(&self, queue: Id) -> bool {
+        !self.queues[queue as usize].guarantee.is_zero()
+    }
+
+    pub(super) fn is_random(&self) -> bool {
+        self.dice.is_some()
+    }
+
+    /// What of the queue's own guarantee it does not hold yet.
+    pub(super) fn unmet(&self, queue: Id) -> Lanes {
+        let book = &self.queues[queue as usize];
+        book.guarantee.minus(&book.charged)
+    }
+
+    /// What is free beyond all that is still guaranteed to somebody.
+    pub(super) fn surplus(&self) -> Lanes {
+        self.available
+            .map_or(Lanes::UNLIMITED, |free| free.minus(&self.queues[self.root as usize].need))
+    }
+
+    /// Says anew what must stay free for this queue, to all above it. What is guaranteed to queues
+    /// below is part of what is guaranteed to this one.
+    fn settle_need(&mut self, queue: Id) {
+        let mut next = Some(queue);
+        while let Some(id) = next {
+            let book = &mut self.queues[id as usize];
+            let need = book.guarantee.minus(&book.charged).max(&book.need_below);
+            let before = std::mem::replace(&mut book.need, need);
+            next = book.parent;
+            if let Some(parent) = next.filter(|_| need != before) {
+                let below = &mut self.queues[parent as usize].need_below;
+                *below = below.minus(&before).plus(&need);
+            }
+        }
+    }
+
     /// Gives to a leaf of a queue.
     pub(super) fn give(&mut self, leaf: Id, queue: Id, lanes: &Lanes) {
+        self.give_parts(leaf, queue, lanes, lanes);
+    }
+
+    /// Gives to a leaf of a queue something of which only `charged` counts towards limits.
+    pub(super) fn give_parts(&mut self, leaf: Id, queue: Id, lanes: &Lanes, charged: &Lanes) {
         self.change(leaf, queue, |book| {
             book.held.add(lanes);
             book.allocations += 1;
         });
+        self.charge(queue, |sum| sum.add(charged));
+        if let Some(available) = &mut self.available {
+            available.sub(charged);
+            self.settle_need(queue);
+        }
     }
 
     /// Takes back what was given.
@@ -99,6 +199,30 @@ impl Ledger {
             book.held.sub(lanes);
             book.allocations = book.allocations.saturating_sub(1);
         });
+        self.charge(queue, |sum| sum.sub(lanes));
+        if let Some(available) = &mut self.available {
+            available.add(lanes);
+            self.settle_need(queue);
+        }
+    }
+
+    fn charge(&mut self, queue: Id, change: impl Fn(&mut Lanes)) {
+        let mut next = Some(queue);
+        while let Some(id) = next {
+            let book = &mut self.queues[id as usize];
+            change(&mut book.charged);
+            next = book.parent;
+        }
+    }
+
+    /// Chance's share for a competitor: sorted by these, each order is as likely as if one after
+    /// another were drawn in proportion to the weights.
+    pub(super) fn draw(&self, weight: f64) -> Option<f64> {
+        let dice = self.dice.as_ref()?;
+        let number = crate::cycle::next_random(dice);
+        // 53 bits, as many as there are in a double, and never 0.
+        let fraction = ((number >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
+        Some(-fraction.ln() / weight)
     }
 
     fn change(&mut self, leaf: Id, queue: Id, change: impl Fn(&mut Book)) {
@@ -241,29 +365,31 @@ impl Contest {
     pub(super) fn settle(&mut self, state: &Allocator, ledger: &Ledger, leaf: Id, step: Step) {
         let mut queue = state.leaves[leaf].queue;
         let lines = &mut self.lines[queue as usize];
-        let mut hungry = step == Step::Took;
-        settle_top(&mut lines.own, hungry, |who, place| rank(state, ledger, queue, who, place));
+        let took = step == Step::Took;
+        let mut hungry = took;
+        // Where nothing was given everybody keeps the place that it had.
+        let anew = |queue: Id, top: Rank| match took {
+            true => rank(state, ledger, queue, top.who, top.place),
+            false => top,
+        };
+        settle_top(&mut lines.own, hungry, |top| anew(queue, top));
         if lines.below.peek().is_some_and(|top| top.0.who == Who::Own) {
             hungry = !lines.own.is_empty();
-            settle_top(&mut lines.below, hungry, |who, place| {
-                rank(state, ledger, queue, who, place)
-            });
+            settle_top(&mut lines.below, hungry, |top| anew(queue, top));
         }
         hungry = !lines.own.is_empty() || !lines.below.is_empty();
         while let Some(parent) = state.queues[queue].parent {
             let lines = &mut self.lines[parent as usize];
-            settle_top(&mut lines.below, hungry, |who, place| {
-                rank(state, ledger, parent, who, place)
-            });
+            settle_top(&mut lines.below, hungry, |top| anew(parent, top));
             hungry = !lines.own.is_empty() || !lines.below.is_empty();
             queue = parent;
         }
     }
 }
 
-fn settle_top(line: &mut Line, stays: bool, rank: impl Fn(Who, usize) -> Rank) {
+fn settle_top(line: &mut Line, stays: bool, rank: impl Fn(Rank) -> Rank) {
     if let Some(Reverse(top)) = line.pop().filter(|_| stays) {
-        line.push(Reverse(rank(top.who, top.place)));
+        line.push(Reverse(rank(top)));
     }
 }
 
@@ -274,6 +400,7 @@ fn rank(state: &Allocator, ledger: &Ledger, queue: Id, who: Who, place: usize) -
         Who::Own => (&ledger.queues[queue as usize].own, 1.0),
         Who::Leaf(id) => (&ledger.leaves[id as usize], 1.0),
     };
-    let share = dominant(&book.held, &ledger.total).0 / weight;
+    let share =
+        ledger.draw(weight).unwrap_or_else(|| dominant(&book.held, &ledger.total).0 / weight);
     Rank { share, allocations: book.allocations, place, who }
 }

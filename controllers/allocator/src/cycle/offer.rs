@@ -2,6 +2,7 @@
 
 use crate::cycle::{Cycle, Step};
 use crate::lanes::{GPU_LANE, Goods, Lanes};
+use crate::parts::Piece;
 use crate::plan::NewOffer;
 use crate::state::{Framework, Leaf, Unit};
 use crate::table::Id;
@@ -15,6 +16,7 @@ pub(super) struct Draft {
     pub(super) agent: Id,
     pub(super) lanes: Lanes,
     pub(super) goods: Goods,
+    pub(super) parts: Vec<Piece>,
 }
 
 /// What is left of one entry of a framework's demand.
@@ -63,7 +65,7 @@ impl Cycle<'_> {
         let leaf = &state.leaves[leaf_id];
         let framework = &state.frameworks[leaf.framework];
         let room = self.ledger.room(leaf.queue);
-        if !self.may_hold_more(leaf, framework) || !is_enough(framework, &room) {
+        if !self.may_hold_more(leaf, framework) || !is_enough(framework, leaf_id, &room) {
             return Step::Done;
         }
         loop {
@@ -71,10 +73,10 @@ impl Cycle<'_> {
             let Some(agent) = self.shuffled.get(*at).copied() else { return Step::Done };
             let lanes = self.free_of(agent).min(&room);
             let goods = self.goods_of(agent);
-            if is_enough(framework, &lanes)
-                && self.is_for(framework, agent)
+            if is_enough(framework, leaf_id, &lanes)
+                && self.is_for(framework, leaf.queue, agent)
                 && self.may_come_first(framework, agent)
-                && !self.is_refused(leaf_id, agent, &lanes, goods)
+                && !self.is_refused(leaf_id, agent, &lanes, goods, &[])
             {
                 let goods = goods.clone();
                 self.draft(leaf_id, agent, &lanes, goods);
@@ -118,7 +120,7 @@ impl Cycle<'_> {
         let leaf = &self.state.leaves[leaf_id];
         let framework = &self.state.frameworks[leaf.framework];
         let may = unit.lanes.fits(self.free_of(agent))
-            && self.is_for(framework, agent)
+            && self.is_for(framework, leaf.queue, agent)
             && self.may_come_first(framework, agent)
             && (self.draft_of.contains_key(&(leaf_id, agent))
                 || self.may_hold_more(leaf, framework));
@@ -127,7 +129,7 @@ impl Cycle<'_> {
         }
         let (ports, _) = self.goods_of(agent).ports.take(unit.ports)?;
         let goods = Goods { ports: ports.into_iter().collect(), ..Goods::default() };
-        (!self.is_refused(leaf_id, agent, &unit.lanes, &goods)).then_some(goods)
+        (!self.is_refused(leaf_id, agent, &unit.lanes, &goods, &[])).then_some(goods)
     }
 
     /// What is left of a demand after the offers that stand for it already.
@@ -151,7 +153,7 @@ impl Cycle<'_> {
 
     fn draft(&mut self, leaf: Id, agent: Id, lanes: &Lanes, goods: Goods) {
         self.take(leaf, agent, lanes, &goods);
-        self.drafts.push(Draft { leaf, agent, lanes: *lanes, goods });
+        self.drafts.push(Draft { leaf, agent, lanes: *lanes, goods, parts: Vec::new() });
     }
 
     /// Adds to the draft that the leaf has of this agent, or begins it.
@@ -185,21 +187,28 @@ impl Cycle<'_> {
             queue: self.state.queues[leaf.queue].path.clone(),
             agent: self.state.agents[draft.agent].name.clone(),
             resources: self.state.names.resources(&draft.lanes, Some(&draft.goods)),
+            parts: draft.parts.iter().map(|piece| piece.part(&self.state.names)).collect(),
             expires_at_ms: self.now_ms.saturating_add(timeout_ms),
         }
     }
 
-    fn may_hold_more(&self, leaf: &Leaf, framework: &Framework) -> bool {
+    pub(super) fn may_hold_more(&self, leaf: &Leaf, framework: &Framework) -> bool {
         self.outstanding[leaf.framework as usize] < framework.info.max_outstanding
     }
 
     /// Whether the framework is sent offers of this agent at all.
-    fn is_for(&self, framework: &Framework, agent: Id) -> bool {
+    pub(super) fn is_for(&self, framework: &Framework, queue: Id, agent: Id) -> bool {
         let agent = &self.state.agents[agent];
         let foreign = self.state.options.region.as_ref().is_some_and(|home| {
             agent.labels.get(REGION_LABEL).is_some_and(|region| region != home)
         });
-        (framework.info.gpu || agent.total.0[GPU_LANE] == 0)
+        let any_gpu = agent.everything().0[GPU_LANE] > 0;
+        let nested = self.state.queues[queue]
+            .parent
+            .is_some_and(|id| self.state.queues[id].parent.is_some());
+        !agent.single_queue
+            && !(agent.flat_queues && nested)
+            && (framework.info.gpu || !any_gpu || !self.state.options.filter_gpus)
             && (framework.info.region_aware || !foreign)
             && (framework.info.agents.is_empty() || framework.info.agents.matches(&agent.labels))
     }
@@ -207,20 +216,31 @@ impl Cycle<'_> {
     /// What was taken back for waiting tasks goes to them before those who would let it lie: in
     /// this one plan only frameworks that do answer compete with them for it, and one that never had
     /// an offer yet if it is the first to be tried. A silent one gets its next chance later.
-    fn may_come_first(&self, framework: &Framework, agent: Id) -> bool {
+    pub(super) fn may_come_first(&self, framework: &Framework, agent: Id) -> bool {
         let state = self.state;
         !state.claimed.contains(&agent)
             || framework.answers.unwrap_or_else(|| state.claims.get(&agent) <= Some(&1))
     }
 
-    fn is_refused(&self, leaf: Id, agent: Id, lanes: &Lanes, goods: &Goods) -> bool {
+    pub(super) fn is_refused(
+        &self,
+        leaf: Id,
+        agent: Id,
+        lanes: &Lanes,
+        goods: &Goods,
+        parts: &[Piece],
+    ) -> bool {
         let filters = &self.state.agents[agent].filters;
-        filters.iter().any(|filter| filter.blocks(leaf, lanes, goods))
+        filters.iter().any(|filter| filter.blocks(leaf, lanes, goods, parts))
     }
 }
 
 /// Whether an offer of so much is worth sending.
-fn is_enough(framework: &Framework, lanes: &Lanes) -> bool {
-    !lanes.is_zero()
-        && (framework.least.is_empty() || framework.least.iter().any(|least| least.fits(lanes)))
+pub(super) fn is_enough(framework: &Framework, leaf: Id, lanes: &Lanes) -> bool {
+    !lanes.is_zero() && reaches_least(framework, leaf, lanes)
+}
+
+pub(super) fn reaches_least(framework: &Framework, leaf: Id, lanes: &Lanes) -> bool {
+    let least = framework.least_in.get(&leaf).unwrap_or(&framework.least);
+    least.is_empty() || least.iter().any(|least| least.fits(lanes))
 }

@@ -64,7 +64,7 @@ impl Cycle<'_> {
             }
         }
         for (id, queue) in self.state.queues.iter() {
-            let over = queue.held().minus(&queue.limit);
+            let over = queue.charged().minus(&queue.limit);
             if !over.is_zero() {
                 excess.queues.insert(id, over);
             }

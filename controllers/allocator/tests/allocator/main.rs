@@ -5,5 +5,6 @@ mod fairness;
 mod offers;
 mod placement;
 mod properties;
+mod scenarios;
 mod silence;
 mod world;

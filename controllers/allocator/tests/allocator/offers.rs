@@ -143,7 +143,7 @@ fn what_an_acceptance_left_over_can_be_refused() {
     world.step();
     let offer = world.offers_of("f")[0].clone();
     world.task_with("t", "f", "q", "cpu=1", |task| task.agent = Some("a".to_owned()));
-    let refusal = Refusal { resources: resources("cpu=3"), for_ms: 5_000 };
+    let refusal = Refusal { resources: resources("cpu=3"), parts: Vec::new(), for_ms: 5_000 };
     world.close(&offer, Some(&refusal));
     assert_eq!(world.step().offers, []);
     world.finish(&key("t"));

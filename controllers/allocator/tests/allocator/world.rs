@@ -151,6 +151,7 @@ impl World {
                 framework: offer.framework.name.to_string(),
                 queue: offer.queue.to_string(),
                 agent: offer.agent.to_string(),
+                parts: offer.parts.clone(),
                 resources: offer.resources.clone(),
                 expires_at_ms: Some(offer.expires_at_ms),
                 answered: false,
@@ -180,14 +181,14 @@ impl World {
         self.allocator.heard_from(&key(&info.framework), false);
         let resources = self.agents.get(&info.agent).map(|a| a.allocatable.clone());
         let resources = resources.unwrap_or_default();
-        let refusal = refused_ms.map(|for_ms| Refusal { resources, for_ms });
+        let refusal = refused_ms.map(|for_ms| Refusal { resources, parts: Vec::new(), for_ms });
         self.close(offer, refusal.as_ref());
     }
 
     pub(crate) fn decline(&mut self, offer: &ObjectKey, for_ms: u64) {
         self.allocator.heard_from(&key(&self.offers[offer].framework), true);
         let resources = self.offers[offer].resources.clone();
-        self.close(offer, Some(&Refusal { resources, for_ms }));
+        self.close(offer, Some(&Refusal { resources, parts: Vec::new(), for_ms }));
     }
 
     /// Launches one task on the offer, with all of it or what is given.
