@@ -163,6 +163,10 @@ async fn answer(
     };
     let authenticated = authenticate(app, caller, headers).await;
     slot.begin(app, arrival, authenticated.as_deref().ok());
+    match &authenticated {
+        Ok(_) => app.metrics.authenticated.fetch_add(1, Relaxed),
+        Err(_) => app.metrics.unauthenticated.fetch_add(1, Relaxed),
+    };
     let caller = authenticated?;
     if app.requests.is_closed() && matches!(arrival.caller, Caller::Connection { .. }) {
         // It came on a connection that has not been told yet.

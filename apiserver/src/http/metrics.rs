@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -19,12 +20,37 @@ mod process;
 const BUCKETS_MS: [u64; 16] =
     [5, 10, 25, 50, 100, 200, 400, 600, 800, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000];
 
-/// What a request is counted under. The definition is told apart by address: the series keeps it
-/// alive, so that no other can come to lie there.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// A definition, told apart by what its labels say: one that replaces another goes on with its
+/// series.
+#[derive(Clone)]
+struct Named(Option<Arc<ResourceDef>>);
+
+impl Named {
+    fn names(&self) -> Option<(&str, &str, &str)> {
+        let def = self.0.as_deref()?;
+        Some((&def.group, &def.version, &def.plural))
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Named) -> bool {
+        self.names() == other.names()
+    }
+}
+
+impl Eq for Named {}
+
+impl Hash for Named {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.names().hash(state);
+    }
+}
+
+/// What a request is counted under.
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     verb: &'static str,
-    def: usize,
+    def: Named,
     subresource: &'static str,
     scope: &'static str,
     code: u16,
@@ -32,7 +58,6 @@ struct Key {
 }
 
 struct Series {
-    def: Option<Arc<ResourceDef>>,
     requests: AtomicU64,
     /// Not cumulative; the last is everything beyond the bounds.
     buckets: [AtomicU64; BUCKETS_MS.len() + 1],
@@ -72,9 +97,18 @@ pub(super) struct EngineCounts {
 
 impl EngineCounts {
     fn render(&self, text: &mut String) {
-        family(text, "apiserver_storage_objects", "gauge", "Stored objects by resource.");
-        for (resource, count) in &self.objects {
-            line(text, "apiserver_storage_objects", &[("resource", resource)], count);
+        // The old name and the one that takes its place.
+        for name in ["apiserver_storage_objects", "apiserver_resource_objects"] {
+            family(text, name, "gauge", "Stored objects by resource.");
+            for (resource, count) in &self.objects {
+                let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
+                match name {
+                    "apiserver_storage_objects" => {
+                        line(text, name, &[("resource", resource)], count);
+                    }
+                    _ => line(text, name, &[("group", group), ("resource", plural)], count),
+                }
+            }
         }
         const SLOW: &str = "apiserver_terminated_watchers_total";
         family(text, SLOW, "counter", "Watches closed because their client did not keep up.");
@@ -91,8 +125,10 @@ impl EngineCounts {
 #[derive(Default)]
 pub(super) struct Metrics {
     series: RwLock<HashMap<Key, Arc<Series>>>,
-    /// By the definition's address, as in [`Key`].
-    watches: RwLock<HashMap<usize, KindWatches>>,
+    watches: RwLock<HashMap<Named, KindWatches>>,
+    /// Callers that showed a token or a certificate, or nothing, and were believed; and the others.
+    pub(super) authenticated: AtomicU64,
+    pub(super) unauthenticated: AtomicU64,
     pub(super) reading: AtomicI64,
     pub(super) mutating: AtomicI64,
     pub(super) connections: AtomicI64,
@@ -101,13 +137,21 @@ pub(super) struct Metrics {
     pub(super) panics: AtomicU64,
 }
 
-fn address(def: Option<&Arc<ResourceDef>>) -> usize {
-    def.map_or(0, |def| Arc::as_ptr(def).addr())
-}
-
 /// The known name, so that no client can make up labels.
 fn known_subresource(def: Option<&Arc<ResourceDef>>, name: &str) -> &'static str {
-    const NAMES: [&str; 7] = ["status", "scale", "finalize", "binding", "log", "accept", "decline"];
+    const NAMES: [&str; 11] = [
+        "status",
+        "scale",
+        "finalize",
+        "binding",
+        "log",
+        "accept",
+        "decline",
+        "token",
+        "exec",
+        "attach",
+        "portforward",
+    ];
     let known = NAMES.iter().find(|known| **known == name);
     known.filter(|_| def.is_some()).copied().unwrap_or_default()
 }
@@ -116,7 +160,7 @@ impl Metrics {
     pub(super) fn observe(&self, request: &Observation<'_>) {
         let key = Key {
             verb: request.verb,
-            def: address(request.def),
+            def: Named(request.def.cloned()),
             subresource: known_subresource(request.def, request.subresource),
             scope: request.scope,
             code: request.code,
@@ -127,7 +171,6 @@ impl Metrics {
             let mut all = self.series.write();
             let series = all.entry(key).or_insert_with(|| {
                 Arc::new(Series {
-                    def: request.def.cloned(),
                     requests: AtomicU64::new(0),
                     buckets: Default::default(),
                     sum_us: AtomicU64::new(0),
@@ -143,7 +186,7 @@ impl Metrics {
     }
 
     pub(super) fn watch_counters(&self, def: &Arc<ResourceDef>) -> Arc<WatchCounters> {
-        let key = address(Some(def));
+        let key = Named(Some(def.clone()));
         if let Some((_, found)) = self.watches.read().get(&key) {
             return found.clone();
         }
@@ -193,6 +236,13 @@ impl Metrics {
             family(&mut text, name, "counter", help);
             line(&mut text, name, &[], value);
         }
+        const ATTEMPTS: &str = "authentication_attempts";
+        family(&mut text, ATTEMPTS, "counter", "Requests, by whether their caller was believed.");
+        for (result, count) in
+            [("success", &self.authenticated), ("failure", &self.unauthenticated)]
+        {
+            line(&mut text, ATTEMPTS, &[("result", result)], count.load(Relaxed));
+        }
         let connections = self.connections.load(Relaxed);
         family(&mut text, "apiserver_connections", "gauge", "Open TLS connections.");
         line(&mut text, "apiserver_connections", &[], connections);
@@ -203,7 +253,7 @@ impl Metrics {
     fn render_requests(&self, text: &mut String) {
         let series: Vec<(Key, Arc<Series>)> = {
             let all = self.series.read();
-            all.iter().map(|(key, one)| (*key, one.clone())).collect()
+            all.iter().map(|(key, one)| (key.clone(), one.clone())).collect()
         };
         family(
             text,
@@ -214,7 +264,7 @@ impl Metrics {
         for (key, one) in &series {
             let code = key.code.to_string();
             let dry_run = if key.dry_run { "All" } else { "" };
-            let mut labels = labels(key, one).to_vec();
+            let mut labels = labels(key).to_vec();
             labels.extend([("code", code.as_str()), ("dry_run", dry_run)]);
             let count = one.requests.load(Relaxed);
             line(text, "apiserver_request_total", &labels, count);
@@ -229,12 +279,12 @@ impl Metrics {
         // Kubernetes' histogram has no status: the series that differ in it are added up.
         let mut merged: HashMap<Key, Vec<&Arc<Series>>> = HashMap::new();
         for (key, one) in series.iter().filter(|(key, _)| key.verb != "WATCH") {
-            let key = Key { code: 0, dry_run: false, ..*key };
+            let key = Key { code: 0, dry_run: false, ..key.clone() };
             merged.entry(key).or_default().push(one);
         }
         for (key, parts) in &merged {
             let sum = |of: &dyn Fn(&Series) -> u64| parts.iter().map(|one| of(one)).sum::<u64>();
-            let labels = labels(key, parts[0]);
+            let labels = labels(key);
             let mut cumulative = 0;
             for (at, bound) in BUCKETS_MS.iter().enumerate() {
                 cumulative += sum(&|one| one.buckets[at].load(Relaxed));
@@ -283,8 +333,8 @@ impl Metrics {
     }
 }
 
-fn labels<'a>(key: &Key, series: &'a Series) -> [(&'static str, &'a str); 7] {
-    let def = series.def.as_deref();
+fn labels(key: &Key) -> [(&'static str, &str); 7] {
+    let def = key.def.0.as_deref();
     [
         ("verb", key.verb),
         ("group", def.map_or("", |def| &def.group)),
@@ -315,6 +365,26 @@ fn line(text: &mut String, name: &str, labels: &[(&str, &str)], value: impl std:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_definition_that_replaces_another_goes_on_with_its_series() {
+        let metrics = Metrics::default();
+        for _ in 0..2 {
+            metrics.observe(&Observation {
+                verb: "GET",
+                def: Some(&Arc::new(crate::resource::tests::task_def())),
+                subresource: "",
+                scope: "resource",
+                code: 200,
+                dry_run: false,
+                took: Duration::from_millis(1),
+            });
+        }
+        let text = metrics.render(&EngineCounts::default());
+        let counted = text.lines().filter(|line| line.starts_with("apiserver_request_total{"));
+        let counted: Vec<&str> = counted.collect();
+        assert!(matches!(counted[..], [line] if line.ends_with(" 2")), "{counted:?}");
+    }
 
     #[test]
     fn requests_are_counted_and_timed() {
