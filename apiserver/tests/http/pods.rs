@@ -132,7 +132,7 @@ async fn agent_answers(
 }
 
 /// A request that asks for another protocol; the answer's head, and the connection if it agrees.
-async fn upgraded(
+pub(crate) async fn upgraded(
     server: &Server,
     method: &str,
     uri: &str,
