@@ -50,7 +50,12 @@ impl Cycle<'_> {
         for (id, leaf) in self.state.leaves.iter() {
             let framework = &self.state.frameworks[leaf.framework];
             let waits = match framework.info.placement {
-                Placement::Offers => leaf.listed && !leaf.suppressed,
+                Placement::Offers => {
+                    let wanted = framework.demand.get(&id).into_iter().flatten();
+                    let wants = framework.info.demand.is_none()
+                        || wanted.map(|unit| unit.count).sum::<u64>() > 0;
+                    leaf.listed && !leaf.suppressed && wants
+                }
                 Placement::Tasks => leaf.listed && !leaf.pending.is_empty(),
             };
             if waits && framework.known && framework.info.active {
