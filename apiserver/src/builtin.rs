@@ -1,6 +1,7 @@
 //! Kubernetes' own kinds that clients cannot do without, as definitions like any other, and the
 //! scheme of everything compiled in.
 
+mod events;
 mod merging;
 mod rbac;
 pub(crate) mod reviews;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use commonage_apply::Types;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -22,7 +23,6 @@ use crate::resource::{
     VERBS_BUILT_IN, storage_version_hash,
 };
 use crate::schema::Structural;
-use crate::table::age_of;
 
 /// Group and plural name of CustomResourceDefinitions.
 pub(crate) const DEFINITIONS: (&str, &str) = ("apiextensions.k8s.io", "customresourcedefinitions");
@@ -70,10 +70,11 @@ fn own_subresources(def: &ResourceDef) -> Vec<Subresource> {
         .collect()
 }
 
-/// Namespace, Event, ConfigMap, Secret, ServiceAccount (core/v1), Lease (coordination.k8s.io/v1),
+/// Namespace, Event (in both groups), ConfigMap, Secret, ServiceAccount (core/v1), Lease (coordination.k8s.io/v1),
 /// CustomResourceDefinition (apiextensions.k8s.io/v1), the kinds of RBAC, and the reviews.
 pub fn definitions() -> Vec<ResourceDef> {
-    let mut all = vec![namespace(), event(), config_map(), secret(), service_account(), lease()];
+    let mut all = vec![namespace(), config_map(), secret(), service_account(), lease()];
+    all.extend(events::definitions());
     all.push(custom_resource_definition());
     all.extend(rbac::definitions());
     all.extend(reviews::definitions());
@@ -108,46 +109,18 @@ fn namespace() -> ResourceDef {
     // Deleting every namespace at once is a mistake Kubernetes does not offer.
     def.verbs = &["create", "delete", "get", "list", "patch", "update", "watch"];
     def.has_status = true;
+    def.subresources.push(Subresource {
+        name: "finalize".into(),
+        group: String::new(),
+        version: "v1".into(),
+        kind: "Namespace".into(),
+        verbs: vec!["update".into()],
+    });
     def.selectable_fields = vec![field("status.phase", ".status.phase")];
     def.columns = vec![
         Column::name(),
         Column::path("Status", "string", ".status.phase", "The status of the namespace"),
         Column::age(),
-    ];
-    def
-}
-
-fn event() -> ResourceDef {
-    let mut def = core::<Event>("Event", "events", &["ev"]);
-    def.selectable_fields =
-        ["kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"]
-            .map(|name| {
-                field(&format!("involvedObject.{name}"), &format!(".involvedObject.{name}"))
-            })
-            .into();
-    def.selectable_fields.extend([
-        field("reason", ".reason"),
-        field("reportingComponent", ".reportingComponent"),
-        field("source", ".source.component"),
-        field("type", ".type"),
-    ]);
-    def.trigger_field = None;
-    let wide = |mut column: Column| {
-        column.priority = 1;
-        column
-    };
-    let path = |name: &str, path: &str, words: &str| Column::path(name, "string", path, words);
-    def.columns = vec![
-        computed("Last Seen", "When the event was last seen", event_last_seen),
-        path("Type", ".type", "Normal or Warning"),
-        path("Reason", ".reason", "Machine-readable cause"),
-        computed("Object", "What the event is about", event_object),
-        wide(path("Subobject", ".involvedObject.fieldPath", "Part of the object")),
-        wide(path("Source", ".source.component", "Who reported it")),
-        path("Message", ".message", "What happened, in words"),
-        wide(computed("First Seen", "When the event was first seen", event_first_seen)),
-        wide(Column::path("Count", "integer", ".count", "How often it was seen")),
-        wide(Column::name()),
     ];
     def
 }
@@ -340,31 +313,6 @@ fn data_count(object: &Value, _now: Timestamp) -> Value {
 
 fn secret_count(object: &Value, _now: Timestamp) -> Value {
     object.get("secrets").and_then(Value::as_array).map_or(0, Vec::len).into()
-}
-
-fn event_first_seen(event: &Value, now: Timestamp) -> Value {
-    let first = [event.get("firstTimestamp"), event.get("eventTime")]
-        .into_iter()
-        .flatten()
-        .find_map(Value::as_str);
-    first.map_or("<unknown>".to_owned(), |first| age_of(first, now)).into()
-}
-
-fn event_last_seen(event: &Value, now: Timestamp) -> Value {
-    let last = event.pointer("/series/lastObservedTime").or_else(|| event.get("lastTimestamp"));
-    match last.and_then(Value::as_str) {
-        Some(last) => age_of(last, now).into(),
-        None => event_first_seen(event, now),
-    }
-}
-
-fn event_object(event: &Value, _now: Timestamp) -> Value {
-    let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or("");
-    let kind = text("/involvedObject/kind").to_lowercase();
-    match text("/involvedObject/name") {
-        "" => kind.into(),
-        name => format!("{kind}/{name}").into(),
-    }
 }
 
 #[cfg(test)]

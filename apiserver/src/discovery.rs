@@ -285,6 +285,7 @@ mod tests {
                 "authentication.k8s.io",
                 "authorization.k8s.io",
                 "coordination.k8s.io",
+                "events.k8s.io",
                 "example.com",
                 "rbac.authorization.k8s.io",
             ]
@@ -319,8 +320,8 @@ mod tests {
         let (list, etag) = aggregated(&scheme(), Root::Groups);
         let list = parse(&list);
         assert_eq!(list["apiVersion"], "apidiscovery.k8s.io/v2");
-        assert_eq!(list["items"][4]["metadata"]["name"], "example.com");
-        let task = &list["items"][4]["versions"][0]["resources"][0];
+        assert_eq!(list["items"][5]["metadata"]["name"], "example.com");
+        let task = &list["items"][5]["versions"][0]["resources"][0];
         assert_eq!(
             task["responseKind"],
             json!({"group": "example.com", "version": "v1", "kind": "Task"})

@@ -17,6 +17,7 @@ mod page;
 mod policy;
 mod read;
 mod review;
+pub(crate) mod scale;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turns;
@@ -104,7 +105,6 @@ impl Engine {
         engine.make_system_namespaces().await?;
         engine.make_policy().await?;
         engine.tasks.spawn(engine.clone().follow_cluster_roles());
-        engine.tasks.spawn(engine.clone().remove_namespaces());
         engine.tasks.spawn(engine.clone().expire_events());
         engine.tasks.spawn(engine.clone().compact());
         Ok(engine)

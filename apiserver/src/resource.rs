@@ -93,8 +93,18 @@ pub struct ScalePaths {
 #[derive(Clone, Debug)]
 pub struct StoredAs {
     pub def: Arc<ResourceDef>,
-    /// Both versions have the same schema: only the name of the version differs.
-    pub same_schema: bool,
+    pub conversion: Conversion,
+}
+
+/// What differs between the stored version and another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conversion {
+    /// The name of the version only.
+    Name,
+    /// The name of the version, and what only one of the schemas knows.
+    Fields,
+    /// The names of some fields: events.k8s.io calls what core/v1 stores otherwise.
+    Event,
 }
 
 /// One served version of one kind.
@@ -257,6 +267,9 @@ impl ResourceDef {
 
     /// `/commonage.dev/tasks/`: every object of the kind, whatever its version, has a key under it.
     pub fn key_prefix(&self) -> String {
+        if let Some(stored) = &self.stored_as {
+            return stored.def.key_prefix();
+        }
         let group = if self.group.is_empty() { "core" } else { &self.group };
         format!("/{group}/{}/", self.plural)
     }

@@ -24,9 +24,9 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
     args.log.start();
     role::block_on(async {
         let cluster = Cluster::connect(global).await?;
-        let client = cluster.client.clone();
+        let (client, ca_pem) = (cluster.client.clone(), cluster.ca_pem.clone());
         let mut controllers =
-            Part::start("controllers", |stop| commonage_controllers::run(client, stop));
+            Part::start("controllers", |stop| commonage_controllers::run(client, ca_pem, stop));
         output::step(&format!("controllers of {}", cluster.url));
         tokio::select! {
             asked = role::asked_to_stop() => asked?,

@@ -11,6 +11,7 @@ use std::{
     time::SystemTime,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -29,6 +30,8 @@ pub(crate) struct Cluster {
     /// The namespace of namespaced verbs: `-n`, else the kubeconfig's, else `default`.
     pub(crate) namespace: String,
     pub(crate) url: String,
+    /// The authority that vouches for the API server, if the kubeconfig names one.
+    pub(crate) ca_pem: Option<String>,
     /// Where the kubeconfig came from.
     pub(crate) source: PathBuf,
 }
@@ -53,9 +56,27 @@ impl Cluster {
         let namespace =
             global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let url = config.cluster_url.to_string();
+        let ca_pem = config.root_cert.as_deref().map(pem);
         let client = Client::try_from(config).map_err(|error| broken(chain(&error)))?;
-        Ok(Self { client, namespace, url, source })
+        Ok(Self { client, namespace, url, ca_pem, source })
     }
+}
+
+/// Certificates as text, in lines of 64 characters.
+fn pem(certificates: &[Vec<u8>]) -> String {
+    let mut text = String::new();
+    for certificate in certificates {
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        let mut rest = STANDARD.encode(certificate);
+        while !rest.is_empty() {
+            let tail = rest.split_off(rest.len().min(64));
+            text.push_str(&rest);
+            text.push('\n');
+            rest = tail;
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
 }
 
 fn find(global: &Global) -> Result<PathBuf> {

@@ -111,8 +111,9 @@ impl Cluster {
         output::step(&format!("API server at {}, {kept}", server.server_url()));
 
         let client = server.client_for(UserInfo::controllers());
+        let ca_pem = Some(server.ca_pem().to_owned());
         let controllers =
-            Part::start("controllers", |stop| commonage_controllers::run(client, stop));
+            Part::start("controllers", |stop| commonage_controllers::run(client, ca_pem, stop));
         output::step("controllers");
 
         let agent_name = machine.name.clone().unwrap_or_else(role::host_name);

@@ -9,7 +9,10 @@ mod agents;
 mod allocation;
 mod events;
 mod frameworks;
+mod garbage;
+mod namespaces;
 mod patch;
+mod resources;
 mod tasks;
 
 pub use commonage_allocator::replay;
@@ -20,9 +23,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// Runs every controller until `shutdown`, or until one of them dies, which is an error: a control
-/// plane without, say, its allocator must not look alive.
-pub async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// Runs every controller until `shutdown`. `ca_pem`: the authority of the API server, for the
+/// ConfigMaps `kube-root-ca.crt`.
+///
+/// # Errors
+/// One of them dies: a control plane without, say, its allocator must not look alive.
+pub async fn run(
+    client: Client,
+    ca_pem: Option<String>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let mut controllers = JoinSet::new();
     let stop = || shutdown.child_token();
     controllers.spawn(named("allocation", allocation::run(client.clone(), stop())));
@@ -30,6 +40,8 @@ pub async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<
     controllers.spawn(named("frameworks", frameworks::run(client.clone(), stop())));
     controllers
         .spawn(named("default-frameworks", frameworks::defaults::run(client.clone(), stop())));
+    controllers.spawn(named("garbage", garbage::run(client.clone(), stop())));
+    controllers.spawn(named("namespaces", namespaces::run(client.clone(), ca_pem, stop())));
     controllers.spawn(named("agents", agents::run(client, stop())));
     while let Some(ended) = controllers.join_next().await {
         let (name, result) = ended.context("a controller panicked")?;

@@ -11,10 +11,12 @@ mod suite;
 
 use std::path::{Path, PathBuf};
 
+use commonage_apiserver::auth::UserInfo;
 use commonage_apiserver::{ApiServer, Config};
 use futures::StreamExt;
 use run::Runner;
 use suite::Subject;
+use tokio_util::sync::CancellationToken;
 
 /// Subjects that run at once: some of their cases wait for seconds.
 const SUBJECTS_AT_ONCE: usize = 4;
@@ -44,6 +46,13 @@ async fn every_request_is_answered_as_kubernetes_answers_it() {
         (Some(file), _) => file.clone(),
         (None, ours) => ours.as_ref().unwrap().admin_kubeconfig_path().to_owned(),
     };
+    // Garbage collection and the end of namespaces are their business. (Without the authority's
+    // ConfigMaps: the cases count what they have made.)
+    let stop = CancellationToken::new();
+    let controllers = ours.as_ref().map(|api| {
+        let client = api.client_for(UserInfo::controllers());
+        tokio::spawn(commonage_controllers::run(client, None, stop.clone()))
+    });
     let only = std::env::var("CONFORMANCE_ONLY").unwrap_or_default();
     let runner = Runner::new(&kubeconfig, only).await;
     let outcomes: Vec<run::Outcome> = futures::stream::iter(subjects())
@@ -69,6 +78,10 @@ async fn every_request_is_answered_as_kubernetes_answers_it() {
             outcome.passed,
             outcome.differences.len()
         );
+    }
+    stop.cancel();
+    if let Some(controllers) = controllers {
+        controllers.await.unwrap().unwrap();
     }
     if let Some(ours) = ours {
         ours.shutdown().await;

@@ -11,8 +11,9 @@ use super::commit::{CommitError, clean, judge, name_of, take_version};
 use super::{Engine, WriteOptions, Written, managed};
 use crate::meta;
 use crate::object::encode_as;
-use crate::resource::ResourceDef;
-use crate::status::ApiError;
+use crate::resource::{Origin, ResourceDef};
+use crate::schema::go;
+use crate::status::{ApiError, Cause};
 use crate::strategy::{Companion, Context};
 
 /// Names tried for `generateName` before the client is told to try again; kube-apiserver's number.
@@ -201,6 +202,9 @@ impl Engine {
         if causes.is_empty() {
             causes.extend(self.strategy(def).validate(&object, None));
         }
+        if let Some(why) = unreadable(def, &causes) {
+            return Err(ApiError::undecodable(def, &object, &why));
+        }
         if !causes.is_empty() {
             return Err(ApiError::invalid(def, name_of(&object), causes));
         }
@@ -260,6 +264,13 @@ impl Engine {
         let prepared = self.prepare_rules(&def, &namespace, object, warnings, options)?;
         Ok(Op::Put { key: prepared.key(), value: encode_as(&prepared.def, &prepared.object) })
     }
+}
+
+/// Why an object of a built-in kind can't be read at all: kube-apiserver knows their fields' types
+/// before it looks at anything else.
+pub(super) fn unreadable(def: &ResourceDef, causes: &[Cause]) -> Option<String> {
+    let built_in = def.origin == Origin::BuiltIn;
+    causes.iter().filter(|_| built_in).find_map(|cause| go::type_error(&def.kind, cause))
 }
 
 enum StoreNewError {

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::commit::{CommitError, clean, has_finalizers, is_deleting, judge, take_version};
+use super::create::unreadable;
 use super::{Engine, FieldValidation, PatchKind, WriteOptions, Written, managed};
 use crate::meta;
 use crate::object::{Object, encode_as};
@@ -73,6 +74,9 @@ impl Engine {
             && target.def.origin == Origin::Custom
         {
             return Err(ApiError::unsupported_media_type(&PatchKind::CUSTOM));
+        }
+        if target.subresource.as_deref() == Some("scale") {
+            return self.scale_now(target, edit, options).await;
         }
         let mut edit = edit;
         let mut warnings = Vec::new();
@@ -208,7 +212,7 @@ impl Engine {
     }
 
     /// From the object that the client wants to the one that is stored.
-    async fn write_edit(
+    pub(super) async fn write_edit(
         &self,
         target: &Target,
         replaced: bool,
@@ -246,6 +250,13 @@ impl Engine {
         });
         if causes.is_empty() {
             causes.extend(strategy.validate(&new, Some(&old)));
+        }
+        if let Some(why) = unreadable(def, &causes) {
+            let error = match replaced {
+                true => ApiError::undecodable(def, &new, &why),
+                false => ApiError::invalid_patch(&new.to_string(), &why),
+            };
+            return Err(error.into());
         }
         if !causes.is_empty() {
             return Err(ApiError::invalid(def, &target.name, causes).into());
@@ -388,6 +399,7 @@ fn check_subresource(target: &Target) -> Result<(), ApiError> {
     let known = match target.subresource.as_deref() {
         None => true,
         Some("status") => target.def.has_status,
+        Some("scale") => target.def.scale.is_some(),
         Some("finalize") => target.def.group.is_empty() && target.def.kind == "Namespace",
         Some(_) => false,
     };

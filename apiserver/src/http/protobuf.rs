@@ -98,7 +98,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Value> {
             _ => {}
         }
     }
-    let mut object = message(messages::of_kind(&kind)?, raw, DEPTH_MAX)?;
+    let mut object = message(messages::of_kind(&api_version, &kind)?, raw, DEPTH_MAX)?;
     object.insert("apiVersion".into(), api_version.into());
     object.insert("kind".into(), kind.into());
     Some(Value::Object(object))

@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use super::chain::Call;
 use super::negotiate::{Format, Shape};
 use super::{inside, list_options, respond, reviews, tokens, watch, writes};
+use crate::engine::scale;
 use crate::resource::{Origin, ResourceDef, Storage};
 use crate::status::ApiError;
 use crate::streams::Kind;
@@ -93,8 +94,10 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
         ("create", false, _) => writes::create(call, target, body).await,
         ("get", true, "" | "status") => get(call, &target).await,
         ("get", true, "log") => inside::log(call, &target).await,
+        ("get", true, "scale") => get_scale(call, &target).await,
+        ("update", true, "scale") => writes::update_scale(call, target, body).await,
         ("update", true, "" | "status" | "finalize") => writes::update(call, target, body).await,
-        ("patch", true, "" | "status") => writes::patch(call, target, body).await,
+        ("patch", true, "" | "status" | "scale") => writes::patch(call, target, body).await,
         ("delete", true, "") => writes::delete(call, target, body).await,
         ("create", true, "token") => tokens::create(call, target, body).await,
         ("create", true, subresource) if target.answers_create(subresource) => {
@@ -144,6 +147,15 @@ async fn get(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiErro
     let engine = &call.app.engine;
     let object = engine.get(&target.def, &target.namespace, &target.name, version).await?;
     respond::object(StatusCode::OK, &target.def, &object, format, call.query)
+}
+
+async fn get_scale(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiError> {
+    let format = Format::negotiate(call.headers, call.query)?;
+    let version = call.query.resource_version()?;
+    let engine = &call.app.engine;
+    let object = engine.get(&target.def, &target.namespace, &target.name, version).await?;
+    let scale = scale::read(&target.def, &object)?;
+    Ok(respond::document(StatusCode::OK, scale.to_string().into(), format))
 }
 
 async fn list(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiError> {

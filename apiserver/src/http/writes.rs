@@ -14,7 +14,7 @@ use super::negotiate::Format;
 use super::resources::Target;
 use super::{decode, list_options, options, respond};
 use crate::auth::authorizer::Verdict;
-use crate::engine::{Deleted, FieldValidation, PatchKind, WriteOptions, Written};
+use crate::engine::{Deleted, FieldValidation, PatchKind, WriteOptions, Written, scale};
 use crate::resource::Origin;
 use crate::status::{ApiError, success_status};
 
@@ -49,7 +49,13 @@ fn written(
         true => StatusCode::CREATED,
         false => StatusCode::OK,
     };
-    let mut response = respond::object(status, &target.def, &written.object, format, call.query)?;
+    let mut response = match target.subresource() {
+        Some("scale") => {
+            let scale = scale::answer(&target.def, &written.object)?;
+            respond::document(status, scale.to_string().into(), format)
+        }
+        _ => respond::object(status, &target.def, &written.object, format, call.query)?,
+    };
     respond::add_warnings(&mut response, &written.warnings);
     Ok(response)
 }
@@ -93,7 +99,12 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let format = Format::negotiate(call.headers, call.query)?;
-    let (object, options) = receive(call, &target, "CreateOptions", body).await?;
+    let received = receive(call, &target, "CreateOptions", body).await;
+    // Who may send only some objects learns nothing about others, not even that they can't be read.
+    let (object, options) = match received {
+        Err(_) if call.verdict != Verdict::Allowed => return Err(call.forbidden()),
+        received => received?,
+    };
     check_what_is_sent(call, &object)?;
     let engine = &call.app.engine;
     let done = engine.create(&target.def, &target.namespace, object, options).await?;
@@ -110,6 +121,22 @@ pub(super) async fn update(
     let (def, namespace, name) = (&target.def, &target.namespace, &target.name);
     let engine = &call.app.engine;
     let done = engine.update(def, namespace, name, target.subresource(), object, options).await?;
+    written(call, &target, &done, format)
+}
+
+/// A Scale is no object of the kind: it is read as what it says it is.
+pub(super) async fn update_scale(
+    call: &Call<'_>,
+    target: Target,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let format = Format::negotiate(call.headers, call.query)?;
+    let bytes = body::read(call.headers, body).await?;
+    let options = options::write("UpdateOptions", call.query, call.headers, call.user.clone())?;
+    let scale = decode::options(call.headers, &bytes)?;
+    let (def, namespace, name) = (&target.def, &target.namespace, &target.name);
+    let engine = &call.app.engine;
+    let done = engine.update(def, namespace, name, target.subresource(), scale, options).await?;
     written(call, &target, &done, format)
 }
 
@@ -173,6 +200,10 @@ pub(super) async fn delete(
     let deleted =
         engine.delete(&target.def, &target.namespace, &target.name, asked.delete, options).await?;
     match deleted {
+        // One of the few kinds whose objects kube-apiserver shows once more.
+        Deleted::Gone(object) if target.def.kind == "ServiceAccount" => {
+            respond::object(StatusCode::OK, &target.def, &object, format, call.query)
+        }
         Deleted::Gone(object) => {
             let status = success_status(&target.def, &target.name, &object.uid);
             Ok(respond::document(StatusCode::OK, status.into(), format))

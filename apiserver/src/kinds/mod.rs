@@ -2,13 +2,15 @@
 
 mod acceptance;
 mod checked;
+mod data;
 mod definition;
+pub(crate) mod event;
 mod framework;
+mod lease;
 pub mod namespace;
 mod offer;
 mod ports;
 mod rbac;
-mod secret;
 mod state;
 mod task;
 #[cfg(test)]
@@ -26,9 +28,13 @@ use crate::strategy::Strategy;
 
 /// Strategies by group and plural name; kinds that are not here have none.
 pub(crate) fn strategies() -> HashMap<(String, String), Arc<dyn Strategy>> {
-    let all: [(&str, &str, Arc<dyn Strategy>); 14] = [
+    let all: [(&str, &str, Arc<dyn Strategy>); 18] = [
         ("", "namespaces", Arc::new(namespace::Namespaces)),
-        ("", "secrets", Arc::new(secret::Secrets)),
+        ("", "configmaps", Arc::new(data::ConfigMaps)),
+        ("", "events", Arc::new(event::Events)),
+        ("", "secrets", Arc::new(data::Secrets)),
+        ("coordination.k8s.io", "leases", Arc::new(lease::Leases)),
+        (event::GROUP, "events", Arc::new(event::Events)),
         (DEFINITIONS.0, DEFINITIONS.1, Arc::new(definition::Definitions)),
         (RBAC_GROUP, "clusterroles", Arc::new(rbac::Roles)),
         (RBAC_GROUP, "clusterrolebindings", Arc::new(rbac::Bindings)),

@@ -4,12 +4,20 @@ use serde_json::{Value, json};
 
 use commonage_schemas::names;
 
-use crate::status::ApiError;
+use crate::status::{ApiError, Cause};
 use crate::strategy::{Companion, Context, Strategy};
 
-/// Made at every start, and never deletable.
-pub const SYSTEM_NAMESPACES: [&str; 4] =
-    ["default", "kube-system", names::SYSTEM_NAMESPACE, names::AGENT_LEASE_NAMESPACE];
+/// Made at every start.
+pub const SYSTEM_NAMESPACES: [&str; 6] = [
+    "default",
+    "kube-system",
+    "kube-public",
+    "kube-node-lease",
+    names::SYSTEM_NAMESPACE,
+    names::AGENT_LEASE_NAMESPACE,
+];
+/// Of those, which may be deleted, as in Kubernetes.
+const DELETABLE: &str = "kube-node-lease";
 
 /// Carries the name of the namespace, so that selectors of namespaces can name one.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -24,7 +32,15 @@ impl Strategy for Namespaces {
     }
 
     fn prepare_create(&self, _cx: Context<'_>, object: &mut Value) -> Result<(), ApiError> {
-        object["spec"] = json!({"finalizers": [FINALIZER]});
+        let finalizers = &mut object["spec"]["finalizers"];
+        if !finalizers.is_array() {
+            *finalizers = json!([]);
+        }
+        if let Some(finalizers) = finalizers.as_array_mut()
+            && !finalizers.iter().any(|one| one == FINALIZER)
+        {
+            finalizers.push(FINALIZER.into());
+        }
         object["status"] = json!({"phase": "Active"});
         Ok(())
     }
@@ -42,9 +58,25 @@ impl Strategy for Namespaces {
         Ok(())
     }
 
+    fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+        let phase = &object["status"]["phase"];
+        if old.is_none() || phase.is_null() {
+            return Vec::new();
+        }
+        let (wanted, when) = match object["metadata"]["deletionTimestamp"].is_null() {
+            true => ("Active", "empty"),
+            false => ("Terminating", "not empty"),
+        };
+        if phase == wanted {
+            return Vec::new();
+        }
+        let why = format!("may only be '{wanted}' if `deletionTimestamp` is {when}");
+        vec![Cause::invalid("status.Phase", phase, &why)]
+    }
+
     fn may_delete(&self, _cx: Context<'_>, object: &Value) -> Result<(), ApiError> {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        if SYSTEM_NAMESPACES.contains(&name) {
+        if SYSTEM_NAMESPACES.contains(&name) && name != DELETABLE {
             return Err(ApiError::forbidden(
                 "",
                 "namespaces",

@@ -80,7 +80,6 @@ pub fn check_type(def: &ResourceDef, object: &Value) -> Result<(), ApiError> {
 
 /// What the rest of the server reads without asking must have the right type.
 fn check_metadata(metadata: &mut Map<String, Value>) -> Result<(), String> {
-    // Go drops nulls of maps, lists and strings alike.
     metadata.retain(|_, value| !value.is_null());
     for (field, value) in metadata.iter_mut() {
         match field.as_str() {
@@ -108,6 +107,13 @@ fn check_metadata(metadata: &mut Map<String, Value>) -> Result<(), String> {
             _ => {}
         }
     }
+    // Go leaves out what is empty: texts, lists and maps alike.
+    metadata.retain(|_, value| match value {
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        _ => true,
+    });
     Ok(())
 }
 

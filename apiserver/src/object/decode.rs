@@ -14,7 +14,10 @@ use crate::resource::ResourceDef;
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     root: Node,
-    names: Box<[Box<str>]>,
+    /// With the place of the value: two names may stand for one path.
+    names: Box<[(Box<str>, usize)]>,
+    /// Paths that are looked at.
+    count: usize,
 }
 
 #[derive(Debug, Default)]
@@ -61,20 +64,25 @@ impl Fields {
         root.insert("metadata.deletionTimestamp", Capture::Deleting);
         root.insert("metadata.labels", Capture::Labels);
         let mut names = Vec::new();
+        let mut paths: Vec<&str> = Vec::new();
         for (name, path) in fields {
-            root.insert(path.trim_start_matches('.'), Capture::Field(names.len()));
-            names.push(Box::from(name));
+            let place = paths.iter().position(|known| *known == path).unwrap_or_else(|| {
+                root.insert(path.trim_start_matches('.'), Capture::Field(paths.len()));
+                paths.push(path);
+                paths.len() - 1
+            });
+            names.push((Box::from(name), place));
         }
-        Fields { root, names: names.into() }
+        Fields { root, names: names.into(), count: paths.len() }
     }
 
     /// The place of a selectable field in [`super::Object::fields`].
     pub(crate) fn position(&self, field: &str) -> Option<usize> {
-        self.names.iter().position(|name| **name == *field)
+        self.names.iter().find(|(name, _)| **name == *field).map(|(_, place)| *place)
     }
 
     pub(super) fn extract(&self, value: &[u8]) -> Result<Light, serde_json::Error> {
-        let mut light = Light { fields: vec![None; self.names.len()].into(), ..Light::default() };
+        let mut light = Light { fields: vec![None; self.count].into(), ..Light::default() };
         let mut json = serde_json::Deserializer::from_slice(value);
         Walk { node: &self.root, light: &mut light }.deserialize(&mut json)?;
         Ok(light)

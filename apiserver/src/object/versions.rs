@@ -1,8 +1,8 @@
 //! One object seen as different versions of its kind, and an old object seen through a new schema.
 //!
 //! All versions of a kind share one store, where each object is of the one version that the kind is
-//! stored as. The only conversion is that of the name of the version (strategy `None`), so that for
-//! most readers a few bytes change.
+//! stored as. For most, the only conversion is that of the name of the version (strategy `None`), so
+//! that a few bytes change.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::{METADATA_OPEN, Object, encode, frame};
 use crate::cache::EventKind;
-use crate::resource::ResourceDef;
+use crate::kinds::event;
+use crate::resource::{Conversion, ResourceDef};
 
 /// What every body begins with.
 const VERSION_FIRST: &[u8] = b"{\"apiVersion\":\"";
@@ -21,8 +22,10 @@ pub(crate) fn encode_as(def: &ResourceDef, object: &Value) -> Bytes {
     let Some(stored) = &def.stored_as else { return encode(object) };
     let mut object = object.clone();
     object["apiVersion"] = stored.def.api_version().into();
-    if !stored.same_schema {
-        stored.def.schema.prune(&mut object);
+    match stored.conversion {
+        Conversion::Name => {}
+        Conversion::Fields => drop(stored.def.schema.prune(&mut object)),
+        Conversion::Event => event::to_core(&mut object),
     }
     encode(&object)
 }
@@ -34,14 +37,17 @@ impl Object {
             return Arc::new(view.object(self, EventKind::Added).0);
         }
         let Some(stored) = &def.stored_as else { return self.clone() };
-        if stored.same_schema
+        if stored.conversion == Conversion::Name
             && let Some(renamed) = self.renamed(&def.api_version())
         {
             return Arc::new(renamed);
         }
         let mut value = self.to_value();
         value["apiVersion"] = def.api_version().into();
-        def.schema.prune(&mut value);
+        match stored.conversion {
+            Conversion::Event => event::to_new(&mut value),
+            Conversion::Name | Conversion::Fields => drop(def.schema.prune(&mut value)),
+        }
         Arc::new(self.rebuilt(value))
     }
 

@@ -13,8 +13,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Cell, Column, DefinitionError, Origin, ResourceDef, ScalePaths, Scope, Storage, StoredAs,
-    Subresource, VERBS_CUSTOM,
+    Cell, Column, Conversion, DefinitionError, Origin, ResourceDef, ScalePaths, Scope, Storage,
+    StoredAs, Subresource, VERBS_CUSTOM,
 };
 use crate::jsonpath::JsonPath;
 use crate::schema::Structural;
@@ -46,8 +46,11 @@ pub(super) fn versions(crd: &CustomResourceDefinition) -> Result<Versions, Defin
         }
         let mut def = from(at)?;
         def.storage_version_hash.clone_from(&stored.storage_version_hash);
-        let same_schema = def.openapi == stored.openapi;
-        def.stored_as = Some(StoredAs { def: stored.clone(), same_schema });
+        let conversion = match def.openapi == stored.openapi {
+            true => Conversion::Name,
+            false => Conversion::Fields,
+        };
+        def.stored_as = Some(StoredAs { def: stored.clone(), conversion });
         served.push(Arc::new(def));
     }
     Ok(Versions { served, stored })

@@ -4,6 +4,8 @@
 
 use serde_json::Value;
 
+use crate::status::Cause;
+
 /// Nesting that the decoder of this server follows.
 const DEPTH_MAX: usize = 127;
 
@@ -17,6 +19,44 @@ pub(crate) fn json_type(value: &Value) -> &'static str {
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     }
+}
+
+/// What Go's decoder says of a value of another type in an object of a built-in kind, whose fields it
+/// knows; `None` when that is not what is wrong.
+pub(crate) fn type_error(kind: &str, cause: &Cause) -> Option<String> {
+    if cause.reason != "FieldValueTypeInvalid" {
+        return None;
+    }
+    let found = match cause.message.strip_prefix("Invalid value: \"")?.split('"').next()? {
+        "integer" | "number" => "number",
+        "boolean" => "bool",
+        other => other,
+    };
+    let wanted = cause.message.split("must be of type ").nth(1)?.split(':').next()?;
+    let path: Vec<&str> = cause.field.split('.').collect();
+    let (structure, field) = match path.as_slice() {
+        [map @ ("data" | "binaryData" | "stringData"), ..] => (kind.to_owned(), (*map).to_owned()),
+        ["spec", _, ..] => (format!("{kind}Spec"), cause.field.clone()),
+        ["status", _, ..] => (format!("{kind}Status"), cause.field.clone()),
+        ["involvedObject" | "regarding" | "related", _, ..] => {
+            ("ObjectReference".to_owned(), cause.field.clone())
+        }
+        ["series", _, ..] => ("EventSeries".to_owned(), cause.field.clone()),
+        _ => (kind.to_owned(), cause.field.clone()),
+    };
+    let wanted = match (wanted, field.as_str()) {
+        ("integer", _) => "int32",
+        ("boolean", _) => "bool",
+        ("object", "binaryData") => "map[string][]uint8",
+        ("object", "data") if kind == "Secret" => "map[string][]uint8",
+        ("object", "data" | "stringData") => "map[string]string",
+        ("object", _) => "struct",
+        ("array", _) => "[]string",
+        (other, _) => other,
+    };
+    Some(format!(
+        "json: cannot unmarshal {found} into Go struct field {structure}.{field} of type {wanted}"
+    ))
 }
 
 /// What Go says about a text that serde_json refused with `error`, which is repeated where Go would
@@ -229,6 +269,24 @@ fn quoted(byte: u8) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn types_are_those_of_go() {
+        let told = |kind, field: &str, found: &str, wanted: &str| {
+            let why = format!("{field} in body must be of type {wanted}: \"{found}\"");
+            type_error(kind, &Cause::type_invalid(field, &found.into(), &why)).unwrap()
+        };
+        let prefix = "json: cannot unmarshal number into Go struct field ";
+        assert_eq!(
+            told("ConfigMap", "data.k", "integer", "string"),
+            format!("{prefix}ConfigMap.data of type string")
+        );
+        assert_eq!(
+            told("Lease", "spec.holderIdentity", "integer", "string"),
+            format!("{prefix}LeaseSpec.spec.holderIdentity of type string")
+        );
+        assert_eq!(type_error("Lease", &Cause::required("spec", "")), None);
+    }
 
     #[test]
     fn errors_are_those_of_go() {

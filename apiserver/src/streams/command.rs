@@ -103,7 +103,7 @@ async fn translate(client: Raw, agent: Raw, base64: bool, status: bool, first: u
             }
         }
         // Older clients cannot say that their input is at its end, only that they are gone.
-        websocket::finish(&mut to_agent).await;
+        let _ = to_agent.close().await;
     };
     let outwards = async {
         // Tells the client that the session has begun.
@@ -121,7 +121,7 @@ async fn translate(client: Raw, agent: Raw, base64: bool, status: bool, first: u
                 return;
             }
         }
-        websocket::finish(&mut to_client).await;
+        let _ = to_client.close().await;
     };
     tokio::select! {
         () = inwards => {}

@@ -15,4 +15,3 @@ mod support;
 mod task_log;
 mod tokens;
 mod validation;
-mod watch_websocket;

@@ -7,6 +7,5 @@ mod by_hand;
 mod etcd;
 mod isolation;
 mod offers;
-mod pods;
 mod recovery;
 mod tidiness;

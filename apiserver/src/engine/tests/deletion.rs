@@ -125,7 +125,7 @@ async fn a_collection_is_deleted_by_selector() {
 #[tokio::test]
 async fn the_namespaces_that_always_exist_stay() {
     let world = World::new().await;
-    for name in ["default", "kube-system", "commonage-system", "commonage-agents"] {
+    for name in ["default", "kube-system", "kube-public", "commonage-system", "commonage-agents"] {
         let namespace = world.get("Namespace", name).await.unwrap();
         assert_eq!(namespace["status"]["phase"], "Active");
         assert_eq!(namespace["metadata"]["labels"]["kubernetes.io/metadata.name"], name);
@@ -139,60 +139,28 @@ async fn the_namespaces_that_always_exist_stay() {
 }
 
 #[tokio::test]
-async fn a_deleted_namespace_takes_its_contents_along() {
+async fn a_deleted_namespace_takes_nothing_new_and_waits_to_be_finalized() {
     let world = World::new().await;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
     world.create(namespace).await.unwrap();
-    let mut held = config_map("held", json!({}));
-    held["metadata"]["namespace"] = json!("shop");
-    let mut free = held.clone();
-    free["metadata"]["name"] = json!("free");
-    held["metadata"]["finalizers"] = json!(["example.com/a"]);
-    world.create(held).await.unwrap();
-    world.create(free.clone()).await.unwrap();
-
-    let mut namespaces = world
-        .watch(
-            "Namespace",
-            WatchOptions { field_selector: fielded("metadata.name=shop"), ..watch_options() },
-        )
-        .await;
-    let mut maps = world.watch("ConfigMap", watch_options()).await;
-    assert_eq!(namespaces.short().await, "ADDED shop");
-    assert_eq!([maps.short().await, maps.short().await], ["ADDED free", "ADDED held"]);
-
     let Deleted::Marked(marked) = world.delete("Namespace", "shop").await.unwrap() else {
-        panic!("it is not empty")
+        panic!("its contents have to go first")
     };
-    assert_eq!(marked.to_value()["status"]["phase"], "Terminating");
-    free["metadata"]["name"] = json!("late");
-    let error = world.create(free).await.unwrap_err();
+    let mut marked = marked.to_value();
+    assert_eq!(marked["status"]["phase"], "Terminating");
+    let mut late = config_map("late", json!({}));
+    late["metadata"]["namespace"] = json!("shop");
+    let error = world.create(late).await.unwrap_err();
     assert_eq!(
         (error.code, &*error.details.unwrap().causes[0].reason),
         (403, "NamespaceTerminating")
     );
-    let mut seen = [maps.short().await, maps.short().await];
-    seen.sort();
-    assert_eq!(seen, ["DELETED free", "MODIFIED held"]);
-    assert_eq!(namespaces.short().await, "MODIFIED shop");
-
-    let (def, patch) = (world.def("ConfigMap"), json!({"metadata": {"finalizers": null}}));
-    let body = patch.to_string().into();
-    world
-        .engine
-        .patch(&def, "shop", "held", None, PatchKind::Merge, body, options())
-        .await
-        .unwrap();
-    assert_eq!(maps.short().await, "DELETED held");
-    assert_eq!(namespaces.short().await, "DELETED shop");
-    assert_eq!(
-        world
-            .engine
-            .list(&world.def("Framework"), Some("shop"), ListOptions::default())
-            .await
-            .unwrap()
-            .items
-            .len(),
-        0
-    );
+    let again = world.delete("Namespace", "shop").await.unwrap();
+    assert!(matches!(again, Deleted::Marked(_)), "a second time changes nothing");
+    let active = json!({"status": {"phase": "Active"}});
+    let error = world.merge("Namespace", "shop", Some("status"), active).await.unwrap_err();
+    assert!(error.message.contains("may only be 'Terminating' if"), "{}", error.message);
+    marked["spec"]["finalizers"] = json!([]);
+    world.put(Some("finalize"), marked).await.unwrap();
+    assert_eq!(world.get("Namespace", "shop").await.unwrap_err().code, 404);
 }

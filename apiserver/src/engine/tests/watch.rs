@@ -171,8 +171,8 @@ async fn every_index_finds_its_watchers() {
     assert_eq!([namespaced.short().await, namespaced.short().await], ["ADDED t1", "ADDED t2"]);
     assert_eq!(namespaced.short().await, "MODIFIED t1");
     assert_eq!(elsewhere.short().await, "ADDED t3");
-    // Four of them are the engine's own: on namespaces and cluster roles, and two on definitions.
-    assert_eq!(world.engine.watch_counters().open.load(std::sync::atomic::Ordering::Relaxed), 9);
+    // Three of them are the engine's own: on cluster roles, and two on definitions.
+    assert_eq!(world.engine.watch_counters().open.load(std::sync::atomic::Ordering::Relaxed), 8);
 }
 
 #[tokio::test]

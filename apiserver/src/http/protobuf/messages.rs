@@ -8,13 +8,14 @@ use super::Holds::{
 };
 use super::{Field, Holds, Message};
 
-pub(super) fn of_kind(kind: &str) -> Option<&'static Message> {
+pub(super) fn of_kind(api_version: &str, kind: &str) -> Option<&'static Message> {
     Some(match kind {
         "ClusterRole" => &access::CLUSTER_ROLE,
         "ClusterRoleBinding" | "RoleBinding" => &access::BINDING,
         "ConfigMap" => &CONFIG_MAP,
         "CustomResourceDefinition" => &super::definition::DEFINITION,
         "DeleteOptions" => &DELETE_OPTIONS,
+        "Event" if api_version == "events.k8s.io/v1" => &NEW_EVENT,
         "Event" => &EVENT,
         "Lease" => &LEASE,
         "LocalSubjectAccessReview" | "SubjectAccessReview" => &access::SUBJECT_ACCESS_REVIEW,
@@ -165,6 +166,27 @@ static EVENT: Message = Message {
         field(13, "related", One(&REFERENCE)),
         field(14, "reportingComponent", Text),
         field(15, "reportingInstance", Text),
+    ],
+};
+
+/// events.k8s.io/v1.
+static NEW_EVENT: Message = Message {
+    fields: &[
+        field(1, "metadata", One(&META)),
+        field(2, "eventTime", MicroTime),
+        field(3, "series", One(&EVENT_SERIES)),
+        field(4, "reportingController", Text),
+        field(5, "reportingInstance", Text),
+        field(6, "action", Text),
+        field(7, "reason", Text),
+        field(8, "regarding", One(&REFERENCE)),
+        field(9, "related", One(&REFERENCE)),
+        field(10, "note", Text),
+        field(11, "type", Text),
+        field(12, "deprecatedSource", One(&EVENT_SOURCE)),
+        field(13, "deprecatedFirstTimestamp", Time),
+        field(14, "deprecatedLastTimestamp", Time),
+        field(15, "deprecatedCount", Int),
     ],
 };
 

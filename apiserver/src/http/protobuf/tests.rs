@@ -97,6 +97,20 @@ fn varint(mut value: u64) -> Vec<u8> {
 }
 
 #[test]
+fn events_are_read_as_their_group_has_them() {
+    let about = [field(1, b"Task"), field(3, b"t")].concat();
+    let meta = field(1, &field(1, b"e"));
+    let in_group = |group: &str, number: u8| {
+        let type_meta = [field(1, group.as_bytes()), field(2, b"Event")].concat();
+        let raw = [meta.clone(), field(number, &about)].concat();
+        decode(&[MAGIC.to_vec(), field(1, &type_meta), field(2, &raw)].concat()).unwrap()
+    };
+    let task = json!({"kind": "Task", "name": "t"});
+    assert_eq!(in_group("events.k8s.io/v1", 8)["regarding"], task);
+    assert_eq!(in_group("v1", 2)["involvedObject"], task);
+}
+
+#[test]
 fn nonsense_is_refused() {
     let whole = envelope("ConfigMap", &field(1, &field(1, b"c")));
     assert!(decode(&whole).is_some());

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod fairness;
-mod guarantees;
 mod offers;
 mod placement;
 mod properties;
