@@ -13,7 +13,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
 
 use crate::cycle::Step;
-use crate::lanes::Lanes;
+use crate::lanes::{LANES, Lanes};
 use crate::state::{Allocator, Sorter};
 use crate::table::Id;
 use crate::usage::dominant;
@@ -43,8 +43,8 @@ struct QueueBook {
     parent: Option<Id>,
     limited: bool,
     limit: Lanes,
-    /// What counts towards limit and guarantee.
-    charged: Lanes,
+    /// What counts towards limit and guarantee beyond what is held (or, below 0, short of it).
+    beyond: [i64; LANES],
     guarantee: Lanes,
     /// What must stay free for guarantees of it and of queues below.
     need: Lanes,
@@ -71,7 +71,7 @@ impl Ledger {
             parent: None,
             limited: false,
             limit: Lanes::UNLIMITED,
-            charged: Lanes::ZERO,
+            beyond: [0; LANES],
             guarantee: Lanes::ZERO,
             need: Lanes::ZERO,
             need_below: Lanes::ZERO,
@@ -84,7 +84,7 @@ impl Ledger {
                 parent: queue.parent,
                 limited: queue.limit != Lanes::UNLIMITED,
                 limit: queue.limit,
-                charged: queue.charged(),
+                beyond: difference(&queue.charged(), &queue.held()),
                 guarantee: queue.guarantee,
                 need: Lanes::ZERO,
                 need_below: Lanes::ZERO,
@@ -117,7 +117,7 @@ impl Ledger {
             if book.limited {
                 for (lane, left) in room.0.iter_mut().enumerate() {
                     if book.limit.0[lane] != i64::MAX {
-                        *left = (*left).min((book.limit.0[lane] - book.charged.0[lane]).max(0));
+                        *left = (*left).min((book.limit.0[lane] - book.charged_in(lane)).max(0));
                     }
                 }
             }
@@ -150,7 +150,7 @@ impl Ledger {
     /// What of the queue's own guarantee it does not hold yet.
     pub(super) fn unmet(&self, queue: Id) -> Lanes {
         let book = &self.queues[queue as usize];
-        book.guarantee.minus(&book.charged)
+        book.guarantee.minus(&book.charged())
     }
 
     /// What is free beyond all that is still guaranteed to somebody.
@@ -165,7 +165,7 @@ impl Ledger {
         let mut next = Some(queue);
         while let Some(id) = next {
             let book = &mut self.queues[id as usize];
-            let need = book.guarantee.minus(&book.charged).max(&book.need_below);
+            let need = book.guarantee.minus(&book.charged()).max(&book.need_below);
             let before = std::mem::replace(&mut book.need, need);
             next = book.parent;
             if let Some(parent) = next.filter(|_| need != before) {
@@ -186,7 +186,17 @@ impl Ledger {
             book.held.add(lanes);
             book.allocations += 1;
         });
-        self.charge(queue, |sum| sum.add(charged));
+        if charged != lanes {
+            let more = difference(charged, lanes);
+            let mut next = Some(queue);
+            while let Some(id) = next {
+                let book = &mut self.queues[id as usize];
+                for (beyond, more) in book.beyond.iter_mut().zip(more) {
+                    *beyond = beyond.saturating_add(more);
+                }
+                next = book.parent;
+            }
+        }
         if let Some(available) = &mut self.available {
             available.sub(charged);
             self.settle_need(queue);
@@ -199,19 +209,9 @@ impl Ledger {
             book.held.sub(lanes);
             book.allocations = book.allocations.saturating_sub(1);
         });
-        self.charge(queue, |sum| sum.sub(lanes));
         if let Some(available) = &mut self.available {
             available.add(lanes);
             self.settle_need(queue);
-        }
-    }
-
-    fn charge(&mut self, queue: Id, change: impl Fn(&mut Lanes)) {
-        let mut next = Some(queue);
-        while let Some(id) = next {
-            let book = &mut self.queues[id as usize];
-            change(&mut book.charged);
-            next = book.parent;
         }
     }
 
@@ -235,6 +235,20 @@ impl Ledger {
             next = book.parent;
         }
     }
+}
+
+impl QueueBook {
+    fn charged_in(&self, lane: usize) -> i64 {
+        self.all.held.0[lane].saturating_add(self.beyond[lane]).max(0)
+    }
+
+    fn charged(&self) -> Lanes {
+        Lanes(std::array::from_fn(|lane| self.charged_in(lane)))
+    }
+}
+
+fn difference(a: &Lanes, b: &Lanes) -> [i64; LANES] {
+    std::array::from_fn(|lane| a.0[lane].saturating_sub(b.0[lane]))
 }
 
 /// One of those who compete with each other.
