@@ -43,6 +43,8 @@ need redis-server redis-server redis-server
 need redis-cli redis-tools
 need nginx nginx nginx
 need busybox busybox-static
+need node nodejs
+need npm npm
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 
 updated=no
@@ -56,18 +58,20 @@ if [ ${#missing[@]} != 0 ]; then
     fi
 fi
 
-# Any kubectl from 1.20 on will do. Debian's package conflicts with other packages of the same
-# command, so where it cannot be installed it is only unpacked.
-if ! have kubectl; then
+# Debian's kubectl, unpacked only: its package conflicts with other packages of the same command.
+# It is the oldest that the tests drive our server with, and serves where there is no other.
+old_kubectl=target/tools/bin/kubectl-1.20
+if [ ! -x $old_kubectl ]; then
+    say "unpacking Debian's kubectl into target/tools"
     refresh
-    if ! apt_install kubernetes-client; then
-        say "unpacking kubectl into target/tools"
-        unpack=$(mktemp -d)
-        (cd "$unpack" && apt-get download -qq kubernetes-client && dpkg-deb -x kubernetes-client_*.deb .)
-        mkdir -p target/tools/bin
-        install -m 755 "$unpack/usr/bin/kubectl" target/tools/bin/kubectl
-        rm -rf "$unpack"
-    fi
+    unpack=$(mktemp -d)
+    (cd "$unpack" && apt-get download -qq kubernetes-client && dpkg-deb -x kubernetes-client_*.deb .)
+    mkdir -p target/tools/bin
+    install -m 755 "$unpack/usr/bin/kubectl" $old_kubectl
+    rm -rf "$unpack"
+fi
+if ! have kubectl; then
+    ln -s kubectl-1.20 target/tools/bin/kubectl
 fi
 
 # The stamp is the list of requirements itself: it is rebuilt when the list changes.
@@ -76,4 +80,11 @@ if ! cmp -s hack/requirements.txt .venv/requirements.txt; then
     python3 -m venv .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r hack/requirements.txt
     cp hack/requirements.txt .venv/requirements.txt
+fi
+
+node=e2e/clients/node
+if ! cmp -s $node/package-lock.json $node/node_modules/.stamp; then
+    say "Node packages in $node/node_modules"
+    (cd $node && npm ci --silent --prefer-offline --ignore-scripts --no-audit --no-fund)
+    cp $node/package-lock.json $node/node_modules/.stamp
 fi
