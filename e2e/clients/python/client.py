@@ -122,14 +122,14 @@ def dynamic_client():
             field_manager="another",
         )
     except ConflictError as conflict:
-        assert b'conflict with \\"python\\": .spec.color' in conflict.body, conflict.body
+        assert 'conflict with \\"python\\": .spec.color' in conflict.body, conflict.body
     else:
         raise AssertionError("two managers own one field")
     parts.delete(name="gear", namespace=NAMESPACE)
     try:
         parts.get(name="gear", namespace=NAMESPACE)
     except NotFoundError as gone:
-        assert b'parts.workshop.example \\"gear\\" not found' in gone.body, gone.body
+        assert 'parts.workshop.example \\"gear\\" not found' in gone.body, gone.body
 
 
 def leader_election(lock):

@@ -8,7 +8,7 @@
 mod client_node;
 mod helm;
 mod kube_rs;
-
+mod kubectl;
 mod python;
 
 use std::{
