@@ -12,6 +12,7 @@ pub mod builtin;
 pub mod cache;
 pub mod discovery;
 pub mod engine;
+mod histogram;
 pub mod http;
 pub mod jsonpath;
 pub mod kinds;
@@ -30,5 +31,6 @@ pub mod status;
 pub mod strategy;
 mod streams;
 pub mod table;
+mod timed_store;
 
 pub use server::{ApiServer, Config};

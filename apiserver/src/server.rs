@@ -28,6 +28,7 @@ use crate::engine::Engine;
 use crate::http::{App, Caller, Listener, Parts, serve, tls_config};
 use crate::pki::{Identity, Kubeconfig, Pki, PkiError, write_kubeconfig};
 use crate::proxy::AgentProxy;
+use crate::timed_store::TimedStore;
 
 /// How long requests under way may take to finish when the server goes down.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
@@ -155,7 +156,7 @@ impl ApiServer {
         let tls = tls_config(&provider, pki.ca_der(), &serving)?;
         let agents = AgentProxy::new(&provider, pki.ca_der(), &pki.apiserver_client()?)?;
 
-        let store = open_store(&store, &data_dir).await?;
+        let store = Arc::new(TimedStore::new(open_store(&store, &data_dir).await?));
         let scheme = crate::builtin::scheme().context("a compiled-in definition is broken")?;
         let scheme = match serve_pods {
             true => scheme.with(crate::kinds::view::definitions()),

@@ -28,6 +28,9 @@ pub const CONTROLLERS: &str = "system:controllers";
 pub const AGENTS: &str = "system:agents";
 pub const AGENT_PREFIX: &str = "system:agent:";
 
+/// The extra that says which credentials were shown, lest one token's deeds be taken for another's.
+pub(crate) const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
 /// An identity as Kubernetes describes one: the name and groups that rules speak of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserInfo {

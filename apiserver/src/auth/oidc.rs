@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::jwt::{Jwk, Unverified};
-use super::{AUTHENTICATED, UserInfo};
+use super::{AUTHENTICATED, CREDENTIAL_ID, UserInfo};
 use fetch::Client;
 
 /// Signatures that can be checked here: Kubernetes' list without ES512.
@@ -29,7 +29,6 @@ const REFRESH_AFTER: Duration = Duration::from_secs(10 * 60);
 const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(5);
 /// How far an issuer's clock may be ahead.
 const NOT_BEFORE_LEEWAY_S: i64 = 5 * 60;
-const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
 /// kube-apiserver's options of the same names; empty texts are what was not given.
 #[derive(Clone, Debug, Default)]

@@ -11,13 +11,12 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use super::jwt::{Jwk, SigningKey, Unverified};
-use super::{AUTHENTICATED, UserInfo};
+use super::{AUTHENTICATED, CREDENTIAL_ID, UserInfo};
 
 /// Whose tokens and for whom, when nothing else is said: kube-apiserver's own default.
 pub(crate) const ISSUER_DEFAULT: &str = "https://kubernetes.default.svc.cluster.local";
 pub(crate) const USER_PREFIX: &str = "system:serviceaccount:";
 const GROUP: &str = "system:serviceaccounts";
-const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 

@@ -2,6 +2,7 @@
 //! nothing, nothing is read or kept.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -32,6 +33,8 @@ pub(super) struct Arrival<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) request: Attributes<'a>,
     pub(super) version: &'a str,
+    /// How long it stood in line for a place, in microseconds.
+    pub(super) waited_us: AtomicU64,
 }
 
 impl Slot {

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -108,17 +108,18 @@ pub(crate) async fn serve(app: Arc<App>, caller: Caller, request: Request<Body>)
         headers: &head.headers,
         request: attributes(&info, &query),
         version: &info.version,
+        waited_us: AtomicU64::new(0),
     };
     let answer = answer(&app, &arrival, &slot, &info, &query, upgrade, body);
     let response = recovered(&app.metrics, &slot, answer)
         .await
         .unwrap_or_else(|error| respond::error(&error, &head.headers, &query));
+    let waited = Duration::from_micros(arrival.waited_us.load(Relaxed));
     let mut response = slot.finish(response, info.is_long_running()).await;
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
-    observe(&app, &info, &query, &response, started);
-    response
+    observe(&app, &info, &query, response, started, waited)
 }
 
 /// What the handler answers, or a 500 if it panics: one request's bug is not everybody's. The panic
@@ -172,19 +173,29 @@ async fn answer(
         // It came on a connection that has not been told yet.
         return Err(ApiError::too_many(GOING_DOWN, GOING_DOWN_RETRY_S));
     }
-    let user = impersonate::effective_user(&app.engine, caller.clone(), headers)?;
+    let user = match impersonate::effective_user(&app.engine, caller.clone(), headers) {
+        Ok(user) => user,
+        Err(error) if error.code == 403 => return Ok(respond::forbidden(&error, headers, query)),
+        Err(error) => return Err(error),
+    };
     if !Arc::ptr_eq(&caller, &user) {
         slot.impersonated(&user);
     }
     let exempt = long_running || user.is_in(MASTERS) || user.is_in(CONTROLLERS);
     let _place = match long_running {
         true => None,
-        false => Some(app.limits.enter(&app.metrics, info.is_read_only(), exempt).await?),
+        false => {
+            let came = Instant::now();
+            let place = app.limits.enter(&app.metrics, info.is_read_only(), exempt).await;
+            arrival.waited_us.store(came.elapsed().as_micros() as u64, Relaxed);
+            Some(place?)
+        }
     };
     let decision = app.engine.access().decide(&user, request);
     slot.decided(&decision);
     if decision.is_denied() {
-        return Err(authorizer::forbidden(&user, request, &decision.reason()));
+        let refusal = authorizer::forbidden(&user, request, &decision.reason());
+        return Ok(respond::forbidden(&refusal, headers, query));
     }
     let call = Call { app, user, info, query, headers, verdict: decision.verdict, upgrade };
     let handled = async {
@@ -230,13 +241,15 @@ async fn authenticate(
     }
 }
 
+/// Counts a request that has been answered; its answer goes on.
 fn observe(
     app: &App,
     info: &RequestInfo,
     query: &Query,
-    response: &Response<Body>,
+    response: Response<Body>,
     started: Instant,
-) {
+    waited: Duration,
+) -> Response<Body> {
     let scheme = app.engine.scheme();
     let def = match info.is_resource {
         true => scheme.get(&info.group, &info.version, &info.resource),
@@ -262,7 +275,7 @@ fn observe(
     let took = started.elapsed();
     let code = response.status().as_u16();
     tracing::debug!(target: "commonage::http", verb, path = info.path, code, ?took);
-    app.metrics.observe(&Observation {
+    let series = app.metrics.observe(&Observation {
         verb,
         def,
         subresource: &info.subresource,
@@ -270,7 +283,12 @@ fn observe(
         code,
         dry_run: query.filled("dryRun") == Some("All"),
         took,
+        waited,
     });
+    match matches!(verb, "GET" | "LIST") && !info.is_long_running() {
+        true => response.map(|body| series.measure(body)),
+        false => response,
+    }
 }
 
 #[cfg(test)]

@@ -91,6 +91,7 @@ fn metrics(call: &Call<'_>) -> Response<Body> {
     let engine = &call.app.engine;
     let counts = EngineCounts {
         objects: engine.object_counts(),
+        store_times: call.app.store.times(),
         audited: call.app.audit.as_ref().map_or((0, 0), |audit| audit.counted()),
         watches_closed_slow: engine.watch_counters().closed_slow.load(Relaxed),
     };

@@ -4,11 +4,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use commonage_store::Store;
+use http::header::X_CONTENT_TYPE_OPTIONS;
+use http::{Response, StatusCode};
 
 use super::App;
 use super::chain::Call;
-use super::respond::{page_not_found, text};
+use super::respond::{NO_SNIFF, page_not_found, text};
 
 /// A store that takes longer than this to say its revision serves no client in time either.
 const STORE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -76,7 +78,6 @@ pub(super) async fn answer(call: &Call<'_>, probe: &str, only: Option<&str>) -> 
             text(StatusCode::INTERNAL_SERVER_ERROR, format!("{report}{probe} check failed\n"))
         }
     };
-    let options = HeaderName::from_static("x-content-type-options");
-    response.headers_mut().insert(options, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     response
 }

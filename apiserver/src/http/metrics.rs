@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use crate::histogram::{Bounds, Counted, DURATIONS, EVENT_SIZES, Histogram, RESPONSE_SIZES};
 use crate::resource::ResourceDef;
 
 mod process;
-
-/// Upper bounds of the duration histogram, in milliseconds: kube-apiserver's, a little coarser.
-const BUCKETS_MS: [u64; 16] =
-    [5, 10, 25, 50, 100, 200, 400, 600, 800, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000];
+mod sizes;
+#[cfg(test)]
+mod tests;
 
 /// A definition, told apart by what its labels say: one that replaces another goes on with its
 /// series.
@@ -57,19 +57,36 @@ struct Key {
     dry_run: bool,
 }
 
-struct Series {
+pub(super) struct Series {
     requests: AtomicU64,
-    /// Not cumulative; the last is everything beyond the bounds.
-    buckets: [AtomicU64; BUCKETS_MS.len() + 1],
-    sum_us: AtomicU64,
+    durations: Histogram,
+    /// Without the time that a request stood in line, as service level indicators are reckoned.
+    in_service: Histogram,
+    /// Of reads alone.
+    sizes: Histogram,
+}
+
+impl Default for Series {
+    fn default() -> Series {
+        Series {
+            requests: AtomicU64::new(0),
+            durations: Histogram::new(&DURATIONS),
+            in_service: Histogram::new(&DURATIONS),
+            sizes: Histogram::new(&RESPONSE_SIZES),
+        }
+    }
 }
 
 /// What one kind's watches carry. Shared by the watches of that kind.
-#[derive(Default)]
 pub(super) struct WatchCounters {
     pub(super) open: AtomicI64,
-    pub(super) events: AtomicU64,
-    pub(super) bytes: AtomicU64,
+    pub(super) sizes: Histogram,
+}
+
+impl Default for WatchCounters {
+    fn default() -> WatchCounters {
+        WatchCounters { open: AtomicI64::new(0), sizes: Histogram::new(&EVENT_SIZES) }
+    }
 }
 
 type KindWatches = (Arc<ResourceDef>, Arc<WatchCounters>);
@@ -83,6 +100,8 @@ pub(super) struct Observation<'a> {
     pub(super) code: u16,
     pub(super) dry_run: bool,
     pub(super) took: Duration,
+    /// Of which it stood in line for a place.
+    pub(super) waited: Duration,
 }
 
 /// What others count themselves.
@@ -93,6 +112,8 @@ pub(super) struct EngineCounts {
     pub(super) watches_closed_slow: u64,
     /// Of the audit log: events, and those that were not written.
     pub(super) audited: (u64, u64),
+    /// Operations of the store by resource, in microseconds.
+    pub(super) store_times: Vec<(&'static str, String, Counted)>,
 }
 
 impl EngineCounts {
@@ -119,6 +140,12 @@ impl EngineCounts {
         const LOST: &str = "apiserver_audit_error_total";
         family(text, LOST, "counter", "Events that the audit log did not take.");
         line(text, LOST, &[("plugin", "log")], self.audited.1);
+        // Whatever the store is: dashboards look for this name.
+        const STORE: &str = "etcd_request_duration_seconds";
+        family(text, STORE, "histogram", "Time of the store's answers, by operation and resource.");
+        for (operation, resource, times) in &self.store_times {
+            histogram(text, STORE, &[("operation", operation), ("type", resource)], times);
+        }
     }
 }
 
@@ -157,7 +184,8 @@ fn known_subresource(def: Option<&Arc<ResourceDef>>, name: &str) -> &'static str
 }
 
 impl Metrics {
-    pub(super) fn observe(&self, request: &Observation<'_>) {
+    /// The series that it was counted in, for the size of its answer.
+    pub(super) fn observe(&self, request: &Observation<'_>) -> Arc<Series> {
         let key = Key {
             verb: request.verb,
             def: Named(request.def.cloned()),
@@ -169,20 +197,13 @@ impl Metrics {
         let found = self.series.read().get(&key).cloned();
         let series = found.unwrap_or_else(|| {
             let mut all = self.series.write();
-            let series = all.entry(key).or_insert_with(|| {
-                Arc::new(Series {
-                    requests: AtomicU64::new(0),
-                    buckets: Default::default(),
-                    sum_us: AtomicU64::new(0),
-                })
-            });
-            series.clone()
+            all.entry(key).or_default().clone()
         });
         series.requests.fetch_add(1, Relaxed);
-        let took_us = u64::try_from(request.took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS_MS.partition_point(|bound| bound * 1000 < took_us);
-        series.buckets[bucket].fetch_add(1, Relaxed);
-        series.sum_us.fetch_add(took_us, Relaxed);
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        series.durations.observe(us(request.took));
+        series.in_service.observe(us(request.took.saturating_sub(request.waited)));
+        series
     }
 
     pub(super) fn watch_counters(&self, def: &Arc<ResourceDef>) -> Arc<WatchCounters> {
@@ -269,37 +290,42 @@ impl Metrics {
             let count = one.requests.load(Relaxed);
             line(text, "apiserver_request_total", &labels, count);
         }
-        const DURATION: &str = "apiserver_request_duration_seconds";
-        family(
-            text,
-            DURATION,
-            "histogram",
-            "Time from the whole request head to the answer, watches left out.",
-        );
-        // Kubernetes' histogram has no status: the series that differ in it are added up.
-        let mut merged: HashMap<Key, Vec<&Arc<Series>>> = HashMap::new();
+        // Kubernetes' histograms have no status: the series that differ in it are added up.
+        let mut merged: HashMap<Key, Vec<&Series>> = HashMap::new();
         for (key, one) in series.iter().filter(|(key, _)| key.verb != "WATCH") {
             let key = Key { code: 0, dry_run: false, ..key.clone() };
             merged.entry(key).or_default().push(one);
         }
-        for (key, parts) in &merged {
-            let sum = |of: &dyn Fn(&Series) -> u64| parts.iter().map(|one| of(one)).sum::<u64>();
-            let labels = labels(key);
-            let mut cumulative = 0;
-            for (at, bound) in BUCKETS_MS.iter().enumerate() {
-                cumulative += sum(&|one| one.buckets[at].load(Relaxed));
-                let bound = (*bound as f64 / 1000.0).to_string();
-                let mut labels = labels.to_vec();
-                labels.push(("le", bound.as_str()));
-                line(text, &format!("{DURATION}_bucket"), &labels, cumulative);
+        type Of = fn(&Series) -> &Histogram;
+        let families: [(&str, &'static Bounds, Of, &str); 3] = [
+            (
+                "apiserver_request_duration_seconds",
+                &DURATIONS,
+                |one| &one.durations,
+                "Time from the whole request head to the answer, watches left out.",
+            ),
+            (
+                "apiserver_request_sli_duration_seconds",
+                &DURATIONS,
+                |one| &one.in_service,
+                "The same without the time that a request waited for its turn.",
+            ),
+            (
+                "apiserver_response_sizes",
+                &RESPONSE_SIZES,
+                |one| &one.sizes,
+                "Bytes of the answers to reads, watches left out.",
+            ),
+        ];
+        for (name, bounds, of, help) in families {
+            family(text, name, "histogram", help);
+            for (key, parts) in &merged {
+                let mut counted = Counted::none(bounds);
+                parts.iter().for_each(|one| of(one).add_to(&mut counted));
+                if counted.total() > 0 {
+                    histogram(text, name, &labels(key), &counted);
+                }
             }
-            cumulative += sum(&|one| one.buckets[BUCKETS_MS.len()].load(Relaxed));
-            let mut all = labels.to_vec();
-            all.push(("le", "+Inf"));
-            line(text, &format!("{DURATION}_bucket"), &all, cumulative);
-            let seconds = sum(&|one| one.sum_us.load(Relaxed)) as f64 / 1e6;
-            line(text, &format!("{DURATION}_sum"), &labels, seconds);
-            line(text, &format!("{DURATION}_count"), &labels, cumulative);
         }
     }
 
@@ -308,7 +334,7 @@ impl Metrics {
         for (name, kind, help) in [
             ("apiserver_longrunning_requests", "gauge", "Watches that are open now."),
             ("apiserver_watch_events_total", "counter", "Events sent to watchers."),
-            ("apiserver_watch_events_bytes_total", "counter", "Bytes of events sent to watchers."),
+            ("apiserver_watch_events_sizes", "histogram", "Bytes of the events sent to watchers."),
         ] {
             family(text, name, kind, help);
             for (def, counters) in &watches {
@@ -324,9 +350,9 @@ impl Metrics {
                         line(text, name, &labels, counters.open.load(Relaxed));
                     }
                     "apiserver_watch_events_total" => {
-                        line(text, name, &labels, counters.events.load(Relaxed));
+                        line(text, name, &labels, counters.sizes.counted().total());
                     }
-                    _ => line(text, name, &labels, counters.bytes.load(Relaxed)),
+                    _ => histogram(text, name, &labels, &counters.sizes.counted()),
                 }
             }
         }
@@ -362,53 +388,27 @@ fn line(text: &mut String, name: &str, labels: &[(&str, &str)], value: impl std:
     let _ = writeln!(text, " {value}");
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_definition_that_replaces_another_goes_on_with_its_series() {
-        let metrics = Metrics::default();
-        for _ in 0..2 {
-            metrics.observe(&Observation {
-                verb: "GET",
-                def: Some(&Arc::new(crate::resource::tests::task_def())),
-                subresource: "",
-                scope: "resource",
-                code: 200,
-                dry_run: false,
-                took: Duration::from_millis(1),
-            });
-        }
-        let text = metrics.render(&EngineCounts::default());
-        let counted = text.lines().filter(|line| line.starts_with("apiserver_request_total{"));
-        let counted: Vec<&str> = counted.collect();
-        assert!(matches!(counted[..], [line] if line.ends_with(" 2")), "{counted:?}");
+/// A bound in the unit that is shown, as Go writes numbers: label values are compared as text.
+fn shown_bound(bound: u64, per_shown: f64) -> String {
+    let shown = bound as f64 / per_shown;
+    match shown < 1e6 {
+        true => shown.to_string(),
+        // Two digits at least.
+        false => format!("{shown:e}").replace('e', "e+0"),
     }
+}
 
-    #[test]
-    fn requests_are_counted_and_timed() {
-        let metrics = Metrics::default();
-        for (code, ms) in [(200, 3), (200, 30), (404, 100_000)] {
-            metrics.observe(&Observation {
-                verb: "GET",
-                def: None,
-                subresource: "made-up",
-                scope: "",
-                code,
-                dry_run: false,
-                took: Duration::from_millis(ms),
-            });
-        }
-        let text = metrics.render(&EngineCounts::default());
-        assert!(text.contains(
-            "apiserver_request_total{verb=\"GET\",group=\"\",version=\"\",resource=\"\",\
-             subresource=\"\",scope=\"\",component=\"apiserver\",code=\"200\",dry_run=\"\"} 2\n"
-        ));
-        assert!(text.contains("le=\"0.005\"} 1\n"), "{text}");
-        assert!(text.contains("le=\"60\"} 2\n"));
-        assert!(text.contains("le=\"+Inf\"} 3\n"));
-        assert!(!text.contains("made-up"));
-        assert!(text.contains("process_resident_memory_bytes "));
+fn histogram(text: &mut String, name: &str, labels: &[(&str, &str)], counted: &Counted) {
+    let bounds = counted.bounds;
+    let buckets = format!("{name}_bucket");
+    let mut cumulative = 0;
+    let ends = bounds.upper.iter().map(|bound| shown_bound(*bound, bounds.per_shown));
+    for (end, count) in ends.chain(["+Inf".to_owned()]).zip(&counted.counts) {
+        cumulative += count;
+        let mut labels = labels.to_vec();
+        labels.push(("le", end.as_str()));
+        line(text, &buckets, &labels, cumulative);
     }
+    line(text, &format!("{name}_sum"), labels, counted.sum as f64 / bounds.per_shown);
+    line(text, &format!("{name}_count"), labels, cumulative);
 }

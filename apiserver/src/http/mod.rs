@@ -32,7 +32,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use commonage_store::Store;
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,6 +41,7 @@ use crate::auth::authenticator::Authenticator;
 use crate::engine::Engine;
 use crate::openapi::Documents;
 use crate::proxy::AgentProxy;
+use crate::timed_store::TimedStore;
 
 pub(crate) use chain::{Caller, serve};
 pub(crate) use listener::{Listener, tls_config};
@@ -54,8 +54,8 @@ const DOCUMENTS_AFTER: Duration = Duration::from_millis(50);
 /// What every request is answered from.
 pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
-    /// Asked for its revision by the health checks, and nothing else.
-    pub(crate) store: Arc<dyn Store>,
+    /// Asked for its revision by the health checks and for its times by `/metrics`, nothing else.
+    pub(crate) store: Arc<TimedStore>,
     pub(crate) authenticator: Authenticator,
     /// `None`: nothing is written down.
     pub(crate) audit: Option<Arc<Audit>>,
@@ -77,7 +77,7 @@ pub(crate) struct App {
 /// What an [`App`] is made of.
 pub(crate) struct Parts {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<TimedStore>,
     pub(crate) authenticator: Authenticator,
     pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) server_url: String,

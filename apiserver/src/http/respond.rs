@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY, WARNING,
+    CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
@@ -23,6 +23,7 @@ use crate::table::{self, Headers, IncludeObject, ListMeta, TableOptions};
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+pub(super) const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
 /// As kube-apiserver: below this, compressing costs more than it saves on a cluster's network.
@@ -52,6 +53,13 @@ pub(super) fn error(error: &ApiError, headers: &HeaderMap, query: &Query) -> Res
     response
 }
 
+/// The authorizer's refusal. What it says is made of what was sent: no browser is to guess at it.
+pub(super) fn forbidden(refusal: &ApiError, headers: &HeaderMap, query: &Query) -> Response<Body> {
+    let mut response = error(refusal, headers, query);
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    response
+}
+
 pub(super) fn text(status: StatusCode, text: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(text.into());
     *response.status_mut() = status;
@@ -62,9 +70,7 @@ pub(super) fn text(status: StatusCode, text: impl Into<Body>) -> Response<Body> 
 /// What Go's multiplexer says of a path that nobody serves.
 pub(super) fn page_not_found() -> Response<Body> {
     let mut response = text(StatusCode::NOT_FOUND, "404 page not found\n");
-    let options = HeaderName::from_static("x-content-type-options");
-    let nosniff = HeaderValue::from_static("nosniff");
-    response.headers_mut().insert(options, nosniff);
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     response
 }
 

@@ -27,6 +27,7 @@ use super::negotiate::{Format, Shape};
 use super::resources::Target;
 use super::{list_options, respond};
 use crate::engine::{Chunk, EventKind};
+use crate::histogram::Histogram;
 use crate::resource::ResourceDef;
 use crate::status::ApiError;
 use crate::table::{self, Headers, TableOptions, TableVersion};
@@ -92,16 +93,19 @@ impl Drop for WatchBody {
 
 impl WatchBody {
     fn bytes_of(&mut self, chunk: &Chunk) -> Bytes {
-        self.counters.events.fetch_add(chunk.events().len() as u64, Relaxed);
+        let sizes = &self.counters.sizes;
         match &mut self.render {
-            Render::Shared => chunk.bytes(),
+            Render::Shared => {
+                sizes.observe_all(chunk.events().iter().map(|event| event.bytes.len() as u64));
+                chunk.bytes()
+            }
             Render::Metadata(version) => {
-                rendered(chunk, |object| table::render_partial(object, *version))
+                rendered(chunk, sizes, |object| table::render_partial(object, *version))
             }
             Render::Table { def, options, headers } => {
                 // Ages are as of the event, not of the watch's begin.
                 options.now = Timestamp::now();
-                rendered(chunk, |object| {
+                rendered(chunk, sizes, |object| {
                     let shown = std::mem::replace(headers, Headers::Omitted);
                     table::render_one(def, object, shown, *options)
                 })
@@ -161,24 +165,23 @@ impl HttpBody for WatchBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let piece = std::task::ready!(self.poll_piece(cx));
-        if let Some(piece) = &piece {
-            self.counters.bytes.fetch_add(piece.len() as u64, Relaxed);
-        }
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 }
 
 /// The chunk's lines with each object replaced by what `render` makes of it. Errors stay what they
 /// are: a Status.
-fn rendered(chunk: &Chunk, mut render: impl FnMut(&Value) -> Vec<u8>) -> Bytes {
+fn rendered(chunk: &Chunk, sizes: &Histogram, mut render: impl FnMut(&Value) -> Vec<u8>) -> Bytes {
     let mut lines = Vec::new();
     for event in chunk.events() {
+        let before = lines.len();
         let parsed = match event.kind {
             EventKind::Error => None,
             _ => serde_json::from_slice::<Value>(&event.object_json()).ok(),
         };
         let Some(object) = parsed else {
             lines.extend_from_slice(&event.bytes);
+            sizes.observe(event.bytes.len() as u64);
             continue;
         };
         lines.extend_from_slice(b"{\"type\":\"");
@@ -186,6 +189,7 @@ fn rendered(chunk: &Chunk, mut render: impl FnMut(&Value) -> Vec<u8>) -> Bytes {
         lines.extend_from_slice(b"\",\"object\":");
         lines.extend_from_slice(&render(&object));
         lines.extend_from_slice(b"}\n");
+        sizes.observe((lines.len() - before) as u64);
     }
     lines.into()
 }

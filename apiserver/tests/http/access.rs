@@ -60,6 +60,7 @@ async fn a_binding_holds_as_soon_as_it_is_written() {
     let server = Server::start().await;
     let refused = call_as(&server, "bob", "GET", MAPS, None).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert_eq!(refused.header("x-content-type-options"), "nosniff");
     assert_eq!(
         refused.json()["message"],
         "configmaps is forbidden: User \"bob\" cannot list resource \"configmaps\" in API group \
@@ -322,5 +323,22 @@ async fn a_frameworks_account_reaches_what_is_its_own() {
         let answer = call_as(&server, "sam", method, &uri, body).await;
         assert_eq!(answer.status.as_u16(), status, "{method} {uri}: {answer:?}");
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_shows_a_certificate_is_told_its_digest() {
+    let server = Server::start().await;
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let uri = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let json = [("content-type", "application/json")];
+    let body = Bytes::from(review.to_string());
+    let told = support::send(server.tls_as_agent("n1").await, "POST", uri, body, &json).await;
+    assert_eq!(told.status, StatusCode::CREATED, "{told:?}");
+    let user = &told.json()["status"]["userInfo"];
+    assert_eq!(user["username"], "system:agent:n1");
+    let ids = user["extra"]["authentication.kubernetes.io/credential-id"].as_array().unwrap();
+    let digest = ids[0].as_str().unwrap().strip_prefix("X509SHA256=").unwrap();
+    assert!(ids.len() == 1 && digest.len() == 64, "{ids:?}");
     server.stop().await;
 }
