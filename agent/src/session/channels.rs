@@ -19,7 +19,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::refusal::Refusal;
@@ -171,7 +172,9 @@ impl Outgoing {
         message.extend(status.to_string().into_bytes());
         let told = async {
             self.send(message).await?;
-            self.0.close().await
+            // Without this code clients take the end for a breakdown.
+            let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+            self.0.send(Message::Close(Some(close))).await
         };
         if let Err(error) = told.await {
             tracing::debug!(%error, "nobody heard the end of a session");

@@ -30,6 +30,7 @@ use crate::engine::{Chunk, EventKind};
 use crate::histogram::Histogram;
 use crate::resource::ResourceDef;
 use crate::status::ApiError;
+use crate::streams;
 use crate::table::{self, Headers, TableOptions, TableVersion};
 
 /// After a piece the next one waits this long, so that what happens meanwhile goes out with it: a
@@ -63,7 +64,13 @@ pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<
         server_ends: Box::pin(call.app.end_watches.clone().cancelled_owned()),
         ended: false,
     };
-    let mut response = Response::new(Body::new(body));
+    let body = Body::new(body);
+    if streams::watch::is_asked_for(call.headers)
+        && let Some(upgrade) = call.upgrade.lock().take()
+    {
+        return streams::watch::open(call.headers, upgrade, body);
+    }
+    let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, respond::JSON);
     Ok(response)
 }

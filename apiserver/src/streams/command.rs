@@ -103,7 +103,7 @@ async fn translate(client: Raw, agent: Raw, base64: bool, status: bool, first: u
             }
         }
         // Older clients cannot say that their input is at its end, only that they are gone.
-        let _ = to_agent.close().await;
+        websocket::finish(&mut to_agent).await;
     };
     let outwards = async {
         // Tells the client that the session has begun.
@@ -121,7 +121,7 @@ async fn translate(client: Raw, agent: Raw, base64: bool, status: bool, first: u
                 return;
             }
         }
-        let _ = to_client.close().await;
+        websocket::finish(&mut to_client).await;
     };
     tokio::select! {
         () = inwards => {}

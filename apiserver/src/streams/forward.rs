@@ -147,25 +147,35 @@ async fn forward_pair(ports: Ports, error: Incoming, data: Incoming) {
         _ => Err("not a port".to_owned()),
     };
     match connected {
-        Ok(agent) => copy(agent, data.read, data.write).await,
+        Ok(agent) => {
+            let Incoming { read, write, .. } = data;
+            tokio::select! {
+                () = write.given_up() => {}
+                () = copy(agent, read, &write) => {}
+            }
+            write.finish().await;
+        }
         Err(why) => {
             error.write.send(ports.failure(&port, &why).into()).await;
             data.write.finish().await;
         }
     }
+    // Clients end a connection of theirs when both streams have ended.
     error.write.finish().await;
 }
 
-/// Each direction ends by itself; both end when the client gives the stream up.
-async fn copy(agent: Raw, mut from_client: ReadHalf, to_client: WriteHalf) {
+/// Until the port has said all. What a client still has to say after that is for nobody: so do
+/// kubectl and the kubelet see it.
+async fn copy(agent: Raw, mut from_client: ReadHalf, to_client: &WriteHalf) {
     let (mut from_agent, mut to_agent) = tokio::io::split(agent);
     let inwards = async {
         while let Some(piece) = from_client.next().await {
             if to_agent.write_all(&piece).await.is_err() {
-                return;
+                break;
             }
         }
         let _ = to_agent.shutdown().await;
+        std::future::pending().await
     };
     let outwards = async {
         let mut buffer = vec![0; PIECE_BYTES];
@@ -176,10 +186,9 @@ async fn copy(agent: Raw, mut from_client: ReadHalf, to_client: WriteHalf) {
         }
     };
     tokio::select! {
-        ((), ()) = async { tokio::join!(inwards, outwards) } => {}
-        () = to_client.given_up() => return,
+        () = inwards => {}
+        () = outwards => {}
     }
-    to_client.finish().await;
 }
 
 /// Channel `2n` carries the data of the n-th port, `2n + 1` why it failed; the first message of
@@ -218,7 +227,7 @@ async fn serve_channels(client: Raw, ports: Ports, wanted: Vec<u16>) {
                 return;
             }
         }
-        let _ = to_client.close().await;
+        websocket::finish(&mut to_client).await;
     };
     tokio::select! {
         () = inwards => {}

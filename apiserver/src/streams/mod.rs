@@ -10,6 +10,7 @@ mod forward;
 mod spdy_command;
 #[cfg(test)]
 mod tests;
+pub(crate) mod watch;
 mod websocket;
 
 use std::sync::Arc;

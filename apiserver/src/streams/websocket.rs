@@ -7,7 +7,8 @@ use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::Raw;
@@ -77,6 +78,16 @@ where
     socket.send(Message::Binary(message.into())).await.is_ok()
 }
 
+/// Says that all is said: clients take a close without this code for a breakdown.
+pub(super) async fn finish<S>(socket: &mut S)
+where
+    S: Sink<Message, Error = Error> + Unpin,
+{
+    let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    // Who is gone needs no goodbye.
+    let _ = socket.send(Message::Close(Some(close))).await;
+}
+
 /// A stream of bytes that travels in binary messages, cut anywhere: what comes and goes on the
 /// returned pipe. Ends when either side does.
 pub(super) async fn as_bytes(socket: Socket, pipe: DuplexStream) {
@@ -97,7 +108,7 @@ pub(super) async fn as_bytes(socket: Socket, pipe: DuplexStream) {
                 return;
             }
         }
-        let _ = sink.close().await;
+        finish(&mut sink).await;
     };
     tokio::select! {
         () = inwards => {}

@@ -15,3 +15,4 @@ mod support;
 mod task_log;
 mod tokens;
 mod validation;
+mod watch_websocket;

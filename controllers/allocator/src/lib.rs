@@ -14,6 +14,7 @@
 //! * no queue and no ancestor of a queue is taken past its limit;
 //! * who is next is always the competitor with the smallest weighted dominant share;
 //! * a task that would fit if nobody let offers lie unanswered is placed within a bounded time;
+//! * what a queue is guaranteed is given to nobody else while it could be given to the queue;
 //! * the same state, time and seed give the same plan.
 //!
 //! ```

@@ -90,8 +90,18 @@ pub enum RescindReason {
     QueueLeft,
     /// Its queue, or one above, is past its limit.
     QueueLimit,
+    /// A queue is guaranteed what it holds, and waits for it.
+    QueueGuarantee,
     /// Nobody has answered it for a while, and a waiting task would fit if it were not there.
     NeededForTask,
+}
+
+impl RescindReason {
+    /// Whether a queue's limit or guarantee is the reason.
+    #[must_use]
+    pub fn is_about_quota(self) -> bool {
+        matches!(self, Self::QueueLimit | Self::QueueGuarantee)
+    }
 }
 
 /// What a waiting task waits for.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use commonage_schemas::resources::Resources;
 
 use crate::info::{AgentInfo, Availability, FrameworkInfo, ObjectKey, Placement};
-use crate::lanes::{Goods, LaneNames, Lanes};
+use crate::lanes::{GPU_LANE, Goods, LaneNames, Lanes};
 use crate::maintenance::Maintenance;
 use crate::offers::{Filter, Offer};
-use crate::parts::{self, Kind, Node, Piece};
+use crate::parts::{Kind, Node, Piece};
 use crate::plan::Plan;
 use crate::queues::{Queue, ROOT};
 use crate::shapes::Shapes;
@@ -134,9 +134,9 @@ impl Agent {
         self.total.minus(&self.allocated).minus(&self.offered)
     }
 
-    /// Plain or not.
-    pub(crate) fn everything(&self) -> Lanes {
-        self.total.plus(&parts::sum(&self.parts))
+    pub(crate) fn has_gpus(&self) -> bool {
+        let of_parts = || self.parts.iter().any(|piece| piece.lanes.0[GPU_LANE] > 0);
+        self.total.0[GPU_LANE] > 0 || of_parts()
     }
 
     pub(crate) fn is_open(&self) -> bool {

@@ -7,5 +7,6 @@ mod by_hand;
 mod etcd;
 mod isolation;
 mod offers;
+mod pods;
 mod recovery;
 mod tidiness;

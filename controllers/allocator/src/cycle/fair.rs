@@ -139,6 +139,12 @@ impl Ledger {
         self.available.is_some()
     }
 
+    /// What is free and not needed for guarantees of others than the one who wants so much.
+    pub(super) fn free_beyond(&self, want: &Lanes) -> Lanes {
+        let others = self.queues[self.root as usize].need.minus(want);
+        self.available.unwrap_or(Lanes::ZERO).minus(&others)
+    }
+
     pub(super) fn is_guaranteed(&self, queue: Id) -> bool {
         !self.queues[queue as usize].guarantee.is_zero()
     }

@@ -1,7 +1,7 @@
 //! Steps of frameworks that answer offers themselves.
 
 use crate::cycle::{Cycle, Step};
-use crate::lanes::{GPU_LANE, Goods, Lanes};
+use crate::lanes::{Goods, Lanes};
 use crate::parts::Piece;
 use crate::plan::NewOffer;
 use crate::state::{Framework, Leaf, Unit};
@@ -202,13 +202,15 @@ impl Cycle<'_> {
         let foreign = self.state.options.region.as_ref().is_some_and(|home| {
             agent.labels.get(REGION_LABEL).is_some_and(|region| region != home)
         });
-        let any_gpu = agent.everything().0[GPU_LANE] > 0;
-        let nested = self.state.queues[queue]
-            .parent
-            .is_some_and(|id| self.state.queues[id].parent.is_some());
-        !agent.single_queue
-            && !(agent.flat_queues && nested)
-            && (framework.info.gpu || !any_gpu || !self.state.options.filter_gpus)
+        let hidden_gpus = self.state.options.filter_gpus && !framework.info.gpu && agent.has_gpus();
+        if hidden_gpus || agent.single_queue {
+            return false;
+        }
+        let is_nested = |queue: Id| {
+            let parent = self.state.queues[queue].parent;
+            parent.is_some_and(|parent| self.state.queues[parent].parent.is_some())
+        };
+        (!agent.flat_queues || !is_nested(queue))
             && (framework.info.region_aware || !foreign)
             && (framework.info.agents.is_empty() || framework.info.agents.matches(&agent.labels))
     }

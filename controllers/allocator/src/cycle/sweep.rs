@@ -2,7 +2,7 @@
 //!
 //! They hold what they hold until the caller has closed them; nothing of it is given away before.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::cycle::Cycle;
 use crate::info::Placement;
@@ -21,19 +21,53 @@ struct Excess {
 impl Cycle<'_> {
     pub(super) fn sweep(&mut self) {
         let mut excess = self.excess();
+        let mut claims = self.claims();
         let mut wake = self.next_filter_end();
         for (_, offer) in self.state.offers.iter().filter(|(_, offer)| !offer.answered) {
             if offer.expires_at_ms.is_some_and(|at| at <= self.now_ms) {
                 self.plan.expire.push(offer.key.clone());
                 continue;
             }
-            if let Some(reason) = self.obsolete(offer).or_else(|| excess.relieve(self, offer)) {
+            if let Some(reason) = self
+                .obsolete(offer)
+                .or_else(|| excess.relieve(self, offer))
+                .or_else(|| claims.relieve(self, offer))
+            {
                 self.plan.rescind.push(Rescind { offer: offer.key.clone(), reason });
                 continue;
             }
             wake = earlier(wake, offer.expires_at_ms);
         }
         self.plan.next_wake_ms = wake;
+    }
+
+    /// What queues are guaranteed and wait for, and is not free.
+    fn claims(&self) -> Claims {
+        let mut claims = Claims::default();
+        if !self.ledger.has_guarantees() {
+            return claims;
+        }
+        for (id, leaf) in self.state.leaves.iter() {
+            let framework = &self.state.frameworks[leaf.framework];
+            let waits = match framework.info.placement {
+                Placement::Offers => {
+                    let wanted = framework.demand.get(&id).into_iter().flatten();
+                    let wants = framework.info.demand.is_none()
+                        || wanted.map(|unit| unit.count).sum::<u64>() > 0;
+                    leaf.listed && !leaf.suppressed && wants
+                }
+                Placement::Tasks => leaf.listed && !leaf.pending.is_empty(),
+            };
+            if waits && framework.known && framework.info.active {
+                let unmet = self.ledger.unmet(leaf.queue);
+                if !unmet.is_zero() {
+                    claims.waiting.push(id);
+                    claims.unmet = claims.unmet.max(&unmet);
+                }
+            }
+        }
+        claims.missing = claims.unmet.minus(&self.ledger.free_beyond(&claims.unmet));
+        claims
     }
 
     fn next_filter_end(&self) -> Option<u64> {
@@ -70,6 +104,38 @@ impl Cycle<'_> {
             }
         }
         excess
+    }
+}
+
+/// What is missing for guarantees, and who waits for it.
+#[derive(Default)]
+struct Claims {
+    waiting: Vec<Id>,
+    unmet: Lanes,
+    missing: Lanes,
+    /// Agents of which something was taken back: as many as there are frameworks that wait, so that
+    /// each gets a chance (as Mesos' master does).
+    agents: HashSet<Id>,
+}
+
+impl Claims {
+    fn relieve(&mut self, cycle: &Cycle<'_>, offer: &Offer) -> Option<RescindReason> {
+        let enough = self.missing.is_zero() && self.agents.len() >= self.waiting.len();
+        if self.agents.is_empty() && self.missing.is_zero() || enough {
+            return None;
+        }
+        let queue = cycle.state.leaves[offer.held.leaf].queue;
+        let held = &offer.held.lanes;
+        let useful = held.0.iter().zip(&self.unmet.0).any(|(held, want)| *held > 0 && *want > 0);
+        // What is guaranteed to those who hold it stays with them.
+        let book = &cycle.state.queues[queue];
+        let theirs = !book.guarantee.is_zero() && !book.guarantee.fits(&book.charged().minus(held));
+        if !useful || theirs {
+            return None;
+        }
+        self.missing.sub(held);
+        self.agents.insert(offer.held.agent);
+        Some(RescindReason::QueueGuarantee)
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) fn play(case: &Case) -> Result<Outcome, String> {
     }
     let mut check =
         Check { cluster: Cluster::new(&case.options)?, wrong: Vec::new(), said: BTreeSet::new() };
+    check.cluster.master = case.kind == "master";
     let mut plan = Vec::new();
     check.after(0, case)?;
     for (at, op) in case.steps.iter().enumerate() {
@@ -85,6 +86,7 @@ impl Check {
             }
         }
         self.compare_metrics(expected);
+        self.compare_rescinded(expected);
         if let Some(wanted) = &expected.result
             && self.cluster.result.as_ref() != Some(wanted)
         {
@@ -109,6 +111,26 @@ impl Check {
             && !matching::same(totals, &sums, false)
         {
             self.differs("totals", &words(totals), &told::offers(&sums));
+        }
+    }
+
+    fn compare_rescinded(&mut self, expected: &Expected) {
+        if expected.rescinded.is_none() && expected.rescinded_offers_at_least.is_none() {
+            return;
+        }
+        let mut came = std::mem::take(&mut self.cluster.rescinded);
+        came.sort_unstable();
+        if let Some(least) = expected.rescinded_offers_at_least
+            && came.len() < least
+        {
+            self.wrong.push(format!("rescinded: at least {least} offers expected, {}", came.len()));
+        }
+        if let Some(wanted) = &expected.rescinded {
+            let mut wanted = wanted.clone();
+            wanted.sort_unstable();
+            if wanted != came {
+                self.differs("rescinded", &wanted, &came);
+            }
         }
     }
 

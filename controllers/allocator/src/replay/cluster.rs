@@ -1,16 +1,14 @@
 //! The cluster around the allocator that a scenario describes: who holds what, and what each step
 //! tells the allocator. It decides nothing.
 
+mod books;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use commonage_schemas::resources::Resources;
-
-use crate::replay::bag::{Bag, Item, name_of, queue_of, resources_of, role_of};
+use crate::replay::bag::{Bag, name_of, queue_of, resources_of, role_of};
 use crate::replay::format::{Op, OptionsText, Quantities, Used};
 use crate::state::{Allocator, Options, Sorter};
-use crate::{
-    AgentInfo, Availability, FrameworkInfo, ObjectKey, OfferInfo, Plan, QueueInfo, Refusal,
-};
+use crate::{ObjectKey, Plan};
 
 const NAMESPACE: &str = "replay";
 const REGION_LABEL: &str = "topology.kubernetes.io/region";
@@ -70,6 +68,11 @@ pub(super) struct Cluster {
     frameworks: BTreeMap<String, FrameworkBook>,
     pub(super) roles: BTreeMap<String, RoleBook>,
     pub(super) held: BTreeMap<Holder, Bag>,
+    /// What frameworks hold that are not there (yet, or any more): of the agents it is held, but it
+    /// counts towards nobody's share.
+    absent: BTreeMap<Holder, Bag>,
+    /// The master sees to what was offered before a quota was set.
+    pub(super) master: bool,
     whitelist: Option<BTreeSet<String>>,
     pub(super) now_ms: u64,
     interval_ms: u64,
@@ -79,8 +82,8 @@ pub(super) struct Cluster {
     pub(super) result: Option<String>,
     pub(super) offered: Vec<Emitted>,
     pub(super) inverse: Vec<Inverse>,
-    /// Frameworks whose offers were taken back.
-    pub(super) rescinded: BTreeSet<String>,
+    /// Frameworks whose offers were taken back, once for each offer.
+    pub(super) rescinded: Vec<String>,
 }
 
 fn millis(seconds: f64) -> u64 {
@@ -89,6 +92,11 @@ fn millis(seconds: f64) -> u64 {
 
 fn key(name: &str) -> ObjectKey {
     ObjectKey::new(NAMESPACE, name)
+}
+
+/// Who holds what frameworks hold that are not there.
+fn nobody(agent: &str) -> Holder {
+    ("\u{2}nobody".to_owned(), "\u{2}nobody".to_owned(), agent.to_owned())
 }
 
 fn offer_key((framework, role, agent): &Holder) -> ObjectKey {
@@ -166,6 +174,9 @@ impl Cluster {
                 book.guarantees.clone_from(guarantees);
                 book.limits.clone_from(limits);
                 self.tell_role(role);
+                if self.master {
+                    self.decide_on_agents(&[]);
+                }
                 Ok(())
             }
             Op::UpdateWeights { weights } => {
@@ -241,6 +252,7 @@ impl Cluster {
                     self.held.remove(&holder);
                     self.tell_held(&holder);
                 }
+                self.absent.retain(|holder, _| holder.2 != *agent);
                 self.agents.remove(agent);
                 self.allocator.remove_agent(agent);
             }
@@ -291,6 +303,7 @@ impl Cluster {
                 };
                 self.frameworks.insert(framework.clone(), book);
                 self.tell_framework(framework);
+                self.welcome(framework);
                 for used in used {
                     let agent = used.agent.as_ref().ok_or("used: no agent")?;
                     if self.agents.contains_key(agent) {
@@ -337,6 +350,7 @@ impl Cluster {
             Op::RemoveFramework { framework } => {
                 self.framework(framework)?;
                 self.frameworks.remove(framework);
+                self.part_with(framework);
                 self.allocator.remove_framework(&key(framework));
             }
             Op::Suppress { framework, roles } => {
@@ -366,169 +380,6 @@ impl Cluster {
         self.frameworks.get_mut(name).ok_or_else(|| format!("framework: no {name:?} there"))
     }
 
-    fn tell_agent(&mut self, agent: &str) {
-        let book = &self.agents[agent];
-        let (allocatable, parts) = book.total.to_engine();
-        let mut labels = book.attributes.clone();
-        if let Some(region) = &book.region {
-            labels.insert(REGION_LABEL.to_owned(), region.clone());
-        }
-        let can = |capability: &str| {
-            book.capabilities.as_ref().is_none_or(|all| all.iter().any(|one| one == capability))
-        };
-        let listed = self.whitelist.as_ref().is_none_or(|list| list.contains(agent));
-        let info = AgentInfo {
-            allocatable,
-            parts,
-            single_queue: !can("MULTI_ROLE"),
-            flat_queues: !can("HIERARCHICAL_ROLE"),
-            labels,
-            availability: if listed { Availability::Open } else { Availability::Unschedulable },
-        };
-        self.allocator.upsert_agent(agent, info);
-    }
-
-    fn tell_maintenance(&mut self, agent: &str) {
-        let start = self.agents[agent].start_in.map(|seconds| self.now_ms + millis(seconds));
-        self.allocator.schedule_maintenance(agent, start);
-    }
-
-    fn tell_framework(&mut self, framework: &str) {
-        let book = &self.frameworks[framework];
-        let can = |capability: &str| book.capabilities.iter().any(|one| one == capability);
-        let queues = |roles: &mut dyn Iterator<Item = &String>| {
-            roles.map(|role| queue_of(role)).collect::<Vec<String>>()
-        };
-        let least = book.least.iter().map(|(role, list)| {
-            (queue_of(role), list.iter().map(resources_of).collect::<Vec<Resources>>())
-        });
-        let info = FrameworkInfo {
-            queues: queues(&mut book.roles.iter()),
-            active: book.active,
-            gpu: can("GPU_RESOURCES"),
-            region_aware: can("REGION_AWARE"),
-            revocable: can("REVOCABLE_RESOURCES"),
-            shared: can("SHARED_RESOURCES"),
-            refined: can("RESERVATION_REFINEMENT"),
-            max_outstanding: usize::MAX,
-            min_allocatable_in: least.collect(),
-            suppressed_queues: queues(&mut book.suppressed.iter()),
-            ..FrameworkInfo::default()
-        };
-        self.allocator.upsert_framework(&key(framework), info);
-    }
-
-    fn tell_role(&mut self, role: &str) {
-        let book = &self.roles[role];
-        let weight = book.weight.filter(|weight| *weight != 1.0);
-        let queue = queue_of(role);
-        if weight.is_none() && book.guarantees.is_none() && book.limits.is_none() {
-            self.roles.remove(role);
-            self.allocator.remove_queue(&queue);
-            return;
-        }
-        let resources = |quantities: &Option<Quantities>| {
-            quantities.as_ref().map(resources_of).unwrap_or_default()
-        };
-        let info = QueueInfo {
-            weight: weight.unwrap_or(1.0),
-            guarantee: resources(&book.guarantees),
-            limit: resources(&book.limits),
-        };
-        self.allocator.upsert_queue(&queue, &info);
-    }
-
-    /// Two may tell of the same use: the agent and the framework.
-    fn use_once(&mut self, holder: Holder, resources: &[Item]) {
-        if !self.held.contains_key(&holder) {
-            self.hold(holder, &Bag::of(resources));
-        }
-    }
-
-    pub(super) fn hold(&mut self, holder: Holder, bag: &Bag) {
-        if bag.is_empty() {
-            return;
-        }
-        let again = self.held.contains_key(&holder);
-        self.held.entry(holder.clone()).or_default().add(bag);
-        self.tell_held(&holder);
-        if again {
-            let leaf = self.allocator.leaf_of(&key(&holder.0), &queue_of(&holder.1));
-            self.allocator.count_allocation(leaf);
-        }
-    }
-
-    pub(super) fn tell_held(&mut self, holder: &Holder) {
-        let Some(bag) = self.held.get(holder) else {
-            self.allocator.close_offer(&offer_key(holder), None, self.now_ms);
-            return;
-        };
-        let (resources, parts) = bag.to_engine();
-        let info = OfferInfo {
-            framework: holder.0.clone(),
-            queue: queue_of(&holder.1),
-            agent: holder.2.clone(),
-            resources,
-            parts,
-            expires_at_ms: None,
-            answered: false,
-        };
-        self.allocator.upsert_offer(&offer_key(holder), &info);
-    }
-
-    fn recover(&mut self, holder: Holder, bag: &Bag, filter_seconds: Option<f64>) {
-        if let Some(held) = self.held.get_mut(&holder) {
-            held.sub(bag);
-            if held.is_empty() {
-                self.held.remove(&holder);
-            }
-            self.tell_held(&holder);
-        }
-        let for_ms = match filter_seconds {
-            None => 0,
-            Some(seconds) if seconds < 0.0 => REFUSAL_DEFAULT_MS,
-            Some(seconds) => millis(seconds).min(REFUSAL_MAX_MS),
-        };
-        let (resources, parts) = bag.to_engine();
-        let refusal = Refusal { resources, parts, for_ms };
-        let (framework, queue) = (key(&holder.0), queue_of(&holder.1));
-        self.allocator.refuse((&framework, &queue), &holder.2, &refusal, self.now_ms);
-    }
-
-    fn convert(&mut self, holder: Holder, from: &[Item], to: &[Item]) -> Result<(), String> {
-        let (from, to) = (Bag::of(from), Bag::of(to));
-        let held = self.held.get_mut(&holder).ok_or("convert: nothing is held")?;
-        if !held.contains(&from) {
-            return Err(format!("consumed: {} is not held", from.told()));
-        }
-        held.sub(&from);
-        held.add(&to);
-        let total = &mut self.agents.get_mut(&holder.2).ok_or("agent: not there")?.total;
-        total.sub(&from);
-        total.add(&to);
-        self.tell_held(&holder);
-        self.tell_agent(&holder.2);
-        Ok(())
-    }
-
-    fn convert_available(&mut self, agent: &str, from: &[Item], to: &[Item]) -> Result<(), String> {
-        let (from, to) = (Bag::of(from), Bag::of(to));
-        let mut free = self.agents.get(agent).ok_or("agent: not there")?.total.clone();
-        for (_, bag) in self.held.iter().filter(|(holder, _)| holder.2 == agent) {
-            free.sub(bag);
-        }
-        if !free.contains(&from) {
-            self.result = Some("failed".to_owned());
-            return Ok(());
-        }
-        self.result = Some("ok".to_owned());
-        let total = &mut self.agents.get_mut(agent).expect("it was just found").total;
-        total.sub(&from);
-        total.add(&to);
-        self.tell_agent(agent);
-        Ok(())
-    }
-
     fn advance(&mut self, seconds: f64) {
         let until = self.now_ms + millis(seconds);
         while self.next_batch_ms <= until {
@@ -548,8 +399,12 @@ impl Cluster {
     }
 
     fn decide_on(&mut self, agent: &str) {
+        self.decide_on_agents(&[agent]);
+    }
+
+    fn decide_on_agents(&mut self, agents: &[&str]) {
         self.runs += 1;
-        let plan = self.allocator.plan_now(self.now_ms, self.runs, Some(&[agent]));
+        let plan = self.allocator.plan_now(self.now_ms, self.runs, Some(agents));
         self.carry_out(&plan);
     }
 
@@ -561,9 +416,15 @@ impl Cluster {
             self.hold((framework.clone(), role.clone(), agent.clone()), &bag);
             self.offered.push(Emitted { framework, role, agent, resources: bag });
         }
-        for rescind in &plan.rescind {
-            let framework = rescind.offer.name.split('|').next().unwrap_or_default();
-            self.rescinded.insert(framework.to_owned());
+        // Mesos' allocator takes nothing back; its master does when quotas change.
+        for rescind in plan.rescind.iter() {
+            let holder = self.held.keys().find(|h| offer_key(h) == rescind.offer).cloned();
+            let taken_back = self.master && rescind.reason.is_about_quota();
+            if let (Some(holder), true) = (holder, taken_back) {
+                self.held.remove(&holder);
+                self.tell_held(&holder);
+                self.rescinded.push(holder.0);
+            }
         }
         for inverse in &plan.inverse_offers {
             let agent = inverse.agent.to_string();

@@ -84,7 +84,7 @@ impl Case {
                 serde_json::from_value(step).map_err(|error| numbered("step", at, error))
             })
             .collect::<Result<_, _>>()?;
-        let lenient = text.kind == "roles" || text.kind == "master";
+        let lenient = text.kind == "roles";
         let expected = (text.expected.into_iter().enumerate())
             .map(|(at, expected)| match lenient {
                 // Their fields depend on the step; whoever plays it looks for those it knows.
@@ -308,6 +308,10 @@ pub(super) struct Expected {
     pub(super) metrics_absent: Option<Vec<String>>,
     pub(super) result: Option<String>,
     pub(super) prose: Option<String>,
+    pub(super) rescinded: Option<Vec<String>>,
+    pub(super) rescinded_offers_at_least: Option<usize>,
+    #[serde(rename = "reason")]
+    _reason: Option<Value>,
     pub(super) order: Option<Vec<String>>,
     pub(super) shares: Option<BTreeMap<String, f64>>,
     pub(super) probability_of_client_i_at_position_j: Option<Vec<Vec<f64>>>,

@@ -31,7 +31,7 @@ pub(super) fn step(number: usize, cluster: &mut Cluster) -> Vec<String> {
     let mut lines: Vec<String> =
         offers(&offered).into_iter().map(|line| format!("offers {line}")).collect();
     lines.extend(inverse(&asked));
-    lines.extend(rescinded.iter().map(|framework| format!("takes offers of {framework} back")));
+    lines.extend(rescinded.iter().map(|framework| format!("takes an offer of {framework} back")));
     lines.extend(cluster.result.iter().map(|result| format!("the operation: {result}")));
     let at = cluster.now_ms as f64 / 1000.0;
     if lines.is_empty() {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fairness;
+mod guarantees;
 mod offers;
 mod placement;
 mod properties;

@@ -2,12 +2,25 @@
 
 use commonage_allocator::replay::{Outcome, replay};
 
+/// What Mesos never could, and what its master does beside the allocator.
+const LEVELS: &str = include_str!("../cases/levels.json");
 /// Facts about Mesos' decisions.
 const MESOS: &str = include_str!("../cases/allocator.json");
 
 #[test]
 fn what_mesos_decides_is_what_we_decide() {
-    let reports = replay(MESOS).unwrap();
+    assert_eq!(passed(MESOS), (66, 78));
+}
+
+#[test]
+fn guarantees_and_limits_hold_at_every_level() {
+    let (passed, all) = passed(LEVELS);
+    assert_eq!(passed, all);
+}
+
+/// How many cases passed, and how many there are; none may fail.
+fn passed(text: &str) -> (usize, usize) {
+    let reports = replay(text).unwrap();
     let failed: Vec<String> = reports
         .iter()
         .filter_map(|report| match &report.outcome {
@@ -17,5 +30,46 @@ fn what_mesos_decides_is_what_we_decide() {
         .collect();
     assert!(failed.is_empty(), "{} failed\n{}", failed.len(), failed.join("\n"));
     let passed = reports.iter().filter(|report| report.outcome == Outcome::Passed).count();
-    assert_eq!((passed, reports.len()), (66, 78));
+    (passed, reports.len())
+}
+
+fn wrong(text: &str) -> String {
+    match &replay(text).unwrap()[0].outcome {
+        Outcome::Failed(wrong) => wrong.join("\n"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_unknown_is_named() {
+    let unknown = wrong(r#"{"name": "x", "steps": [{"op": "fly", "to": "moon"}]}"#);
+    assert!(unknown.contains("step 1") && unknown.contains("fly"), "{unknown}");
+    let unknown = wrong(r#"{"steps": [{"op": "removeAgent", "agent": "a", "how": "fast"}]}"#);
+    assert!(unknown.contains("step 1") && unknown.contains("how"), "{unknown}");
+    let unknown = wrong(r#"{"steps": [], "expected": [{"after_step": 0, "mood": "good"}]}"#);
+    assert!(unknown.contains("expectation 1") && unknown.contains("mood"), "{unknown}");
+    let late = wrong(r#"{"steps": [], "expected": [{"after_step": 3, "offers": []}]}"#);
+    assert!(late.contains("after_step 3"), "{late}");
+}
+
+#[test]
+fn what_comes_otherwise_fails() {
+    let text = r#"{"steps": [
+        {"op": "addAgent", "agent": "a", "resources": [{"name": "cpus", "scalar": 1}]},
+        {"op": "addFramework", "framework": "f", "roles": ["r"]}],
+        "expected": [{"after_step": 2, "offers": []}]}"#;
+    let wrong = wrong(text);
+    assert_eq!(wrong, "after step 2: offers: expected none; came f in r on a: cpus 1");
+}
+
+#[test]
+fn without_expectations_the_plan_is_told() {
+    let text = r#"{"name": "mine", "steps": [
+        {"op": "addAgent", "agent": "a", "resources": [{"name": "mem", "scalar": 64}]},
+        {"op": "addFramework", "framework": "f", "roles": ["r/s"]}]}"#;
+    let told = vec![
+        "step 1 (0 s): nothing to do".to_owned(),
+        "step 2 (0 s): offers f in r/s on a: mem 64".to_owned(),
+    ];
+    assert_eq!(replay(text).unwrap()[0].outcome, Outcome::Told(told));
 }
