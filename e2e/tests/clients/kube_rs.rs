@@ -64,7 +64,6 @@ async fn first<T>(what: &str, stream: impl Stream<Item = T>, wanted: impl Fn(&T)
 }
 
 #[tokio::test]
-#[ignore = "needs the scale subresource and events.k8s.io"]
 async fn kube_rs_does_its_work() {
     let cluster = tokio::task::spawn_blocking(cluster_with_parts).await.unwrap();
     let client = cluster.client().await.unwrap();

@@ -3,12 +3,12 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use commonage_e2e::{Cluster, host, repository, run};
 
-use crate::{cluster_with_parts, text};
+use crate::{Running, cluster_with_parts, text};
 
 const BOLT: &str = "
 apiVersion: workshop.example/v1
@@ -111,7 +111,6 @@ fn minor(path: &std::path::Path) -> u32 {
 }
 
 #[test]
-#[ignore = "needs the scale subresource and the end of namespaces"]
 fn todays_kubectl_reads_writes_and_waits() {
     let path = host::kubectl();
     let minor = minor(&path);
@@ -133,7 +132,6 @@ fn todays_kubectl_reads_writes_and_waits() {
 }
 
 #[test]
-#[ignore = "needs the scale subresource and the end of namespaces"]
 fn debians_kubectl_reads_and_writes() {
     let cluster = cluster_with_parts();
     let kubectl = with(&cluster, repository().join("target/tools/bin/kubectl-1.20"));
@@ -274,13 +272,13 @@ fn applies_on_the_server(kubectl: &Kubectl) {
 
 fn waits_and_watches(kubectl: &Kubectl) {
     let watching = |line: &str| {
-        let mut child = kubectl.command(line).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut child = Running::start(&mut kubectl.command(line));
+        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         (child, move || lines.next().unwrap().unwrap())
     };
-    let (mut watch, mut next) = watching(r#"get part bolt -w -o jsonpath={.spec.note}{"\n"}"#);
+    let (_watch, mut next) = watching(r#"get part bolt -w -o jsonpath={.spec.note}{"\n"}"#);
     assert_eq!(next(), "new");
-    let (mut only, mut only_next) = watching("get part bolt --watch-only -o name");
+    let (_only, mut only_next) = watching("get part bolt --watch-only -o name");
     let ready = r#"{"status":{"conditions":[{"type":"Ready","status":"True"}]}}"#;
     kubectl.expect(
         &format!("patch part bolt --subresource=status --type=merge -p '{ready}'"),
@@ -296,20 +294,13 @@ fn waits_and_watches(kubectl: &Kubectl) {
     );
     assert_eq!(next(), "seen");
     assert_eq!(only_next(), "part.workshop.example/bolt");
-    for child in [&mut watch, &mut only] {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    let waiting = kubectl
-        .command("wait part bolt --for=delete --timeout=30s")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut waiting =
+        Running::start(&mut kubectl.command("wait part bolt --for=delete --timeout=30s"));
     kubectl.expect(
         "delete part bolt --cascade=foreground",
         "part.workshop.example \"bolt\" deleted\n",
     );
-    assert!(waiting.wait_with_output().unwrap().status.success());
+    assert!(waiting.0.wait().unwrap().success());
 }
 
 fn knows_the_server(kubectl: &Kubectl) {
@@ -390,6 +381,6 @@ fn deletes(kubectl: &Kubectl) {
     );
     kubectl.expect(
         "get configmap settings",
-        "Error from server (NotFound): configmaps \"settings\" not found\n",
+        "Error from server (NotFound): namespaces \"shop\" not found\n",
     );
 }

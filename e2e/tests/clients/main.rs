@@ -13,7 +13,7 @@ mod python;
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
 };
 
 use commonage_e2e::{Cluster, repository, run};
@@ -53,4 +53,23 @@ fn says_ok(command: &mut Command) {
 /// A path as an argument.
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// A program that runs until it goes out of scope, also when a test fails.
+struct Running(Child);
+
+impl Running {
+    /// Starts it; only its standard output is kept.
+    fn start(command: &mut Command) -> Running {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        Running(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -1,13 +1,10 @@
 //! The official Python client and kopf: the programs are in `e2e/clients/python`.
 
-use std::process::Stdio;
-
 use commonage_e2e::{Cluster, eventually};
 
-use crate::{cluster_with_parts, program, python, says_ok};
+use crate::{Running, cluster_with_parts, program, python, says_ok};
 
 #[test]
-#[ignore = "needs the scale subresource"]
 fn the_python_client_does_its_work() {
     let cluster = cluster_with_parts();
     says_ok(python(&cluster).arg(program("python/client.py")));
@@ -29,14 +26,11 @@ spec: {queues: [kopf]}
 fn a_kopf_operator_answers_offers_and_handles_finalizers() {
     let cluster = Cluster::start();
     cluster.kubectl(&["create", "namespace", "kopf"]).ok();
-    let mut operator = python(&cluster)
-        .args(["-m", "kopf", "run", "--namespace", "kopf"])
-        .arg(program("python/kopf_operator.py"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut operator = Running::start(
+        python(&cluster)
+            .args(["-m", "kopf", "run", "--quiet", "--namespace", "kopf"])
+            .arg(program("python/kopf_operator.py")),
+    );
     cluster.apply(FRAMEWORK).ok();
     let within = |arguments: &[&str]| cluster.kubectl(&[&["-n", "kopf"], arguments].concat());
     eventually("the operator's task to end", || {
@@ -52,7 +46,7 @@ fn a_kopf_operator_answers_offers_and_handles_finalizers() {
     within(&["delete", "fw/kopf", "--timeout=30s"]).ok();
     within(&["get", "configmap/kopf-left"]).ok();
 
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(operator.id()).unwrap());
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(operator.0.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
-    assert!(operator.wait().unwrap().success());
+    assert!(operator.0.wait().unwrap().success());
 }
