@@ -218,3 +218,18 @@ fn lock(data_dir: &Path) -> Result<Flock<File>, nix::Error> {
     )?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_written_in_short_lines() {
+        let text = pem(&[vec![0; 60], b"hi".to_vec()]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "-----BEGIN CERTIFICATE-----");
+        assert_eq!((lines[1].len(), lines[2].len()), (64, 16));
+        assert_eq!(lines[3], "-----END CERTIFICATE-----");
+        assert_eq!(lines[5], "aGk=");
+    }
+}

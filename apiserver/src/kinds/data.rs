@@ -206,10 +206,10 @@ fn check_secret_type(object: &Value, causes: &mut Vec<Cause>) {
             require("username");
             require("password");
         }
-        "kubernetes.io/ssh-auth" => {
-            if object["data"]["ssh-privatekey"].as_str().unwrap_or_default().is_empty() {
-                require("ssh-privatekey");
-            }
+        "kubernetes.io/ssh-auth"
+            if object["data"]["ssh-privatekey"].as_str().unwrap_or_default().is_empty() =>
+        {
+            require("ssh-privatekey");
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"].into_iter().filter(|key| !has(key)) {

@@ -116,7 +116,7 @@ impl Attempt<'_> {
         for (_, dependent) in &work.dependents {
             let Some(api) = self.api(dependent) else { continue };
             let Some(live) = api.get_metadata_opt(&dependent.name).await? else { continue };
-            all &= self.drop_owners(&api, &live, &[work.uid.clone()]).await?;
+            all &= self.drop_owners(&api, &live, std::slice::from_ref(&work.uid)).await?;
         }
         if !all {
             return Ok(Outcome::Again);
