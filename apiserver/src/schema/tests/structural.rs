@@ -1,3 +1,4 @@
+//! What a definition's schema may not be.
 #![allow(clippy::unwrap_used)]
 use serde_json::{Value, json};
 
