@@ -92,7 +92,7 @@ fn forward(mut kubectl: Command) -> (Child, BufReader<ChildStdout>, u16) {
 #[test]
 fn ports_of_tasks_are_forwarded() {
     let cluster = Cluster::start();
-    let server = "exec perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 5, LocalAddr => \
+    let server = "exec perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 5, ReuseAddr => 1, LocalAddr => \
                   \"127.0.0.1\", LocalPort => $ENV{PORT_ECHO}); while ($c = $s->accept) { print $c scalar <$c>; \
                   close $c }'";
     let yaml = format!(
