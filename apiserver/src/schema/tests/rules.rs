@@ -1,3 +1,4 @@
+//! Validation rules of custom resources: what they say, and when they are asked.
 #![allow(clippy::unwrap_used)]
 use std::time::{Duration, Instant};
 
