@@ -33,23 +33,7 @@ fn core_event() -> ResourceDef {
         field("type", ".type"),
     ]);
     def.trigger_field = None;
-    let wide = |mut column: Column| {
-        column.priority = 1;
-        column
-    };
-    let path = |name: &str, path: &str, words: &str| Column::path(name, "string", path, words);
-    def.columns = vec![
-        computed("Last Seen", "When the event was last seen", event_last_seen),
-        path("Type", ".type", "Normal or Warning"),
-        path("Reason", ".reason", "Machine-readable cause"),
-        computed("Object", "What the event is about", event_object),
-        wide(path("Subobject", ".involvedObject.fieldPath", "Part of the object")),
-        wide(path("Source", ".source.component", "Who reported it")),
-        path("Message", ".message", "What happened, in words"),
-        wide(computed("First Seen", "When the event was first seen", event_first_seen)),
-        wide(Column::path("Count", "integer", ".count", "How often it was seen")),
-        wide(Column::name()),
-    ];
+    def.columns = columns([".involvedObject.fieldPath", ".source.component", ".message", ".count"]);
     def
 }
 
@@ -66,23 +50,8 @@ fn event_of_group(core: &ResourceDef) -> ResourceDef {
         field("reportingController", ".reportingComponent"),
         field("type", ".type"),
     ]);
-    let wide = |mut column: Column| {
-        column.priority = 1;
-        column
-    };
-    let path = |name: &str, path: &str, words: &str| Column::path(name, "string", path, words);
-    def.columns = vec![
-        computed("Last Seen", "When the event was last seen", event_last_seen),
-        path("Type", ".type", "Normal or Warning"),
-        path("Reason", ".reason", "Machine-readable cause"),
-        computed("Object", "What the event is about", event_object),
-        wide(path("Subobject", ".regarding.fieldPath", "Part of the object")),
-        wide(path("Source", ".reportingController", "Who reported it")),
-        path("Message", ".note", "What happened, in words"),
-        wide(computed("First Seen", "When the event was first seen", event_first_seen)),
-        wide(Column::path("Count", "integer", ".deprecatedCount", "How often it was seen")),
-        wide(Column::name()),
-    ];
+    def.columns =
+        columns([".regarding.fieldPath", ".reportingController", ".note", ".deprecatedCount"]);
     let (stored, conversion) = (Arc::new(core.clone()), Conversion::Event);
     def.storage_version_hash.clone_from(&core.storage_version_hash);
     def.stored_as = Some(StoredAs { def: stored, conversion });
@@ -114,4 +83,25 @@ fn event_object(event: &Value, _now: Timestamp) -> Value {
         "" => kind.into(),
         name => format!("{kind}/{name}").into(),
     }
+}
+
+/// The same columns for both groups, from the fields that each of them names differently.
+fn columns([subobject, source, message, count]: [&str; 4]) -> Vec<Column> {
+    let wide = |mut column: Column| {
+        column.priority = 1;
+        column
+    };
+    let path = |name: &str, path: &str, words: &str| Column::path(name, "string", path, words);
+    vec![
+        computed("Last Seen", "When the event was last seen", event_last_seen),
+        path("Type", ".type", "Normal or Warning"),
+        path("Reason", ".reason", "Machine-readable cause"),
+        computed("Object", "What the event is about", event_object),
+        wide(path("Subobject", subobject, "Part of the object")),
+        wide(path("Source", source, "Who reported it")),
+        path("Message", message, "What happened, in words"),
+        wide(computed("First Seen", "When the event was first seen", event_first_seen)),
+        wide(Column::path("Count", "integer", count, "How often it was seen")),
+        wide(Column::name()),
+    ]
 }
