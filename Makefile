@@ -22,8 +22,8 @@ test: setup      ## run all tests
 demo: build      ## a whole cluster, two frameworks, real containers; leaves nothing behind
 	@hack/demo.sh
 
-bench: setup     ## measure, in release mode
-	@hack/bench.sh
+bench: setup     ## measure, in release mode; ROWS=create,watch picks, hack/bench.sh says which there are
+	@hack/bench.sh "$(ROWS)"
 
 lint: setup      ## formatting, clippy, licences and advisories
 	cargo fmt --all --check

@@ -1,12 +1,32 @@
 #!/bin/bash
-# All measurements, over a release build: `hack/bench.sh [system|cycle|…]`.
+# All measurements, over a release build. Picked by name: `make bench ROWS=create,watch`, or
+# `hack/bench.sh ROW,…`. Rows of the API server alone: create create-one get patch list watch-100
+# watch-1000 both agents memory restart, each of either store (`etcd/create`) or of both; of the
+# whole system: start tasks; of the allocator: cycle. No name is all.
+#
+# BENCH_KUBECONFIG=FILE measures another Kubernetes API server in place of ours; BENCH_PIDS=PID,…
+# names its processes, if they are on this machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --locked --release -p commonage
-cargo build --locked --release -p commonage-apiserver --example load
-case "${1:-all}" in
-    all) cargo bench --locked -p commonage-allocator
-         CMN="$PWD/target/release/cmn" cargo bench --locked -p commonage-e2e ;;
-    cycle) cargo bench --locked -p commonage-allocator ;;
-    *) CMN="$PWD/target/release/cmn" cargo bench --locked -p commonage-e2e -- "${1#system}" ;;
+rows=${1:-}
+asked() { [ -z "$rows" ] || [[ ",$rows," == *",$1,"* ]]; }
+rest=$(tr ',' '\n' <<<"$rows" | { grep -vxE 'start|tasks|cycle|' || true; } | paste -sd,)
+
+cargo build --locked --release -p commonage-apiserver --example api_bench
+if [ -z "${BENCH_KUBECONFIG:-}" ]; then
+    cargo build --locked --release -p commonage
+    export CMN="$PWD/target/release/cmn"
+fi
+mkdir -p target/bench
+if [ -z "$rows" ] || [ -n "$rest" ]; then
+    BENCH_JSON=target/bench/api.json target/release/examples/api_bench "$rest"
+fi
+[ -z "${BENCH_KUBECONFIG:-}" ] || exit 0
+parts=()
+for part in start tasks; do if asked $part; then parts+=($part); fi; done
+case ${#parts[@]} in
+    0) ;;
+    1) cargo bench --locked -p commonage-e2e -- "${parts[0]}" ;;
+    *) cargo bench --locked -p commonage-e2e ;;
 esac
+if asked cycle; then cargo bench --locked -p commonage-allocator; fi

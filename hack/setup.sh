@@ -43,6 +43,9 @@ need redis-server redis-server redis-server
 need redis-cli redis-tools
 need nginx nginx nginx
 need busybox busybox-static
+need docker-registry docker-registry docker-registry
+need skopeo skopeo
+need umoci umoci
 need node nodejs
 need npm npm
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use commonage_image::{Options as ImageOptions, Policy as ImagePolicy};
 use commonage_schemas::resources::{Amount, Ranges};
 use commonage_shim::ZygoteHandle;
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub zygote: Arc<ZygoteHandle>,
     /// Control group under which the tasks' groups are made; [`CGROUP_PARENT`].
     pub cgroup_parent: String,
+    /// Where images may come from beyond HTTPS, how large they may be, when they go again.
+    pub images: ImageOptions,
     /// How often the Lease is renewed; [`LEASE_INTERVAL`].
     pub lease_interval: Duration,
     /// Kill every task on shutdown and wait until they are gone, for 10 s at most. Otherwise they

@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::Verdict;
 use crate::ledger::{Entry, KillOrder, Ledger, Uid};
-use crate::plan::{Action, Actual, Context, Phase, Record, plan, uid_of};
+use crate::plan::{Action, Actual, Context, Phase, Record, Words, plan, uid_of};
+use crate::prepare::{Outcome, Workshop};
 use crate::report::{self, Answer};
 use crate::runtime::{Seen, Shims, describe};
 use crate::task::outcome::End;
@@ -55,6 +56,7 @@ pub(crate) struct Parts {
     pub boot_id: String,
     pub ledger: Ledger,
     pub shims: Shims,
+    pub workshop: Workshop,
 }
 
 /// What to do with running tasks when the agent stops.
@@ -96,6 +98,17 @@ enum Wake {
         uid: Uid,
         removed: Result<(), String>,
     },
+    Prepared {
+        uid: Uid,
+        outcome: Outcome,
+    },
+    /// A preparation that goes on.
+    Saying {
+        uid: Uid,
+        words: Words,
+    },
+    /// Images were collected, or could not be.
+    Collected,
     /// A check's future ended; its verdicts came on their own way.
     Watched,
 }
@@ -106,6 +119,11 @@ pub(crate) struct Driver {
     records: HashMap<Uid, Record>,
     /// Checks by task; dropped with the task.
     checks: HashMap<Uid, AbortHandle>,
+    /// What is being got ready, by task.
+    preparations: HashMap<Uid, AbortHandle>,
+    sayings: Sayings,
+    /// Images are being collected.
+    collecting: bool,
     timers: Timers,
     launches: Launches,
     reports: Arc<Semaphore>,
@@ -126,6 +144,12 @@ struct Verdicts {
     receiver: mpsc::Receiver<(Uid, Verdict)>,
 }
 
+/// From preparations to the driver.
+struct Sayings {
+    sender: mpsc::Sender<(Uid, Words)>,
+    receiver: mpsc::Receiver<(Uid, Words)>,
+}
+
 /// Bounds the launches under way.
 #[derive(Default)]
 struct Launches {
@@ -144,11 +168,15 @@ struct Timers {
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Driver {
         let (sender, receiver) = mpsc::channel(VERDICTS_MAX);
+        let (said, sayings) = mpsc::channel(VERDICTS_MAX);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Driver {
             parts,
             records: HashMap::new(),
             checks: HashMap::new(),
+            preparations: HashMap::new(),
+            sayings: Sayings { sender: said, receiver: sayings },
+            collecting: false,
             timers: Timers::default(),
             launches: Launches { max: cores * LAUNCHES_PER_CORE, ..Launches::default() },
             reports: Arc::new(Semaphore::new(REPORTS_MAX)),
@@ -180,7 +208,10 @@ impl Driver {
                     Some(event) => self.hear_of_tasks(event),
                     None => anyhow::bail!("the watch of tasks ended"),
                 },
-                _ = sweep.tick() => self.look_at_all(),
+                _ = sweep.tick() => {
+                    self.look_at_all();
+                    self.collect_images();
+                }
                 woken = self.next_wake() => self.hear(woken?),
             }
         }
@@ -204,6 +235,9 @@ impl Driver {
                 Some((uid, verdict)) = self.verdicts.receiver.recv() => {
                     return Ok(Wake::Verdict { uid, verdict });
                 }
+                Some((uid, words)) = self.sayings.receiver.recv() => {
+                    return Ok(Wake::Saying { uid, words });
+                }
                 () = until(timer) => self.ring(),
             }
         }
@@ -223,11 +257,20 @@ impl Driver {
         }
     }
 
+    /// A task that nobody wants before it was ready.
+    fn abandon(&mut self, uid: &Uid) {
+        self.stop_preparing(uid);
+        self.look_at(uid);
+    }
+
     /// Plans for one task and carries the plan out.
     fn look_at(&mut self, uid: &Uid) {
         let Some(record) = self.records.get(uid) else {
             return;
         };
+        if self.preparations.contains_key(uid) && !is_wanted(record) {
+            return self.abandon(uid);
+        }
         // What is not in a list that was never read may well exist.
         if !self.synced && self.kill_all_by.is_none() {
             return;
@@ -337,6 +380,13 @@ fn remove(shims: &Shims, uid: &str) {
     if let Err(error) = shims.remove(uid) {
         tracing::warn!(uid, error = describe(&error), "state directory can't be removed");
     }
+}
+
+fn is_wanted(record: &Record) -> bool {
+    let task = record.desired.as_ref();
+    task.is_some_and(|task| {
+        task.metadata.deletion_timestamp.is_none() && !task.state().is_terminal()
+    })
 }
 
 fn is_alive(record: &Record) -> bool {

@@ -39,6 +39,12 @@ pub struct Entry {
     /// grace period twice nor forgets the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill: Option<KillOrder>,
+    /// Digest of the image that it runs: what must not be collected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The signal by which that image wants to be ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<i32>,
 }
 
 /// The decision to end a task.
@@ -61,6 +67,8 @@ pub enum KillCause {
     Deleted,
     /// Its Task does not exist any more, or the control plane has already closed it.
     Abandoned,
+    /// Somebody asked for it (`spec.kill`); for programs and in words.
+    Ordered { reason: String, message: String },
     /// Its health check failed; in words.
     HealthCheckFailed(String),
     /// It ran for longer than `maxCompletionSeconds`.
@@ -174,6 +182,31 @@ impl Ledger {
         private_dir(&self.sandbox(uid))
     }
 
+    /// Makes what was got ready the task's sandbox.
+    pub fn take_sandbox(&self, uid: &str, ready: &Path) -> Result<(), LedgerError> {
+        let sandbox = self.sandbox(uid);
+        fs::rename(ready, &sandbox).map_err(io("rename to", &sandbox))
+    }
+
+    /// Writes content of Secrets and ConfigMaps, for the task's eyes: only root passes the task's directory, and
+    /// inside the container whoever the task runs as reads it.
+    pub fn write_files(
+        &self,
+        directory: &Path,
+        files: &std::collections::BTreeMap<String, Vec<u8>>,
+    ) -> Result<(), LedgerError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(directory)
+            .map_err(io("create", directory))?;
+        for (name, content) in files {
+            let path = directory.join(name);
+            fs::write(&path, content).map_err(io("write", &path))?;
+        }
+        Ok(())
+    }
+
     /// Notes that a task has ended without an `exit.json`, for those who follow its log.
     pub fn mark_ended(&self, uid: &str) -> Result<(), LedgerError> {
         let path = self.tasks.join(uid).join(ENDED_FILE);
@@ -246,6 +279,8 @@ mod tests {
             name: "web-0".to_owned(),
             boot_id: "b".to_owned(),
             kill: None,
+            image: None,
+            stop_signal: None,
         }
     }
 

@@ -18,17 +18,20 @@
 pub mod config;
 pub mod detect;
 mod driver;
+mod events;
 pub mod health;
 mod lease;
 pub mod ledger;
 pub mod logs;
 pub mod plan;
+pub mod prepare;
 mod register;
 mod report;
 mod run;
 pub mod runtime;
 pub mod serve;
 pub mod session;
+pub mod simulate;
 pub mod task;
 
 pub use config::{Config, Identity, Overrides};

@@ -6,19 +6,20 @@
 //! steps. The simulated agent shares it.
 
 use commonage_schemas::reasons::task as reasons;
-use commonage_schemas::{Task, TaskState, TaskStatus};
+use commonage_schemas::{Task, TaskSpec, TaskState, TaskStatus};
 use commonage_shim::Launch;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use crate::ledger::{KillCause, KillOrder};
+use crate::prepare::{self, Prepared};
 use crate::task::outcome::{self, End};
 use crate::task::spec::{self, Refusal, Site};
 
 mod record;
 
-pub use record::{Actual, Health, Phase, Record, Reporting};
+pub use record::{Actual, Health, Phase, Preparation, Record, Reporting, Words};
 
 /// A launch that takes longer than this is worth a state of its own (`Starting`); the usual one,
 /// some 15 ms, goes from `Staging` to `Running` in one report.
@@ -43,6 +44,8 @@ pub struct Context<'a> {
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
+    /// Get ready what the task needs: its image, files, secrets.
+    Prepare,
     /// Write the entry, then have a shim make the container.
     Launch(Box<Launch>),
     /// Write the order into the entry; the signal follows in the next plan.
@@ -116,16 +119,58 @@ fn begin(record: &Record, context: &Context<'_>, plan: &mut Plan) -> Option<Task
         let message = "the Task object was deleted before the task ran";
         return Some(outcome::never_ran(reasons::DELETED, message, context.now));
     }
+    if let Some(kill) = &task.spec.kill {
+        let message = kill.message.as_deref().unwrap_or("it was to end before it ran");
+        return Some(outcome::never_ran(&kill.reason, message, context.now));
+    }
     if context.kill_all_by.is_some() {
         return None;
     }
-    match spec::launch(task, context.site, Default::default()) {
-        Ok(launch) => plan.actions.push(Action::Launch(Box::new(launch))),
-        Err(Refusal { reason, message }) => {
-            return Some(outcome::refused(reason, &message, context.now));
-        }
+    match spec::check(task).and_then(|()| prepare(task, record, context, plan)) {
+        Ok(status) => status,
+        Err(Refusal { reason, message }) => Some(outcome::refused(reason, &message, context.now)),
     }
-    None
+}
+
+/// Gets ready what the task needs, if anything, and then launches it.
+fn prepare(
+    task: &Task,
+    record: &Record,
+    context: &Context<'_>,
+    plan: &mut Plan,
+) -> Result<Option<TaskStatus>, Refusal> {
+    let nothing = Prepared::default();
+    let prepared = match &record.preparation {
+        _ if !prepare::is_needed(task) => &nothing,
+        Preparation::Ready(prepared) => prepared.as_ref(),
+        Preparation::NotBegun => {
+            plan.actions.push(Action::Prepare);
+            return Ok(None);
+        }
+        Preparation::UnderWay(words) => return Ok(words.as_ref().map(staging)),
+        Preparation::Waiting { words, until } => {
+            match context.now < *until {
+                true => plan.wake(*until),
+                false => plan.actions.push(Action::Prepare),
+            }
+            return Ok(Some(staging(words)));
+        }
+        Preparation::Failed(words) => {
+            return Ok(Some(outcome::not_prepared(words.reason, &words.message, context.now)));
+        }
+    };
+    let launch = spec::launch(task, context.site, Default::default(), prepared)?;
+    plan.actions.push(Action::Launch(Box::new(launch)));
+    Ok(None)
+}
+
+fn staging(words: &Words) -> TaskStatus {
+    TaskStatus {
+        state: TaskState::Staging,
+        reason: Some(words.reason.to_owned()),
+        message: Some(words.message.clone()),
+        ..TaskStatus::default()
+    }
 }
 
 /// Something was begun: the status that the API server should have.
@@ -183,6 +228,10 @@ fn order_kill(
         None => KillCause::Abandoned,
         Some(task) if task.state().is_terminal() => KillCause::Abandoned,
         Some(task) if is_deleting(task) => KillCause::Deleted,
+        Some(Task { spec: TaskSpec { kill: Some(kill), .. }, .. }) => KillCause::Ordered {
+            reason: kill.reason.clone(),
+            message: kill.message.clone().unwrap_or_default(),
+        },
         Some(_) if context.kill_all_by.is_some() => KillCause::AgentShutdown,
         Some(_) => match (&actual.health.failed, deadline) {
             (Some(how), _) => KillCause::HealthCheckFailed(how.clone()),
@@ -195,7 +244,7 @@ fn order_kill(
             }
         },
     };
-    let (signal, grace_seconds) = kill_policy(record.desired.as_ref());
+    let (signal, grace_seconds) = kill_policy(record.desired.as_ref(), actual.entry.stop_signal);
     plan.actions.push(Action::OrderKill(KillOrder {
         cause,
         ordered_at: context.now,
@@ -204,17 +253,26 @@ fn order_kill(
     }));
 }
 
-/// Signal and grace of the task's own policy; of the default one when the Task is gone.
-fn kill_policy(task: Option<&Task>) -> (i32, i64) {
+/// Signal and grace of the task's own policy; of the default one when the Task is gone. Where the policy says
+/// nothing but the default, the image's wish counts.
+fn kill_policy(task: Option<&Task>, wish: Option<i32>) -> (i32, i64) {
     let policy = task.map(|task| task.spec.kill_policy.clone()).unwrap_or_default();
     let signal = match task.map(spec::kill_signal) {
         Some(Ok(signal)) => signal,
         // A policy that can't be read was refused before the launch.
         None | Some(Err(_)) => nix::sys::signal::Signal::SIGTERM as i32,
     };
+    let signal = match wish {
+        Some(wish) if signal == nix::sys::signal::Signal::SIGTERM as i32 => wish,
+        _ => signal,
+    };
     // `kubectl delete --grace-period=N`; 0 is at once. Absent when nobody said anything.
     let asked = task.and_then(|task| task.metadata.deletion_grace_period_seconds);
-    (signal, asked.unwrap_or(policy.grace_period_seconds).max(0))
+    // An order shortens the task's own, and never lengthens it.
+    let ordered = task.and_then(|task| task.spec.kill.as_ref()?.grace_period_seconds);
+    let own = policy.grace_period_seconds;
+    let own = ordered.map_or(own, |ordered| own.min(ordered));
+    (signal, asked.unwrap_or(own).max(0))
 }
 
 /// Sends what the order says and is due.
@@ -300,7 +358,11 @@ fn report(record: &Record, wanted: TaskStatus, context: &Context<'_>, plan: &mut
     let known = task.status.clone().unwrap_or_default();
     // Times are not compared: the API keeps whole seconds. A verdict that a restarted agent has
     // not reached again yet stays what it was.
+    // While it is staged, what there is to say changes without the state.
+    let said = wanted.state != TaskState::Staging
+        || (known.reason == wanted.reason && known.message == wanted.message);
     let same = known.state == wanted.state
+        && said
         && wanted.healthy.is_none_or(|verdict| known.healthy == Some(verdict))
         && wanted.ready.is_none_or(|verdict| known.ready == Some(verdict));
     if same || known.state.is_terminal() || record.report.in_flight {

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use commonage_schemas::agent::{AgentAddress, AgentSystem, condition};
+use commonage_image::Images;
+use commonage_schemas::agent::{AgentAddress, AgentImage, AgentSystem, condition};
 use commonage_schemas::names;
 use commonage_schemas::resources::{CPU, DISK, MEMORY, Ranges};
 use commonage_schemas::{Agent, AgentSpec, AgentStatus, Resources};
@@ -30,6 +31,8 @@ use crate::runtime::describe;
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 /// `DiskPressure` begins above this share. Kubernetes' kubelet: less than a tenth free.
 const DISK_PRESSURE_USED: f64 = 0.9;
+/// Images that are told; as many as Kubernetes' kubelet tells.
+const IMAGES_MAX: usize = 50;
 /// Pause after a failed attempt, at first.
 pub(crate) const AGAIN_FIRST: Duration = Duration::from_millis(250);
 /// The longest such pause: a cluster that comes up late is joined soon after.
@@ -44,6 +47,8 @@ pub(crate) struct Registration {
     pub name: String,
     pub labels: BTreeMap<String, String>,
     pub status: AgentStatus,
+    /// What the machine keeps; a simulated one keeps nothing.
+    pub images: Option<Images>,
     pub lease_interval: Duration,
     /// Whose file system is watched for `DiskPressure`.
     pub data_dir: PathBuf,
@@ -71,6 +76,13 @@ impl Registration {
                 () = self.returned.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    /// The first time, for whoever has a turn to wait for; [`Registration::keep_agent`] goes on.
+    pub(crate) async fn begin(&self) {
+        if let Err(error) = self.register().await {
+            tracing::warn!(agent = self.name, error = describe(&error), "not registered yet");
         }
     }
 
@@ -119,6 +131,7 @@ impl Registration {
             "addresses": status.addresses,
             "endpoint": status.endpoint,
             "system": status.system,
+            "images": status.images,
             "conditions": status.conditions,
         }}));
         api.patch_status(&self.name, &PatchParams::default(), &patch).await?;
@@ -141,9 +154,25 @@ impl Registration {
             addresses: self.status.addresses.clone(),
             endpoint: self.status.endpoint.clone(),
             system: self.status.system.clone(),
+            images: self.kept(),
             conditions,
             ..known.clone()
         }
+    }
+
+    /// The images, the largest first; a status has room for so many.
+    fn kept(&self) -> Vec<AgentImage> {
+        let kept = self.images.as_ref().and_then(|images| images.kept().ok());
+        let mut kept = kept.unwrap_or_default();
+        kept.sort_by_key(|image| std::cmp::Reverse(image.bytes));
+        kept.truncate(IMAGES_MAX);
+        kept.into_iter()
+            .map(|image| AgentImage {
+                names: image.names,
+                digest: image.digest.to_string(),
+                size_bytes: i64::try_from(image.bytes).unwrap_or(i64::MAX),
+            })
+            .collect()
     }
 
     fn look_at_disk(&self, conditions: &mut Vec<Condition>) {

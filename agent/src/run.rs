@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use commonage_image::Images;
 use commonage_schemas::resources::Ranges;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::task::JoinSet;
@@ -14,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::detect::{self, DEFAULT_PORTS};
 use crate::driver::{Driver, OnShutdown, Parts};
+use crate::events::Events;
 use crate::ledger::Ledger;
+use crate::prepare::Workshop;
 use crate::register::{Registration, labels_of, status_of};
 use crate::runtime::{Shims, end_orphans};
 use crate::serve::Endpoint;
@@ -39,6 +42,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         overrides,
         zygote,
         cgroup_parent,
+        images,
         lease_interval,
         kill_tasks_on_shutdown,
     } = config;
@@ -55,7 +59,22 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         None => DEFAULT_PORTS.parse::<Ranges>().context("default ports")?,
     };
 
+    let home = data_dir.join("agent");
+    crate::prepare::clean(&home);
+    let images = {
+        let directory = home.join("images");
+        tokio::task::spawn_blocking(move || Images::open(&directory, images)).await?
+    }
+    .context("open the images")?;
+    let workshop = Workshop {
+        client: client.clone(),
+        images: images.clone(),
+        events: Events::new(client.clone(), &name),
+        agent: name.clone(),
+        directory: home,
+    };
     let registration = Registration {
+        images: Some(images),
         client: client.clone(),
         labels: labels_of(&machine, &labels),
         status: status_of(
@@ -80,6 +99,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         boot_id: machine.boot_id,
         ledger: ledger.clone(),
         shims: shims.clone(),
+        workshop,
     });
     let on_shutdown = match kill_tasks_on_shutdown {
         true => OnShutdown::KillTasks,

@@ -15,7 +15,9 @@ use nix::sys::signal::Signal;
 use tokio::io::AsyncReadExt;
 
 use crate::ledger::{Entry, Ledger, LedgerError};
+use crate::prepare::Prepared;
 use crate::task::outcome::End;
+use crate::task::spec::mounts;
 
 /// A container that is not made by then never will be: the slowest seen took half a second, with
 /// 60 launched at once on two cores.
@@ -67,16 +69,28 @@ impl Shims {
 
     /// Writes the entry, has a shim make the container and waits until its command runs or its
     /// end is known. Never [`Seen::NotStarted`] or [`Seen::Starting`].
-    pub fn start(&self, entry: &Entry, launch: &Launch) -> Seen {
-        match self.ask_for_shim(entry, launch) {
+    pub fn start(&self, entry: &Entry, launch: &Launch, prepared: &Prepared) -> Seen {
+        match self.ask_for_shim(entry, launch, prepared) {
             Ok(()) => self.settle(&entry.uid),
             Err(error) => Seen::Ended(self.never_started(&entry.uid, describe(&error))),
         }
     }
 
-    fn ask_for_shim(&self, entry: &Entry, launch: &Launch) -> Result<(), StartError> {
+    fn ask_for_shim(
+        &self,
+        entry: &Entry,
+        launch: &Launch,
+        prepared: &Prepared,
+    ) -> Result<(), StartError> {
         self.ledger.write(entry)?;
-        self.ledger.make_sandbox(&entry.uid)?;
+        match &prepared.fetched {
+            Some(fetched) => self.ledger.take_sandbox(&entry.uid, &fetched.path())?,
+            None => self.ledger.make_sandbox(&entry.uid)?,
+        }
+        for (place, files) in &prepared.files {
+            let path = mounts::files_at(self.ledger.state_dir(&entry.uid).path(), *place);
+            self.ledger.write_files(&path, files)?;
+        }
         let dir = self.ledger.state_dir(&entry.uid);
         dir.prepare(launch).map_err(|source| StartError::Prepare { source })?;
         self.zygote.launch(dir.path()).map_err(|source| StartError::Shim { source })?;

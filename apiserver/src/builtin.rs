@@ -5,6 +5,7 @@ mod events;
 mod merging;
 mod rbac;
 pub(crate) mod reviews;
+mod services;
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::resource::{
     Cell, Column, DefinitionError, Origin, ResourceDef, Scheme, Scope, Storage, Subresource,
     VERBS_BUILT_IN, storage_version_hash,
 };
-use crate::schema::Structural;
+use crate::schema::{SCHEMA_PROPS, Structural};
 
 /// Group and plural name of CustomResourceDefinitions.
 pub(crate) const DEFINITIONS: (&str, &str) = ("apiextensions.k8s.io", "customresourcedefinitions");
@@ -51,6 +52,7 @@ fn own_subresources(def: &ResourceDef) -> Vec<Subresource> {
             ("attach", "Task", "create,get"),
             ("binding", "TaskBinding", "create"),
             ("exec", "Task", "create,get"),
+            ("kill", "TaskKill", "create"),
             ("log", "Task", "get"),
             ("portforward", "Task", "create,get"),
         ],
@@ -71,9 +73,11 @@ fn own_subresources(def: &ResourceDef) -> Vec<Subresource> {
 }
 
 /// Namespace, Event (in both groups), ConfigMap, Secret, ServiceAccount (core/v1), Lease (coordination.k8s.io/v1),
-/// CustomResourceDefinition (apiextensions.k8s.io/v1), the kinds of RBAC, and the reviews.
+/// CustomResourceDefinition (apiextensions.k8s.io/v1), the kinds of RBAC, the reviews, and a Service that
+/// nobody can make.
 pub fn definitions() -> Vec<ResourceDef> {
     let mut all = vec![namespace(), config_map(), secret(), service_account(), lease()];
+    all.push(services::definition());
     all.extend(events::definitions());
     all.push(custom_resource_definition());
     all.extend(rbac::definitions());
@@ -211,8 +215,13 @@ fn custom_resource_definition() -> ResourceDef {
         openapi,
     );
     // What is missing is said in apiextensions' words, all at once.
-    def.schema = Structural::compile_value(&without_required(&def.openapi))
-        .expect("Kubernetes' own schemas compile");
+    let mut schema = without_required(&def.openapi);
+    if let Some(schemas) =
+        schema.pointer_mut(&format!("{version}/schema/properties/openAPIV3Schema"))
+    {
+        schemas[SCHEMA_PROPS] = true.into();
+    }
+    def.schema = Structural::compile_value(&schema).expect("Kubernetes' own schemas compile");
     def.scope = Scope::Cluster;
     def.categories = vec!["api-extensions".into()];
     def.has_status = true;
@@ -287,6 +296,7 @@ pub(crate) fn definition_of(
         scale: None,
         stored_as: None,
         may_change: false,
+        never_changed: true,
         terminating: false,
     }
 }

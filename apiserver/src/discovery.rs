@@ -6,6 +6,8 @@ use sha2::{Digest, Sha256};
 
 use crate::resource::{ResourceDef, Scheme};
 
+mod ordered;
+
 /// Clients choose their behaviour by this, and it must parse as the semantic version of a
 /// Kubernetes release: the one whose API we implement.
 pub const GIT_VERSION: &str = "v1.34.0+commonage";
@@ -240,7 +242,7 @@ fn versions<'s>(scheme: &'s Scheme, group: &str) -> Vec<&'s str> {
 }
 
 fn bytes(value: &Value) -> Vec<u8> {
-    serde_json::to_vec(value).expect("a Value always serializes")
+    serde_json::to_vec(&ordered::Document(value)).expect("a Value always serializes")
 }
 
 #[cfg(test)]

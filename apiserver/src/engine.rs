@@ -9,7 +9,7 @@ mod compaction;
 mod create;
 mod definitions;
 mod delete;
-mod expiry;
+pub(crate) mod fence;
 mod managed;
 mod namespaces;
 mod options;
@@ -17,6 +17,7 @@ mod page;
 mod policy;
 mod read;
 mod review;
+mod room;
 pub(crate) mod scale;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -38,15 +39,18 @@ pub(crate) use update::{Attempt, RETRY_FOR, Target};
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use commonage_store::Store;
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::access::Access;
 use crate::cache::Cache;
+use crate::encryption::Encryption;
 use crate::kinds;
 use crate::object::Object;
 use crate::resource::{ResourceDef, Scheme};
@@ -68,7 +72,32 @@ pub struct Engine {
     tasks: TaskTracker,
     turns: turns::Turns,
     access: Arc<Access>,
+    settings: Settings,
+    /// Woken when the store has no room left.
+    full: Notify,
     shutdown: CancellationToken,
+}
+
+/// What can be chosen about an engine.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long Events are kept; zero is for ever. kube-apiserver's `--event-ttl`.
+    pub event_ttl: Duration,
+    /// How far back history reaches at least; zero is to its beginning. kube-apiserver's
+    /// `--etcd-compaction-interval`.
+    pub compaction_interval: Duration,
+    /// Knows what of the store is encrypted with an old key.
+    pub(crate) encryption: Option<Arc<Encryption>>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            event_ttl: Duration::from_secs(3_600),
+            compaction_interval: Duration::from_secs(300),
+            encryption: None,
+        }
+    }
 }
 
 impl Engine {
@@ -80,6 +109,19 @@ impl Engine {
     pub async fn start(
         store: Arc<dyn Store>,
         scheme: Arc<Scheme>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Arc<Engine>> {
+        Engine::start_with(store, scheme, Settings::default(), shutdown).await
+    }
+
+    /// As [`Engine::start`], with other settings than the usual ones.
+    ///
+    /// # Errors
+    /// The store can't be read or written.
+    pub async fn start_with(
+        store: Arc<dyn Store>,
+        scheme: Arc<Scheme>,
+        settings: Settings,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Arc<Engine>> {
         let namespaces = scheme.by_kind("", "Namespace").cloned();
@@ -97,6 +139,8 @@ impl Engine {
             definitions,
             tasks: TaskTracker::new(),
             turns: turns::Turns::default(),
+            settings,
+            full: Notify::new(),
             shutdown: shutdown.clone(),
         });
         engine.tasks.spawn(watch_over(feed, shutdown));
@@ -105,7 +149,7 @@ impl Engine {
         engine.make_system_namespaces().await?;
         engine.make_policy().await?;
         engine.tasks.spawn(engine.clone().follow_cluster_roles());
-        engine.tasks.spawn(engine.clone().expire_events());
+        engine.tasks.spawn(engine.clone().make_room());
         engine.tasks.spawn(engine.clone().compact());
         Ok(engine)
     }
@@ -155,6 +199,11 @@ impl Engine {
         self.cache.counters()
     }
 
+    /// The resourceVersion that reads from the cache are as new as, for metrics.
+    pub fn cache_version(&self) -> u64 {
+        crate::cache::end_of(self.cache.revision()).0
+    }
+
     /// Objects per kind (group resource), for metrics.
     pub fn object_counts(&self) -> Vec<(String, usize)> {
         self.cache
@@ -162,6 +211,15 @@ impl Engine {
             .iter()
             .map(|resource| (resource.def().group_resource(), resource.len()))
             .collect()
+    }
+
+    /// Of the kinds that have any.
+    pub(crate) fn unreadable_counts(&self) -> Vec<(String, usize)> {
+        let resources = self.cache.resources();
+        let counts = resources
+            .iter()
+            .map(|resource| (resource.def().group_resource(), resource.unreadable_count()));
+        counts.filter(|(_, count)| *count > 0).collect()
     }
 
     pub(crate) fn strategy(&self, def: &ResourceDef) -> &Arc<dyn Strategy> {
@@ -271,6 +329,8 @@ impl Engine {
         &self,
         write: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     ) -> Result<T, ApiError> {
+        // What the request is fenced by goes along.
+        let write = fence::behind(fence::current(), write);
         self.tasks.spawn(write).await.unwrap_or_else(|error| {
             tracing::error!(%error, "a write panicked");
             Err(ApiError::internal("the server failed while it handled the request"))

@@ -8,9 +8,11 @@
 
 pub mod audit;
 pub mod auth;
+pub mod backup;
 pub mod builtin;
 pub mod cache;
 pub mod discovery;
+mod encryption;
 pub mod engine;
 mod histogram;
 pub mod http;

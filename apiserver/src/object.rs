@@ -19,6 +19,7 @@ pub(crate) use decode::Fields;
 pub(crate) use versions::{Normal, encode_as};
 
 use crate::cache::EventKind;
+use crate::encryption::UNDECIPHERABLE;
 
 /// A version of an object. Shared behind an `Arc` by the cache, snapshots, the event log, watchers.
 #[derive(Debug)]
@@ -44,10 +45,23 @@ pub struct Object {
 /// A stored value that is not an object of ours.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
+    #[error("{0}")]
+    Undecipherable(String),
     #[error("the value is not JSON")]
     Json(#[from] serde_json::Error),
     #[error("the value has no metadata before its spec")]
     NoMetadata,
+}
+
+/// A store that decrypts says why it could not, in the place of the value.
+fn undecipherable(value: &[u8], error: serde_json::Error) -> DecodeError {
+    match value.strip_prefix(UNDECIPHERABLE.as_bytes()) {
+        Some(why) => DecodeError::Undecipherable(format!(
+            "it can't be decrypted: {}",
+            String::from_utf8_lossy(why)
+        )),
+        None => error.into(),
+    }
 }
 
 /// What every stored value has, in this order, before anything else: so the place to splice is
@@ -93,7 +107,7 @@ impl Object {
         version: Version,
         kind: EventKind,
     ) -> Result<(Object, Bytes), DecodeError> {
-        let light = fields.extract(value)?;
+        let light = fields.extract(value).map_err(|error| undecipherable(value, error))?;
         let splice_at = METADATA_OPEN.len()
             + value
                 .windows(METADATA_OPEN.len())

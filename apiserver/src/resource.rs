@@ -147,6 +147,8 @@ pub struct ResourceDef {
     pub stored_as: Option<StoredAs>,
     /// It comes from a CustomResourceDefinition that may change at any time.
     pub may_change: bool,
+    /// It is as it was first made: whoever wrote an object of this version of the kind knew it so.
+    pub never_changed: bool,
     /// The CustomResourceDefinition is being deleted: no new objects.
     pub terminating: bool,
 }

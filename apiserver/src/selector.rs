@@ -137,6 +137,17 @@ impl FieldSelector {
     }
 }
 
+impl FieldSelector {
+    /// With other values where `change` gives one for a field that must have a value.
+    pub(crate) fn with(&self, change: impl Fn(&str, &str) -> Option<String>) -> FieldSelector {
+        let changed = |one: &FieldRequirement| {
+            let value = (!one.negated).then(|| change(&one.field, &one.value)).flatten();
+            FieldRequirement { value: value.unwrap_or_else(|| one.value.clone()), ..one.clone() }
+        };
+        FieldSelector { requirements: self.requirements.iter().map(changed).collect() }
+    }
+}
+
 fn field_requirement(selector: &str, term: &str) -> Result<FieldRequirement, ApiError> {
     // The first operator wins; a `!` alone is none.
     let operator = term.char_indices().find_map(|(at, _)| {

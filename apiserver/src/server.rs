@@ -11,7 +11,9 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use axum::body::Body;
-use commonage_store::Store;
+use commonage_store::etcd::{EtcdOptions, EtcdStore, EtcdTls};
+use commonage_store::renumbered::RenumberedStore;
+use commonage_store::{Store, StoreError};
 use http::Request;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,9 +25,11 @@ use crate::auth::authenticator::Authenticator;
 use crate::auth::jwt::SigningKey;
 use crate::auth::oidc::{Oidc, OidcConfig};
 use crate::auth::service_accounts::ServiceAccounts;
+use crate::auth::token_secrets::TokenSecrets;
 use crate::auth::tokens::Tokens;
-use crate::engine::Engine;
-use crate::http::{App, Caller, Listener, Parts, serve, tls_config};
+use crate::encryption::{EncryptedStore, Encryption};
+use crate::engine::{Engine, Settings};
+use crate::http::{App, Caller, Listener, Parts, serve, tls_config, waiting};
 use crate::pki::{Identity, Kubeconfig, Pki, PkiError, write_kubeconfig};
 use crate::proxy::AgentProxy;
 use crate::timed_store::TimedStore;
@@ -40,7 +44,7 @@ const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
 pub enum StoreKind {
     /// In files under `data_dir/store`, by this process alone.
     Embedded,
-    /// In etcd, whose client endpoints these are (`http://127.0.0.1:2379`).
+    /// In etcd, whose client endpoints these are (`http://127.0.0.1:2379`), of any number of members.
     Etcd(Vec<String>),
     /// In memory: gone when the server stops. For tests.
     Memory,
@@ -54,6 +58,7 @@ pub struct Config {
     /// Port 0 takes any free one: see [`ApiServer::listen_addr`].
     pub listen: SocketAddr,
     pub store: StoreKind,
+    pub storage: Storage,
     /// DNS names and addresses that clients reach the server by, beyond those it finds itself
     /// (loopback, the listen address, the host's name).
     pub extra_names: Vec<String>,
@@ -65,6 +70,49 @@ pub struct Config {
     /// How long a server that is to stop goes on serving, with `/readyz` failing: for a load
     /// balancer to notice.
     pub shutdown_delay: Duration,
+    /// Shown at the end of `/metrics`: what else runs in this process.
+    pub more_metrics: Option<fn() -> String>,
+}
+
+/// How the store is used. The names are those of kube-apiserver's options.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    /// With these, etcd is spoken to by TLS.
+    pub etcd_tls: Option<EtcdTlsFiles>,
+    /// How long Events are kept; zero is for ever.
+    pub event_ttl: Duration,
+    /// How often the past is forgotten; zero is never.
+    pub compaction_interval: Duration,
+    /// Which kinds are encrypted, and with which keys: an EncryptionConfiguration. Read once.
+    pub encryption_config: Option<PathBuf>,
+}
+
+impl Default for Storage {
+    fn default() -> Storage {
+        let Settings { event_ttl, compaction_interval, .. } = Settings::default();
+        Storage { etcd_tls: None, event_ttl, compaction_interval, encryption_config: None }
+    }
+}
+
+/// PEM files.
+#[derive(Clone, Debug)]
+pub struct EtcdTlsFiles {
+    /// The authority of etcd's certificates.
+    pub ca: PathBuf,
+    /// Our certificate and its key, if etcd asks for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl EtcdTlsFiles {
+    fn read(&self) -> anyhow::Result<EtcdTls> {
+        let read = |path: &Path| {
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let identity = self.identity.as_ref();
+        let identity = identity.map(|(certificate, key)| Ok((read(certificate)?, read(key)?)));
+        let identity_pem = identity.transpose().map_err(|error: anyhow::Error| error)?;
+        Ok(EtcdTls { ca_pem: read(&self.ca)?, identity_pem })
+    }
 }
 
 /// Whose credentials are accepted, beside client certificates of the cluster's own authority.
@@ -102,11 +150,13 @@ impl Config {
             data_dir: data_dir.to_owned(),
             listen,
             store,
+            storage: Storage::default(),
             extra_names: Vec::new(),
             serve_pods: true,
             authentication: Authentication::default(),
             audit: AuditConfig::default(),
             shutdown_delay: Duration::ZERO,
+            more_metrics: None,
         }
     }
 
@@ -142,7 +192,7 @@ impl ApiServer {
     pub async fn start(config: Config) -> anyhow::Result<ApiServer> {
         let Config { data_dir, listen, store, extra_names, serve_pods, shutdown_delay, .. } =
             config;
-        let Config { authentication, audit, .. } = config;
+        let Config { authentication, audit, storage, .. } = config;
         let pki =
             Pki::open(&data_dir.join("pki")).context("cannot open the cluster's authority")?;
         let authenticator = authentication.authenticator(&pki)?;
@@ -156,14 +206,35 @@ impl ApiServer {
         let tls = tls_config(&provider, pki.ca_der(), &serving)?;
         let agents = AgentProxy::new(&provider, pki.ca_der(), &pki.apiserver_client()?)?;
 
-        let store = Arc::new(TimedStore::new(open_store(&store, &data_dir).await?));
+        let opened = open_store(&store, &storage, &data_dir).await;
+        let store = match opened {
+            Err(error) if waits_for(&store, &error) => {
+                tracing::warn!(error = format!("{error:#}"), "waiting for etcd");
+                let opening = open_patiently(&store, &storage, &data_dir);
+                waiting::serve_until(&listener, &tls, opening).await
+            }
+            opened => opened,
+        };
+        let encryption = storage.encryption_config.as_deref().map(Encryption::load).transpose()?;
+        let store = match &encryption {
+            Some(encryption) => Arc::new(EncryptedStore::new(store?, encryption.clone())),
+            None => store?,
+        };
+        let store = Arc::new(TimedStore::new(store));
         let scheme = crate::builtin::scheme().context("a compiled-in definition is broken")?;
         let scheme = match serve_pods {
             true => scheme.with(crate::kinds::view::definitions()),
             false => scheme,
         };
         let engine_stop = CancellationToken::new();
-        let engine = Engine::start(store.clone(), Arc::new(scheme), engine_stop.clone()).await?;
+        let settings = Settings {
+            event_ttl: storage.event_ttl,
+            compaction_interval: storage.compaction_interval,
+            encryption,
+        };
+        let scheme = Arc::new(scheme);
+        let engine =
+            Engine::start_with(store.clone(), scheme, settings, engine_stop.clone()).await?;
         let server_url = format!("https://{}", reachable(listen_addr));
         let app = Arc::new(App::new(Parts {
             engine,
@@ -172,6 +243,7 @@ impl ApiServer {
             audit,
             server_url: server_url.clone(),
             agents,
+            more_metrics: config.more_metrics,
         }));
         let admin_kubeconfig = data_dir.join("kubeconfig");
         write_kubeconfig(
@@ -187,6 +259,7 @@ impl ApiServer {
         let connections = TaskTracker::new();
         // It ends with the watches, and is waited for with the connections.
         connections.spawn(app.clone().follow_scheme());
+        connections.spawn(fill_token_secrets(app.clone(), pki.ca_pem().to_owned()));
         if let Some(oidc) = app.authenticator.oidc() {
             connections.spawn(oidc.clone().follow(app.end_watches.clone()));
         }
@@ -304,7 +377,43 @@ impl ApiServer {
     }
 }
 
-async fn open_store(kind: &StoreKind, data_dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
+/// Ends with the watches.
+async fn fill_token_secrets(app: Arc<App>, ca_pem: String) {
+    let accounts = app.authenticator.accounts();
+    let secrets = TokenSecrets { engine: &app.engine, accounts, ca_pem: &ca_pem };
+    secrets.follow(&app.end_watches).await;
+}
+
+async fn open_store(
+    kind: &StoreKind,
+    storage: &Storage,
+    data_dir: &Path,
+) -> anyhow::Result<Arc<dyn Store>> {
+    let engine = open_engine(kind, storage, data_dir).await?;
+    Ok(Arc::new(match kind {
+        // Others take care of it, and may take it back.
+        StoreKind::Etcd(_) => {
+            RenumberedStore::open_remembering(engine, data_dir.join("etcd.seen")).await?
+        }
+        _ => RenumberedStore::open(engine).await?,
+    }))
+}
+
+/// The store, as backups see it.
+pub(crate) async fn open_renumbered(
+    kind: &StoreKind,
+    storage: &Storage,
+    data_dir: &Path,
+) -> anyhow::Result<RenumberedStore> {
+    let engine = open_engine(kind, storage, data_dir).await?;
+    Ok(RenumberedStore::open(engine).await?)
+}
+
+async fn open_engine(
+    kind: &StoreKind,
+    storage: &Storage,
+    data_dir: &Path,
+) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match kind {
         StoreKind::Embedded => {
             let dir = data_dir.join("store");
@@ -313,14 +422,39 @@ async fn open_store(kind: &StoreKind, data_dir: &Path) -> anyhow::Result<Arc<dyn
             Arc::new(store)
         }
         StoreKind::Etcd(endpoints) => {
-            let options = commonage_store::etcd::EtcdOptions::new(endpoints);
-            let store = commonage_store::etcd::EtcdStore::connect(options)
+            let mut options = EtcdOptions::new(endpoints);
+            options.tls = storage.etcd_tls.as_ref().map(EtcdTlsFiles::read).transpose()?;
+            let store = EtcdStore::connect(options)
                 .await
                 .with_context(|| format!("cannot use etcd at {}", endpoints.join(", ")))?;
             Arc::new(store)
         }
         StoreKind::Memory => Arc::new(commonage_store::memory::MemoryStore::new()),
     })
+}
+
+/// An etcd that does not answer may do so later; nothing else mends itself.
+fn waits_for(kind: &StoreKind, error: &anyhow::Error) -> bool {
+    matches!(kind, StoreKind::Etcd(_))
+        && matches!(error.downcast_ref(), Some(StoreError::Unavailable(_)))
+}
+
+/// Tries until etcd answers, with pauses.
+async fn open_patiently(
+    kind: &StoreKind,
+    storage: &Storage,
+    data_dir: &Path,
+) -> anyhow::Result<Arc<dyn Store>> {
+    const PAUSE_FIRST: Duration = Duration::from_millis(200);
+    const PAUSE_MAX: Duration = Duration::from_secs(2);
+    let mut pause = PAUSE_FIRST;
+    loop {
+        tokio::time::sleep(pause).await;
+        match open_store(kind, storage, data_dir).await {
+            Err(error) if waits_for(kind, &error) => pause = (pause * 2).min(PAUSE_MAX),
+            opened => return opened,
+        }
+    }
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {

@@ -312,6 +312,12 @@ impl ApiError {
         Self::new(410, "Expired", format!("too old resource version: {requested} ({oldest})"))
     }
 
+    /// A watch from a version that has not happened: the client must list again.
+    pub fn watch_from_the_future(requested: u64, current: u64) -> ApiError {
+        let message = format!("too large resource version: {requested}, current: {current}");
+        Self::new(410, "Expired", message)
+    }
+
     /// A page token too old; `fresh` continues after the same key in the present.
     pub fn expired_continue(fresh: String) -> ApiError {
         let mut error = Self::new(
@@ -341,6 +347,28 @@ impl ApiError {
 
     pub fn unavailable(message: impl Into<String>) -> ApiError {
         Self::new(503, "ServiceUnavailable", message)
+    }
+
+    /// The store does not answer: nothing was done, and the same request may succeed in a moment.
+    pub fn store_unavailable(why: &str) -> ApiError {
+        Self::new(503, "StoreUnavailable", format!("the store is not available: {why}"))
+            .with_retry_after_s(1)
+    }
+
+    /// The store has something under the object's key that is no object.
+    pub fn unreadable(def: &ResourceDef, name: &str, why: &str) -> ApiError {
+        Self::internal(format!(
+            "{} {name:?} can't be read from the store: {why}; it can be deleted",
+            def.group_resource()
+        ))
+        .with_details(about(&def.group, &def.plural, name))
+    }
+
+    /// The store takes nothing more until somebody makes room.
+    pub fn store_full(why: &str) -> ApiError {
+        let hint = "deletes still work; make room and clear the alarm: `etcdctl compact REVISION`, \
+                    `etcdctl defrag`, `etcdctl alarm disarm`; or raise etcd's --quota-backend-bytes";
+        Self::new(507, "StoreFull", format!("the store is full: {why} ({hint})"))
     }
 
     /// The request took longer than it may.

@@ -89,13 +89,13 @@ impl TimedStore {
 }
 
 /// `/commonage.dev/tasks` of `/commonage.dev/tasks/default/web`; empty if the key is of no kind.
-fn kind_of(key: &[u8]) -> &str {
+pub(crate) fn kind_of(key: &[u8]) -> &str {
     let mut slashes = key.iter().enumerate().filter(|(_, byte)| **byte == b'/');
     let end = slashes.nth(2).map_or(0, |(at, _)| at);
     std::str::from_utf8(&key[..end]).unwrap_or_default()
 }
 
-fn resource(start: &str) -> String {
+pub(crate) fn resource(start: &str) -> String {
     match start.trim_start_matches('/').split_once('/') {
         None => String::new(),
         Some(("core", plural)) => plural.to_owned(),
@@ -108,7 +108,7 @@ fn operation(write: &GuardedWrite) -> (Operation, bytes::Bytes) {
     match write.ops.first() {
         None => (Operation::Get, bytes::Bytes::new()),
         Some(Op::Delete { key }) => (Operation::Delete, key.clone()),
-        Some(Op::Put { key, .. }) => {
+        Some(Op::Put { key, .. } | Op::PutFor { key, .. }) => {
             let absent =
                 |compare: &Compare| matches!(compare, Compare::Absent { key: of } if of == key);
             let creates = write.compares.iter().any(absent);

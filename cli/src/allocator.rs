@@ -1,4 +1,6 @@
-//! `cmn allocator`: what the allocator would decide, without a cluster.
+//! `cmn allocator`: what the allocator would decide, without a cluster or on one.
+
+mod plan;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -6,6 +8,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use commonage_controllers::replay::{Outcome, replay};
 
 use crate::{
+    args::Global,
     errors::{Failure, Result, exit},
     output,
 };
@@ -29,6 +32,12 @@ anything came otherwise than expected.")]
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Say where tasks would go on the running cluster, and why not elsewhere, changing nothing
+    #[command(after_help = "Example:
+  cmn allocator plan -f tasks.yaml
+
+The exit code is 1 if a task would have to wait.")]
+    Plan(plan::Args),
 }
 
 #[derive(Default)]
@@ -39,8 +48,16 @@ struct Count {
     told: usize,
 }
 
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let Verb::Replay { files } = &args.verb;
+pub(crate) fn run(args: &Args, global: &Global) -> Result<ExitCode> {
+    match &args.verb {
+        Verb::Replay { files } => play(files),
+        Verb::Plan(args) => {
+            crate::as_client(global, async |cluster| plan::run(args, cluster).await)
+        }
+    }
+}
+
+fn play(files: &[PathBuf]) -> Result<ExitCode> {
     let mut count = Count::default();
     for file in files {
         let shown = file.display();

@@ -54,6 +54,14 @@ pub(crate) enum Verb {
     Describe(crate::describe::Args),
     /// Print what a task, or all tasks of a framework, wrote
     Logs(crate::logs::Args),
+    /// Run a command in a running task
+    Exec(crate::exec::Args),
+    /// Print what a running task writes from now on
+    Attach(crate::exec::AttachArgs),
+    /// Copy files into or out of a running task
+    Cp(crate::cp::Args),
+    /// Make ports of a running task ports of this machine
+    PortForward(crate::port_forward::Args),
     /// Create or change objects to be as files say
     Apply(crate::apply::Args),
     /// Delete objects
@@ -68,6 +76,12 @@ pub(crate) enum Verb {
     Controllers(crate::controllers::Args),
     /// Ask what the allocator would decide
     Allocator(crate::allocator::Args),
+    /// Load the cluster with simulated agents, frameworks and tasks, and measure
+    Simulate(crate::simulate::Args),
+    /// Write everything that a cluster's store has into a file
+    Backup(crate::backup::Args),
+    /// Fill an empty store from a backup
+    Restore(crate::restore::Args),
     /// Say what this machine lacks, and how to fix it
     Doctor(crate::doctor::Args),
     /// Print the versions of this program and of the server

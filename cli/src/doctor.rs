@@ -19,7 +19,7 @@ use nix::{
 
 use crate::{
     errors::{Failure, Result, count, exit},
-    kubeconfig::default_data_dir,
+    kubeconfig::{Beacon, default_data_dir},
     output::{self, Stream, Tone, paint},
     server::Store,
 };
@@ -152,12 +152,17 @@ fn failed(checks: &[Check]) -> usize {
 }
 
 fn checks(needs: &Needs<'_>) -> Vec<Check> {
-    let mut checks = vec![root(), cgroups(), namespaces(), seccomp(), overlay()];
-    checks.push(data_dir(needs.data_dir));
+    let running = Beacon::all_running();
+    let mut checks = vec![root(), cgroups(), namespaces(), mounts(), seccomp(), overlay()];
+    checks.push(data_dir(needs.data_dir, &running));
     checks.push(disk(needs.data_dir));
-    checks.push(port(needs.listen));
-    if let Store::Etcd(address) = needs.store {
-        checks.push(etcd(address));
+    checks.push(port(needs.listen, &running));
+    if let Store::Etcd(members) = needs.store {
+        let members: Vec<Check> = members.iter().map(|member| etcd(member)).collect();
+        // A cluster of etcd serves while most of its members do; whether they do, it says itself.
+        let some_answer = members.iter().any(|member| member.verdict != Verdict::Missing);
+        let told = |member: &Check| !some_answer || member.verdict != Verdict::Missing;
+        checks.extend(members.into_iter().filter(told));
     }
     checks
 }
@@ -231,6 +236,20 @@ fn namespaces() -> Check {
     }
 }
 
+/// In a chroot the kernel cannot keep a container's mounts apart from the machine's.
+fn mounts() -> Check {
+    // The fifth field of a line is where it is mounted: proc(5).
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    match mounts.lines().any(|line| line.split(' ').nth(4) == Some("/")) {
+        true => Check::good("mounts", "/ is one"),
+        false => Check::missing(
+            "mounts",
+            "/ is not a mount: this is a chroot",
+            "leave it, or enter it as a container does (unshare --mount, then pivot_root)",
+        ),
+    }
+}
+
 fn seccomp() -> Check {
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
     match actions.contains("errno") {
@@ -262,8 +281,15 @@ fn overlay() -> Check {
     }
 }
 
-fn data_dir(path: &Path) -> Check {
+fn data_dir(path: &Path, running: &[PathBuf]) -> Check {
     const NAME: &str = "data";
+    if running.iter().any(|data_dir| data_dir == path) {
+        return Check::missing(
+            NAME,
+            format!("{}: a cluster runs there already", path.display()),
+            "use that one (`cmn get agents`), or start a second: --data-dir DIR --listen 127.0.0.1:0",
+        );
+    }
     let Some(existing) = path.ancestors().find(|path| path.exists()) else {
         return Check::missing(
             NAME,
@@ -308,17 +334,28 @@ fn disk(path: &Path) -> Check {
     }
 }
 
-fn port(listen: SocketAddr) -> Check {
+fn port(listen: SocketAddr, running: &[PathBuf]) -> Check {
     const NAME: &str = "port";
     let another = "--listen 127.0.0.1:0 picks a free one, --listen IP:PORT another";
     match TcpListener::bind(listen) {
         Ok(_) if listen.port() == 0 => Check::good(NAME, format!("a free one at {}", listen.ip())),
         Ok(_) => Check::good(NAME, format!("{listen} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            Check::missing(NAME, format!("{listen} is taken by another program"), another)
+            let by = running.iter().find(|data_dir| serves_at(data_dir, listen));
+            let by = by.map_or("another program".to_owned(), |data_dir| {
+                format!("the cluster in {}", data_dir.display())
+            });
+            Check::missing(NAME, format!("{listen} is taken by {by}"), another)
         }
         Err(error) => Check::missing(NAME, format!("cannot listen on {listen}: {error}"), another),
     }
+}
+
+/// Whether the kubeconfig of a running cluster says that it serves at this address.
+fn serves_at(data_dir: &Path, listen: SocketAddr) -> bool {
+    let text = fs::read_to_string(data_dir.join("kubeconfig")).unwrap_or_default();
+    let mut words = text.split(|c: char| c.is_whitespace() || c == '"');
+    words.any(|word| word.trim_end_matches('/') == format!("https://{listen}"))
 }
 
 fn etcd(address: &str) -> Check {
@@ -359,14 +396,30 @@ mod tests {
     fn a_taken_port_is_found_and_a_free_one_is_not() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        assert_eq!(port(address).verdict, Verdict::Missing);
-        assert!(port(address).fix.unwrap().contains("--listen"));
+        assert_eq!(port(address, &[]).verdict, Verdict::Missing);
+        assert!(port(address, &[]).found.contains("another program"));
+        assert!(port(address, &[]).fix.unwrap().contains("--listen"));
         drop(taken);
-        assert_eq!(port(address).verdict, Verdict::Good);
+        assert_eq!(port(address, &[]).verdict, Verdict::Good);
+    }
+
+    #[test]
+    fn a_cluster_of_ours_is_called_so() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let kubeconfig = format!("clusters:\n- cluster:\n    server: https://{address}\n");
+        fs::write(dir.path().join("kubeconfig"), kubeconfig).unwrap();
+        let running = [dir.path().to_owned()];
+        let port = port(address, &running).found;
+        assert!(port.ends_with(&format!("the cluster in {}", dir.path().display())), "{port}");
+        let data = data_dir(dir.path(), &running);
+        assert_eq!(data.verdict, Verdict::Missing);
+        assert!(data.found.contains("runs there already"), "{}", data.found);
     }
 
     #[test]
     fn a_file_is_no_data_directory() {
-        assert_eq!(data_dir(Path::new("/proc/version/x")).verdict, Verdict::Missing);
+        assert_eq!(data_dir(Path::new("/proc/version/x"), &[]).verdict, Verdict::Missing);
     }
 }

@@ -38,13 +38,19 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn connect(global: &Global) -> Result<Self> {
+        let (config, source) = Self::config(global).await?;
+        let namespace =
+            global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let url = config.cluster_url.to_string();
+        let ca_pem = config.root_cert.as_deref().map(pem);
+        let client = Client::try_from(config).map_err(|error| broken(&source, &chain(&error)))?;
+        Ok(Self { client, namespace, url, ca_pem, source })
+    }
+
+    /// How to talk to it, and where that is written.
+    pub(crate) async fn config(global: &Global) -> Result<(Config, PathBuf)> {
         let source = find(global)?;
-        let broken = |why: String| {
-            let why = first_line(&why);
-            Failure::new(format!("the kubeconfig {} cannot be used: {why}", source.display()))
-                .hint("`cmn up` writes a good one and prints where; name it with --kubeconfig FILE")
-                .exit(exit::UNREACHABLE)
-        };
+        let broken = |why: String| broken(&source, &why);
         let text = fs::read_to_string(&source).map_err(|error| broken(error.to_string()))?;
         let kubeconfig = Kubeconfig::from_yaml(&text).map_err(|error| broken(chain(&error)))?;
         let options = KubeConfigOptions { context: global.context.clone(), ..Default::default() };
@@ -53,13 +59,15 @@ impl Cluster {
             .map_err(|error| broken(chain(&error)))?;
         // A watch is quiet for as long as nothing changes.
         config.read_timeout = None;
-        let namespace =
-            global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let url = config.cluster_url.to_string();
-        let ca_pem = config.root_cert.as_deref().map(pem);
-        let client = Client::try_from(config).map_err(|error| broken(chain(&error)))?;
-        Ok(Self { client, namespace, url, ca_pem, source })
+        Ok((config, source))
     }
+}
+
+fn broken(source: &Path, why: &str) -> Failure {
+    let why = first_line(&why);
+    Failure::new(format!("the kubeconfig {} cannot be used: {why}", source.display()))
+        .hint("`cmn up` writes a good one and prints where; name it with --kubeconfig FILE")
+        .exit(exit::UNREACHABLE)
 }
 
 /// Certificates as text, in lines of 64 characters.
@@ -176,7 +184,7 @@ impl Beacon {
     }
 
     /// Data directories of clusters that run, oldest first.
-    fn all_running() -> Vec<PathBuf> {
+    pub(crate) fn all_running() -> Vec<PathBuf> {
         let signs = fs::read_dir(signs_dir()).into_iter().flatten().flatten();
         let mut running: Vec<_> = signs.filter_map(|sign| Self::read(&sign.path())).collect();
         running.sort();

@@ -9,22 +9,30 @@ mod allocator;
 mod apiserver;
 mod apply;
 mod args;
+mod backup;
 mod controllers;
+mod cp;
 mod delete;
 mod describe;
 mod doctor;
 mod errors;
+mod exec;
 mod follow;
 mod get;
 mod kinds;
 mod kubeconfig;
 mod logs;
 mod output;
+mod port_forward;
 mod ports;
+mod restore;
 mod role;
 mod run;
 mod server;
+mod session;
+mod simulate;
 mod table;
+mod terminal;
 mod up;
 mod version;
 mod wait;
@@ -54,7 +62,10 @@ fn dispatch(global: Global, verb: Verb) -> Result<ExitCode> {
         Verb::Apiserver(args) => apiserver::run(args),
         Verb::Controllers(args) => controllers::run(args, &global),
         Verb::Agent(args) => agent::run(args, &global),
-        Verb::Allocator(args) => allocator::run(&args),
+        Verb::Allocator(args) => allocator::run(&args, &global),
+        Verb::Simulate(args) => simulate::run(args, &global),
+        Verb::Backup(args) => block_on(backup::run(args)),
+        Verb::Restore(args) => block_on(restore::run(args)),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Version(args) => block_on(version::run(args, &global)),
         Verb::Run(args) => as_client(&global, async |cluster| run::run(args, cluster).await),
@@ -63,6 +74,12 @@ fn dispatch(global: Global, verb: Verb) -> Result<ExitCode> {
             as_client(&global, async |cluster| describe::run(args, cluster).await)
         }
         Verb::Logs(args) => as_client(&global, async |cluster| logs::run(args, cluster).await),
+        Verb::Exec(args) => as_client(&global, async |cluster| exec::run(args, cluster).await),
+        Verb::Attach(args) => as_client(&global, async |cluster| exec::attach(args, cluster).await),
+        Verb::Cp(args) => as_client(&global, async |cluster| cp::run(args, cluster).await),
+        Verb::PortForward(args) => {
+            as_client(&global, async |cluster| port_forward::run(args, cluster).await)
+        }
         Verb::Apply(args) => as_client(&global, async |cluster| apply::run(args, cluster).await),
         Verb::Delete(args) => as_client(&global, async |cluster| delete::run(args, cluster).await),
         Verb::Wait(args) => as_client(&global, async |cluster| wait::run(args, cluster).await),

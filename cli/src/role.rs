@@ -10,8 +10,8 @@ use std::{
 };
 
 use clap::Args as ClapArgs;
+use commonage_agent::config::{ImageOptions, ImagePolicy};
 use commonage_agent::{Config as AgentConfig, Identity, Overrides};
-use commonage_apiserver::server::StoreKind;
 use commonage_schemas::resources::Amount;
 use commonage_shim::ZygoteHandle;
 use kube::Client;
@@ -25,7 +25,6 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     errors::{Failure, Result, exit},
     output,
-    server::Store,
 };
 
 /// How long the threads of a role that has ended may take to notice.
@@ -140,13 +139,6 @@ pub(crate) fn make_data_dir(path: &Path) -> Result<PathBuf> {
     })
 }
 
-pub(crate) fn store_kind(store: &Store) -> StoreKind {
-    match store {
-        Store::Embedded => StoreKind::Embedded,
-        Store::Etcd(address) => StoreKind::Etcd(vec![format!("http://{address}")]),
-    }
-}
-
 /// What an agent is told by its command line, alone or as part of `cmn up`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Machine {
@@ -160,6 +152,12 @@ pub(crate) struct Machine {
     /// Agents that share a machine should divide its ports
     #[arg(long, value_name = "NAME=AMOUNT,...", value_delimiter = ',', value_parser = label)]
     resources: Vec<(String, String)>,
+    /// A registry, `host` or `host:port`, to speak to without TLS. Those on the machine itself always are
+    #[arg(long = "insecure-registry", value_name = "HOST[:PORT]", value_delimiter = ',')]
+    insecure_registries: Vec<String>,
+    /// A host, `host` or `host:port`, that registries may redirect to though it is not public or has no TLS
+    #[arg(long = "registry-redirect", value_name = "HOST[:PORT]", value_delimiter = ',')]
+    registry_redirects: Vec<String>,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -185,7 +183,8 @@ impl Machine {
     }
 
     pub(crate) fn config(self, seat: Seat) -> Result<AgentConfig> {
-        let Self { name: _, labels, resources } = self;
+        let Self { name: _, labels, resources, insecure_registries, registry_redirects } = self;
+        let policy = ImagePolicy { insecure: insecure_registries, redirects: registry_redirects };
         let Seat { name, client, identity, data_dir, listen, zygote, kill_tasks_on_shutdown } =
             seat;
         Ok(AgentConfig {
@@ -199,6 +198,7 @@ impl Machine {
             overrides: overrides(&resources)?,
             zygote: zygote.into(),
             cgroup_parent: commonage_agent::config::CGROUP_PARENT.to_owned(),
+            images: ImageOptions { policy, ..ImageOptions::default() },
             lease_interval: commonage_agent::config::LEASE_INTERVAL,
             kill_tasks_on_shutdown,
         })

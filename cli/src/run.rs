@@ -100,7 +100,7 @@ fn port(text: &str) -> Result<ContainerPort, String> {
 fn env_var(text: &str) -> Result<EnvVar, String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => {
-            Ok(EnvVar { name: name.to_owned(), value: value.to_owned() })
+            Ok(EnvVar { name: name.to_owned(), value: value.to_owned(), value_from: None })
         }
         _ => Err("expected NAME=VALUE".to_owned()),
     }

@@ -4,7 +4,6 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
@@ -16,7 +15,11 @@ use commonage_apiserver::{
     server::Authentication,
 };
 
-use crate::{role, wait};
+mod storage;
+
+pub(crate) use storage::{StorageArgs, Store};
+
+use crate::wait;
 
 pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:7443";
 
@@ -28,9 +31,6 @@ pub(crate) struct ServerArgs {
     /// Where the API server listens; port 0 picks a free one
     #[arg(long, value_name = "IP:PORT", default_value = LISTEN_DEFAULT)]
     pub(crate) listen: SocketAddr,
-    /// `embedded`, or `etcd://HOST:PORT`
-    #[arg(long, value_name = "STORE", default_value = "embedded")]
-    pub(crate) store: Store,
     /// Show tasks as pods and agents as nodes too, so that `kubectl logs`, `exec`, `attach`, `cp` and
     /// `port-forward` work. On in `cmn up`, off in `cmn apiserver`, unless given
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
@@ -39,6 +39,8 @@ pub(crate) struct ServerArgs {
     /// On SIGTERM, fail /readyz and go on serving for this long before stopping, such as 10s
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = wait::duration)]
     shutdown_delay_duration: Duration,
+    #[command(flatten)]
+    storage: StorageArgs,
     #[command(flatten)]
     tokens: TokenArgs,
     #[command(flatten)]
@@ -115,9 +117,14 @@ struct AuditArgs {
 }
 
 impl ServerArgs {
+    pub(crate) fn store(&self) -> Store {
+        self.storage.store()
+    }
+
     /// `serve_pods` is what holds if the option is not given.
     pub(crate) fn config(self, data_dir: &Path, serve_pods: bool) -> Config {
-        let Self { tokens, oidc, audit, .. } = self;
+        let Self { tokens, oidc, audit, storage, .. } = self;
+        let store = storage.kind();
         let log = audit.audit_log_path.map(|path| LogConfig {
             path,
             size_max_mib: audit.audit_log_maxsize,
@@ -133,7 +140,8 @@ impl ServerArgs {
                 oidc: oidc.config(),
             },
             audit: AuditConfig { log, policy_file: audit.audit_policy_file },
-            ..Config::new(data_dir, self.listen, role::store_kind(&self.store))
+            storage: storage.config(),
+            ..Config::new(data_dir, self.listen, store)
         }
     }
 }
@@ -159,32 +167,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((claim.to_owned(), value.to_owned()))
 }
 
-/// Where the API server keeps its objects.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Store {
-    Embedded,
-    /// `HOST:PORT`.
-    Etcd(String),
-}
-
-impl FromStr for Store {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("etcd://") {
-            Some(address) if !address.is_empty() => {
-                Ok(Self::Etcd(address.trim_end_matches('/').to_owned()))
-            }
-            None if text == "embedded" => Ok(Self::Embedded),
-            _ => Err("expected `embedded` or `etcd://HOST:PORT`".to_owned()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use clap::Parser;
+    use commonage_apiserver::server::StoreKind;
 
     use super::*;
 
@@ -231,10 +218,18 @@ mod tests {
     }
 
     #[test]
-    fn stores_are_named() {
-        assert_eq!("embedded".parse::<Store>().unwrap(), Store::Embedded);
-        assert_eq!("etcd://h:1/".parse::<Store>().unwrap(), Store::Etcd("h:1".to_owned()));
-        assert!("etcd://".parse::<Store>().is_err());
-        assert!("sqlite".parse::<Store>().is_err());
+    fn etcd_has_endpoints_and_certificates() {
+        let plain = config("--store etcd://a:1,b:2 --store etcd://c:3").unwrap();
+        let StoreKind::Etcd(endpoints) = plain.store else { panic!("{:?}", plain.store) };
+        assert_eq!(endpoints, ["http://a:1", "http://b:2", "http://c:3"]);
+        assert!(plain.storage.etcd_tls.is_none());
+        let secure = "--store etcd://a:1 --etcd-cafile ca --etcd-certfile c --etcd-keyfile k";
+        let secure = config(secure).unwrap();
+        assert_eq!(secure.store, StoreKind::Etcd(vec!["https://a:1".to_owned()]));
+        assert!(secure.storage.etcd_tls.unwrap().identity.is_some());
+        assert_eq!(config("").unwrap().store, StoreKind::Embedded);
+        for half in ["--etcd-certfile c --etcd-keyfile k", "--etcd-cafile ca --etcd-certfile c"] {
+            assert!(config(&format!("--store etcd://a:1 {half}")).is_err(), "{half}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use commonage_shim::ZygoteHandle;
 use kube::{Api, Client, runtime::wait::await_condition};
 
 use crate::{
+    controllers::{self, ElectionArgs},
     doctor,
     errors::{Failure, Result, exit},
     kubeconfig::{Beacon, default_data_dir},
@@ -43,6 +44,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
+    election: ElectionArgs,
+    #[command(flatten)]
     log: Log,
 }
 
@@ -55,7 +58,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     doctor::insist(&doctor::Needs {
         data_dir: &data_dir,
         listen: args.server.listen,
-        store: &args.server.store,
+        store: &args.server.store(),
     })?;
     let data_dir = role::make_data_dir(&data_dir)?;
     let beacon = Beacon::light(&data_dir)?;
@@ -98,22 +101,25 @@ impl Cluster {
         zygote: ZygoteHandle,
         ports: Option<Ranges>,
     ) -> Result<Self> {
-        let Args { server, machine, log: _ } = args;
-        let store = server.store.clone();
-        let config = server.config(data_dir, true);
+        let Args { server, machine, election, log: _ } = args;
+        // The agent and the API server beside them go on, whoever leads.
+        let election = election.election(true)?;
+        let store = server.store();
+        let mut config = server.config(data_dir, true);
+        config.more_metrics = Some(commonage_controllers::metrics::text);
         let server = ApiServer::start(config).await.map_err(|error| {
             Failure::new(format!("the API server did not start: {error:#}")).hint("cmn doctor")
         })?;
         let kept = match &store {
             Store::Embedded => format!("objects in {}", data_dir.join("store").display()),
-            Store::Etcd(address) => format!("objects in etcd at {address}"),
+            Store::Etcd(members) => format!("objects in etcd at {}", members.join(", ")),
         };
         output::step(&format!("API server at {}, {kept}", server.server_url()));
 
         let client = server.client_for(UserInfo::controllers());
         let ca_pem = Some(server.ca_pem().to_owned());
         let controllers =
-            Part::start("controllers", |stop| commonage_controllers::run(client, ca_pem, stop));
+            Part::start("controllers", |stop| controllers::start(client, ca_pem, election, stop));
         output::step("controllers");
 
         let agent_name = machine.name.clone().unwrap_or_else(role::host_name);

@@ -4,6 +4,8 @@
 //! on running for all we know. After [`LOST_AFTER`] they are Lost. An agent that renews again is
 //! ready again, and reports for itself what its tasks are.
 
+mod drain;
+
 use std::{sync::Arc, time::Duration};
 
 use commonage_schemas::{
@@ -33,6 +35,8 @@ const UNREACHABLE_AFTER: SignedDuration = SignedDuration::from_secs(40);
 const LOST_AFTER: SignedDuration = SignedDuration::from_secs(600);
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// While an agent is being emptied.
+const DRAIN_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
     Controller::new(Api::<Agent>::all(client.clone()), watcher::Config::default())
@@ -100,7 +104,8 @@ async fn reconcile(agent: Arc<Agent>, client: Arc<Client>) -> Result<Action, kub
             mark_tasks(&client, &name, liveness).await?;
         }
     }
-    Ok(Action::requeue(CHECK_EVERY))
+    let draining = drain::step(&client, &agent, now).await?;
+    Ok(Action::requeue(if draining { DRAIN_EVERY } else { CHECK_EVERY }))
 }
 
 fn holds(agent: &Agent, kind: &str) -> bool {

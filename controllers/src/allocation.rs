@@ -8,13 +8,19 @@ mod accounting;
 mod apply;
 mod cache;
 mod info;
+mod preemption;
+mod reserved;
+mod starving;
 mod statuses;
+mod tallies;
 mod unanswered;
+pub mod whatif;
 mod world;
 
 use std::time::Duration;
 
 use commonage_allocator::{Options, Plan};
+use commonage_schemas::reasons;
 use jiff::Timestamp;
 use kube::Client;
 use tokio::{
@@ -23,6 +29,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info as log};
+
+use crate::{events, metrics};
 
 use self::{accounting::Accounting, apply::Outcome, statuses::Statuses, world::Input};
 
@@ -93,8 +101,12 @@ impl Driver {
         let started = Instant::now();
         self.accounting.tick(Timestamp::now());
         self.find_missing_tasks().await;
+        let mut writes = self.accounting.serve_from_reservations();
+        let deciding = Instant::now();
         let plan = self.accounting.plan(rand::random());
-        let writes = self.accounting.writes(&plan);
+        metrics::ran(deciding.elapsed());
+        metrics::decided(plan.bindings.len(), plan.preempt.len());
+        writes.extend(self.accounting.writes(&plan));
         let decided = writes.len();
         self.next_cycle = started + next_cycle_in(&plan, self.accounting.now_ms());
         let outcomes = apply::apply(&self.client, writes).await;
@@ -107,14 +119,42 @@ impl Driver {
                 self.next_cycle = self.next_cycle.min(Instant::now() + CYCLE_AT_MOST_EVERY);
             }
         }
+        self.accounting.settle_placed();
+        self.invert(&plan).await;
+        preemption::tell(&self.client, self.accounting.world(), &plan.preempt).await;
+        metrics::carried_out(started.elapsed());
         if decided > 0 {
             debug!(decided, took_ms = started.elapsed().as_millis(), "allocated");
         }
         if Instant::now() >= self.next_statuses {
-            self.statuses.publish(&self.client, &self.accounting, &plan).await;
+            self.statuses.publish(&self.client, &mut self.accounting, &plan).await;
             self.next_statuses = Instant::now() + STATUSES_AT_MOST_EVERY;
         }
         self.next_cycle = self.next_cycle.max(Instant::now() + wait);
+    }
+
+    /// Inverse offers: asks frameworks to leave agents that are going to be maintained. There is
+    /// nothing to answer; at the start of the window their tasks are told to end.
+    async fn invert(&mut self, plan: &Plan) {
+        for inverse in &plan.inverse_offers {
+            let key = (inverse.framework.namespace.to_string(), inverse.framework.name.to_string());
+            if let Some(framework) = self.accounting.world().frameworks.get(&key) {
+                let start = i64::try_from(inverse.starts_at_ms).unwrap_or(i64::MAX);
+                let start = Timestamp::from_millisecond(start).unwrap_or(Timestamp::MAX);
+                let message = format!(
+                    "agent {} will be maintained from {start:.0} on: leave it before, its tasks are ended then",
+                    inverse.agent
+                );
+                events::warn(
+                    &self.client,
+                    &**framework,
+                    reasons::framework::INVERSE_OFFER,
+                    message,
+                )
+                .await;
+            }
+        }
+        self.accounting.asked_to_leave(&plan.inverse_offers);
     }
 
     /// Offers that were accepted a while ago and whose tasks no watch has shown: asks for the tasks.

@@ -19,18 +19,21 @@ pub(crate) async fn warn<K>(client: &Client, object: &K, reason: &str, message: 
 where
     K: Resource<DynamicType = ()>,
 {
-    let prefix = format!("{}.", object.name_any());
-    let meta = ObjectMeta { generate_name: Some(prefix), ..ObjectMeta::default() };
+    // As Kubernetes' clients name them; a generateName must not end with a dot.
+    let name = format!("{}.{:016x}", object.name_any(), rand::random::<u64>());
+    let meta = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
     write(client, object, meta, reason, message).await;
 }
 
-/// The same for what can happen to an object only once: however often it is said, there is one event.
+/// The same for what can happen to an object only once: however often it is said, there is one event
+/// of that reason.
 pub(crate) async fn warn_once<K>(client: &Client, object: &K, reason: &str, message: String)
 where
     K: Resource<DynamicType = ()>,
 {
     let uid = object.uid().unwrap_or_default();
-    let name = format!("{}.{}", object.name_any(), uid.split('-').next().unwrap_or_default());
+    let uid = uid.split('-').next().unwrap_or_default();
+    let name = format!("{}.{uid}.{}", object.name_any(), reason.to_lowercase());
     let meta = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
     write(client, object, meta, reason, message).await;
 }

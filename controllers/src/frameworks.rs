@@ -75,7 +75,11 @@ async fn reconcile(framework: Arc<Framework>, client: Arc<Client>) -> Result<Act
             let message = format!("its lease {namespace}/{} is not renewed", framework.name_any());
             events::warn(&client, &*framework, &format!("Framework{phase:?}"), message).await;
         }
-        let status = json!({"phase": phase, "conditions": [connected(&framework, phase, now)]});
+        let others = framework.status.iter().flat_map(|s| &s.conditions);
+        let others = others.filter(|c| c.type_ != reasons::framework::CONNECTED).cloned();
+        let conditions: Vec<Condition> =
+            std::iter::once(connected(&framework, phase, now)).chain(others).collect();
+        let status = json!({"phase": phase, "conditions": conditions});
         patch::status(&api, &framework.name_any(), framework.resource_version(), status).await?;
     }
     Ok(match framework.spec.lease_duration_seconds {

@@ -10,11 +10,14 @@ mod allocation;
 mod events;
 mod frameworks;
 mod garbage;
+pub mod leader;
+pub mod metrics;
 mod namespaces;
 mod patch;
 mod resources;
 mod tasks;
 
+pub use allocation::whatif;
 pub use commonage_allocator::replay;
 
 use anyhow::Context;

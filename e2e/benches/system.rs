@@ -1,4 +1,4 @@
-//! What the whole system does on this machine: `make bench`, or
+//! What the whole system does on this machine (the API server alone: `api_bench`): `make bench`, or
 //! `CMN=target/release/cmn cargo bench -p commonage-e2e`.
 //!
 //! Prints one line per figure and writes them all to `target/bench/system.json`. Figures of one run
@@ -7,8 +7,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    path::PathBuf,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -38,9 +36,6 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if run("tasks") {
         runtime.block_on(tasks(&mut figures))?;
-    }
-    if run("api") {
-        api(&mut figures)?;
     }
     figures.write()
 }
@@ -231,82 +226,4 @@ fn resident_mib(pid: u32) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS")?;
     Ok(line.split_whitespace().nth(1).context("no number")?.parse::<f64>()? / 1024.0)
-}
-
-/// Creates and watch events of the API server alone, over both stores.
-fn api(figures: &mut Figures) -> anyhow::Result<()> {
-    let embedded = ApiServer::start(&[])?;
-    embedded.load(figures, "embedded")?;
-    drop(embedded);
-    let etcd = commonage_e2e::etcd::Etcd::start()?;
-    let over_etcd = ApiServer::start(&["--store", &format!("etcd://{}", etcd.address())])?;
-    over_etcd.load(figures, "etcd")
-}
-
-/// `cmn apiserver` and nothing else.
-struct ApiServer {
-    process: std::process::Child,
-    data: tempfile::TempDir,
-}
-
-impl ApiServer {
-    fn start(more: &[&str]) -> anyhow::Result<ApiServer> {
-        let data = tempfile::tempdir()?;
-        let process = Command::new(commonage_e2e::cmn_path())
-            .args(["apiserver", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(data.path())
-            .args(more)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()?;
-        let server = ApiServer { process, data };
-        commonage_e2e::eventually("the API server", || {
-            let mut kubectl = Command::new(commonage_e2e::host::kubectl());
-            kubectl.args(["get", "--raw", "/readyz"]).env("KUBECONFIG", server.kubeconfig());
-            let output = commonage_e2e::run(&mut kubectl);
-            if output.code == 0 { Ok(()) } else { Err(output.stderr) }
-        });
-        Ok(server)
-    }
-
-    fn kubeconfig(&self) -> PathBuf {
-        self.data.path().join("kubeconfig")
-    }
-
-    fn load(&self, figures: &mut Figures, store: &str) -> anyhow::Result<()> {
-        let load = commonage_e2e::cmn_path().with_file_name("examples/load");
-        let run = |arguments: &[&str]| -> anyhow::Result<String> {
-            let mut command = Command::new(&load);
-            let output = commonage_e2e::run(command.arg(self.kubeconfig()).args(arguments));
-            anyhow::ensure!(output.code == 0, "load failed: {output:?}");
-            Ok(output.stdout)
-        };
-        let per_second = |line: &str| -> anyhow::Result<f64> {
-            let number = line.split(", ").nth(1).and_then(|rest| rest.strip_suffix("/s"));
-            number.and_then(|n| n.parse().ok()).with_context(|| format!("no figure in {line:?}"))
-        };
-        let creates = run(&["creates", "10", "32"])?;
-        let name = format!("creates of 256 bytes over {store}, 32 connections");
-        figures.add(&name, per_second(creates.lines().next().unwrap_or_default())?, "creates/s");
-        let watched = run(&["watch", "10", "32", "100"])?;
-        let mut lines = watched.lines();
-        let name = format!("creates of 256 bytes over {store}, 100 watching");
-        figures.add(&name, per_second(lines.next().unwrap_or_default())?, "creates/s");
-        let name = format!("watch events over {store}, 100 watchers");
-        let line = lines.next().unwrap_or_default();
-        let events = line.split(", ").nth(1).unwrap_or_default();
-        figures.add(&name, per_second(&format!("x, {events}"))?, "events/s");
-        let tasks = run(&["creates", "10", "32", "0", "task"])?;
-        let name = format!("creates of tasks of 1 KB over {store}, 32 connections");
-        figures.add(&name, per_second(tasks.lines().next().unwrap_or_default())?, "creates/s");
-        Ok(())
-    }
-}
-
-impl Drop for ApiServer {
-    fn drop(&mut self) {
-        if let Err(error) = self.process.kill().and_then(|()| self.process.wait().map(|_| ())) {
-            eprintln!("the API server was not stopped: {error}");
-        }
-    }
 }

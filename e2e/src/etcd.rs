@@ -20,8 +20,13 @@ pub struct Etcd {
 impl Etcd {
     /// Starts one member on free ports of the loopback address and waits until it answers.
     pub fn start() -> anyhow::Result<Etcd> {
+        Etcd::start_at(free_address()?)
+    }
+
+    /// The same at this address for clients.
+    pub fn start_at(address: String) -> anyhow::Result<Etcd> {
         let data = tempfile::Builder::new().prefix("cmn-etcd-").tempdir()?;
-        let (address, peer) = (free_address()?, free_address()?);
+        let peer = free_address()?;
         let client_url = format!("http://{address}");
         let peer_url = format!("http://{peer}");
         let process = Command::new("etcd")
@@ -55,6 +60,6 @@ impl Drop for Etcd {
 }
 
 /// An address that nobody listens on at this moment.
-fn free_address() -> anyhow::Result<String> {
+pub fn free_address() -> anyhow::Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }

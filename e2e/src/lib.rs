@@ -5,8 +5,11 @@
 //! stops the process and waits for its end.
 
 pub mod etcd;
+pub mod faults;
+pub mod history;
 pub mod host;
 pub mod process;
+pub mod recorder;
 
 use std::{
     fs,
@@ -59,6 +62,20 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Result<T, String
                 panic!("waited {} s for {what}; last seen: {seen}", PATIENCE.as_secs())
             }
             Err(_) => std::thread::park_timeout(GLANCE),
+        }
+    }
+}
+
+/// As [`eventually`], of what takes its time to find out.
+pub async fn soon<T>(what: &str, mut condition: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let started = Instant::now();
+    loop {
+        match condition().await {
+            Ok(found) => return found,
+            Err(seen) if started.elapsed() > PATIENCE => {
+                panic!("waited {} s for {what}; last seen: {seen}", PATIENCE.as_secs())
+            }
+            Err(_) => tokio::time::sleep(GLANCE).await,
         }
     }
 }

@@ -38,6 +38,12 @@ impl Role {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Its exit code, if it has ended by itself.
+    pub fn ended(&mut self) -> Option<i32> {
+        let status = self.process.try_wait().expect("ask for a process of ours");
+        status.map(|status| status.code().unwrap_or(-1))
+    }
+
     /// `kill -9`, and the end of it.
     pub fn kill(mut self) {
         self.process.kill().and_then(|()| self.process.wait()).expect("kill a process of ours");
@@ -48,6 +54,7 @@ impl Role {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).expect("a pid fits"));
         if !matches!(self.process.try_wait(), Ok(Some(_))) {
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
+                .and_then(|()| nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT))
                 .expect("signal a process of ours");
         }
         eventually("a role to stop", || match self.process.try_wait() {

@@ -12,14 +12,15 @@ use commonage_e2e::repository;
 
 /// Each crate's folder, and the crates of ours that it may depend on. `docs/architecture.md` has the
 /// same as a table, with the reasons.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("schemas", &[]),
     ("apiserver/apply", &[]),
     ("apiserver/store", &[]),
     ("apiserver", &["commonage-apply", "commonage-schemas", "commonage-store"]),
     ("controllers/allocator", &["commonage-schemas"]),
     ("controllers", &["commonage-allocator", "commonage-schemas"]),
-    ("agent", &["commonage-schemas", "commonage-shim"]),
+    ("agent", &["commonage-image", "commonage-schemas", "commonage-shim"]),
+    ("agent/image", &[]),
     ("agent/shim", &["commonage-schemas"]),
     (
         "cli",

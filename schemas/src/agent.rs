@@ -114,6 +114,9 @@ pub struct AgentStatus {
     pub endpoint: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<AgentSystem>,
+    /// Images that it keeps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<AgentImage>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -126,6 +129,19 @@ pub struct AgentAddress {
     #[serde(rename = "type")]
     pub type_: String,
     pub address: String,
+}
+
+/// An image that a machine keeps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentImage {
+    /// Under which it was pulled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// Of its manifest.
+    pub digest: String,
+    /// Unpacked; layers are shared between images.
+    pub size_bytes: i64,
 }
 
 /// What runs on a machine.

@@ -27,7 +27,7 @@ pub use offer::{Offer, OfferAcceptance, OfferDecline, OfferSpec, OfferStatus};
 pub use queue::{Queue, QueueSpec, QueueStatus};
 pub use reservation::{Reservation, ReservationSpec, ReservationStatus};
 pub use resources::Resources;
-pub use task::{Task, TaskBinding, TaskSpec, TaskStatus};
+pub use task::{Task, TaskBinding, TaskKill, TaskSpec, TaskStatus};
 pub use task_state::TaskState;
 pub use volume::{Volume, VolumeSpec, VolumeStatus};
 

@@ -29,3 +29,11 @@ pub const MASTERS_GROUP: &str = "system:masters";
 pub const REGION_LABEL: &str = "topology.kubernetes.io/region";
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
+
+/// The header by which a leader's writes name its Lease and its term:
+/// `NAMESPACE/NAME/UID/TRANSITIONS`.
+pub const FENCE_HEADER: &str = "commonage-fence";
+/// On the answer to a write whose term has ended (409 `Fenced`).
+pub const FENCED_HEADER: &str = "commonage-fenced";
+/// The Lease of the controllers' leader, in the system namespace.
+pub const CONTROLLERS_LEASE: &str = "commonage-controllers";

@@ -51,6 +51,9 @@ pub struct OfferSpec {
     /// The parts that come from reservations which the queue may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reserved: Vec<ReservedPart>,
+    /// Volumes that come with it; their disk is not part of `resources`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<OfferedVolume>,
     /// The part that may be taken back at any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocable: Option<Resources>,
@@ -63,11 +66,26 @@ pub struct OfferSpec {
 }
 
 /// A part of an offer that comes from a reservation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReservedPart {
     pub reservation: String,
     pub resources: Resources,
+}
+
+/// A volume that an offer brings along: its framework's tasks may mount it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OfferedVolume {
+    /// Its name, in the offer's namespace.
+    pub volume: String,
+    /// The reservation whose disk it is.
+    pub reservation: String,
+    /// A quantity, such as `10Gi`.
+    pub size: String,
+    /// Several tasks may mount it at once.
+    #[serde(default, skip_serializing_if = "crate::is_false")]
+    pub shared: bool,
 }
 
 /// How an offer ended.
@@ -89,6 +107,12 @@ pub struct OfferAnswer {
     /// The tasks that were launched on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<String>,
+    /// The reservations that it made or changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reservations: Vec<String>,
+    /// The volumes that it made or changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_at: Option<Time>,
 }
@@ -157,7 +181,10 @@ impl OfferAcceptance {
         OfferAcceptance {
             api_version: api_version(),
             kind: acceptance_kind(),
-            operations: vec![OfferOperation { launch: Some(Launch { tasks }) }],
+            operations: vec![OfferOperation {
+                launch: Some(Launch { tasks }),
+                ..OfferOperation::default()
+            }],
             ..OfferAcceptance::default()
         }
     }
@@ -169,6 +196,18 @@ impl OfferAcceptance {
 pub struct OfferOperation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch: Option<Launch>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<Reserve>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreserve: Option<Unreserve>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create_volume: Option<CreateVolume>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destroy_volume: Option<DestroyVolume>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grow_volume: Option<ResizeVolume>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shrink_volume: Option<ResizeVolume>,
 }
 
 /// Run tasks on the offered resources.
@@ -176,6 +215,61 @@ pub struct OfferOperation {
 #[serde(rename_all = "camelCase")]
 pub struct Launch {
     pub tasks: Vec<Task>,
+}
+
+/// Set some of the offered resources aside: makes a Reservation on the offer's agent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Reserve {
+    /// The name of the Reservation.
+    pub name: String,
+    /// Whom it is for: the offer's queue, or one below it. Default: the offer's queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    pub resources: Resources,
+    /// The reservation that this one refines: the resources are taken out of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+}
+
+/// Give up what is reserved.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Unreserve {
+    pub reservation: String,
+    /// How much of it. Absent: all of it, and the Reservation is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+}
+
+/// Make a Volume out of reserved disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateVolume {
+    /// The name of the Volume.
+    pub name: String,
+    pub reservation: String,
+    /// A quantity, such as `10Gi`.
+    pub size: String,
+    /// Several tasks may mount it at once.
+    #[serde(default, skip_serializing_if = "crate::is_false")]
+    pub shared: bool,
+}
+
+/// Delete an offered Volume and what is in it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DestroyVolume {
+    pub volume: String,
+}
+
+/// Change the size of an offered Volume.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResizeVolume {
+    pub volume: String,
+    /// The size that it is to have, a quantity such as `20Gi`.
+    pub size: String,
 }
 
 /// What may not be offered again for a while.
@@ -193,6 +287,12 @@ pub struct OfferFilter {
 pub struct OfferAcceptanceStatus {
     /// The tasks that it launched, by name.
     pub tasks: Vec<String>,
+    /// The reservations that it made or changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reservations: Vec<String>,
+    /// The volumes that it made or changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
 }
 
 /// Body of `POST offers/{name}/decline`.

@@ -20,13 +20,15 @@ use crate::Resources;
     status = "QueueStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"Weight","type":"string","jsonPath":".spec.weight","description":"Fair share is divided in proportion to it"}"#,
-    printcolumn = r#"{"name":"Share","type":"string","jsonPath":".status.dominantShare","description":"Largest share that the queue holds of any one resource, 0 to 1"}"#,
-    printcolumn = r#"{"name":"CPU","type":"string","jsonPath":".status.allocated.cpu","description":"CPU held by its tasks"}"#,
-    printcolumn = r#"{"name":"Memory","type":"string","jsonPath":".status.allocated.memory","description":"Memory held by its tasks"}"#,
-    printcolumn = r#"{"name":"Offered","type":"string","jsonPath":".status.offered.cpu","priority":1,"description":"CPU in outstanding offers"}"#,
-    printcolumn = r#"{"name":"Guarantee","type":"string","jsonPath":".spec.guarantee.cpu","priority":1,"description":"CPU that is always obtainable"}"#,
-    printcolumn = r#"{"name":"Limit","type":"string","jsonPath":".spec.limit.cpu","priority":1,"description":"CPU that is never exceeded"}"#,
+    printcolumn = r#"{"name":"Dominant-Share","type":"string","jsonPath":".status.dominantShare","description":"Largest share that the queue holds of any one resource, 0 to 1"}"#,
+    printcolumn = r#"{"name":"Allocated","type":"string","jsonPath":".status.allocated","description":"Held by tasks of this queue and of those below it"}"#,
+    printcolumn = r#"{"name":"Guarantee","type":"string","jsonPath":".spec.guarantee","description":"What is always obtainable"}"#,
+    printcolumn = r#"{"name":"Limit","type":"string","jsonPath":".spec.limit","description":"What is never exceeded"}"#,
+    printcolumn = r#"{"name":"Offered","type":"string","jsonPath":".status.offered","priority":1,"description":"Held by outstanding offers"}"#,
+    printcolumn = r#"{"name":"Reserved","type":"string","jsonPath":".status.reserved","priority":1,"description":"Set aside by reservations"}"#,
+    printcolumn = r#"{"name":"Resource","type":"string","jsonPath":".status.dominantResource","priority":1,"description":"The resource that the dominant share is about"}"#,
     printcolumn = r#"{"name":"Pending","type":"integer","jsonPath":".status.pendingTasks","description":"Tasks that wait for resources"}"#,
+    printcolumn = r#"{"name":"Oldest","type":"integer","jsonPath":".status.oldestPendingSeconds","priority":1,"description":"Seconds that the oldest of them has waited"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[kube(
@@ -46,6 +48,40 @@ pub struct QueueSpec {
     /// Higher preempts lower, inside what guarantees allow.
     #[serde(default)]
     pub priority: i32,
+    /// What its tasks may have beyond an ordinary container. Absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxPolicy>,
+}
+
+/// What tasks may have that reaches out of their containers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxPolicy {
+    /// Paths of agents that tasks may mount, each with all that is below it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_paths: Vec<String>,
+    /// Linux capabilities that tasks may have, such as `NET_ADMIN`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+}
+
+impl SandboxPolicy {
+    /// Whether a path of an agent may be mounted.
+    pub fn allows_path(&self, path: &str) -> bool {
+        let path = std::path::Path::new(path);
+        let plain = path.is_absolute()
+            && path.components().all(|part| part != std::path::Component::ParentDir);
+        plain && self.host_paths.iter().any(|allowed| path.starts_with(allowed))
+    }
+
+    /// Whether a capability may be given; `CAP_` before its name makes no difference.
+    pub fn allows_capability(&self, name: &str) -> bool {
+        let bare = |name: &str| {
+            let name = name.to_ascii_uppercase();
+            name.strip_prefix("CAP_").unwrap_or(&name).to_owned()
+        };
+        self.capabilities.iter().any(|allowed| bare(allowed) == bare(name))
+    }
 }
 
 fn default_weight() -> IntOrString {
@@ -54,7 +90,13 @@ fn default_weight() -> IntOrString {
 
 impl Default for QueueSpec {
     fn default() -> Self {
-        QueueSpec { weight: default_weight(), guarantee: None, limit: None, priority: 0 }
+        QueueSpec {
+            weight: default_weight(),
+            guarantee: None,
+            limit: None,
+            priority: 0,
+            sandbox: None,
+        }
     }
 }
 

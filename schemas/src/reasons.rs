@@ -11,6 +11,16 @@ pub mod task {
     pub const QUEUE_NOT_OF_FRAMEWORK: &str = "QueueNotOfFramework";
     /// Its framework answers offers itself and has not launched it.
     pub const WAITING_FOR_FRAMEWORK: &str = "WaitingForFramework";
+    /// A volume that it mounts does not exist, is not there yet, or is in use.
+    pub const WAITING_FOR_VOLUME: &str = "WaitingForVolume";
+    /// A task of a higher priority, or a queue below its guarantee, needed its resources.
+    pub const PREEMPTED: &str = "Preempted";
+    /// Reason of an Event: another task is killed for it.
+    pub const PREEMPTING: &str = "Preempting";
+    /// Somebody asked for it, at `tasks/NAME/kill`.
+    pub const KILL_REQUESTED: &str = "KillRequested";
+    /// Its agent is being emptied.
+    pub const AGENT_DRAINED: &str = "AgentDrained";
     /// The command ended with an exit code other than 0.
     pub const EXIT_CODE: &str = "ExitCode";
     /// A signal ended it that nobody of us had sent.
@@ -21,8 +31,18 @@ pub mod task {
     pub const COMMAND_NOT_FOUND: &str = "CommandNotFound";
     /// The spec asks for something that this agent can't do.
     pub const UNSUPPORTED: &str = "Unsupported";
-    /// Images can't be run yet.
-    pub const IMAGE_UNSUPPORTED: &str = "ImageUnsupported";
+    /// Its image is being fetched; the message says how far that is.
+    pub const PULLING: &str = "Pulling";
+    /// Its image can't be had: no such image, no leave, no answer.
+    pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
+    /// Its image is damaged, malformed, or made to do harm.
+    pub const IMAGE_INVALID: &str = "ImageInvalid";
+    /// There is no room on its agent for what it needs.
+    pub const DISK_FULL: &str = "DiskFull";
+    /// A Secret, ConfigMap or Volume that it names is not there, or not usable.
+    pub const MOUNT_FAILED: &str = "MountFailed";
+    /// A file of `spec.fetch` can't be had, or is not what its checksum says.
+    pub const FETCH_FAILED: &str = "FetchFailed";
     /// The container could not be made.
     pub const CREATE_FAILED: &str = "CreateFailed";
     /// Its Task object was deleted.
@@ -53,6 +73,14 @@ pub mod status {
     pub const OFFER_GONE: &str = "OfferGone";
     /// The task's state can't become that one.
     pub const ILLEGAL_TRANSITION: &str = "IllegalTransition";
+    /// A task of that name was launched on that offer before, and it was another one.
+    pub const TASK_ID_REUSED: &str = "TaskIdReused";
+    /// The agent that a task claims has no room for it.
+    pub const DOES_NOT_FIT: &str = "DoesNotFit";
+    /// Something still uses what is to be deleted.
+    pub const IN_USE: &str = "InUse";
+    /// The task asks for something that its queue's policy does not allow.
+    pub const SANDBOX_DENIED: &str = "SandboxDenied";
     /// The task already has an agent.
     pub const ALREADY_BOUND: &str = "AlreadyBound";
 }
@@ -61,4 +89,6 @@ pub mod status {
 pub mod framework {
     pub const CONNECTED: &str = "Connected";
     pub const STARVED: &str = "Starved";
+    /// Reason of an Event: an agent where it holds something is going to be maintained.
+    pub const INVERSE_OFFER: &str = "InverseOffer";
 }

@@ -19,9 +19,11 @@ use crate::Resources;
     derive = "PartialEq",
     selectable = ".spec.agent",
     printcolumn = r#"{"name":"Queue","type":"string","jsonPath":".spec.queue"}"#,
-    printcolumn = r#"{"name":"Agent","type":"string","jsonPath":".spec.agent"}"#,
+    printcolumn = r#"{"name":"Agents","type":"string","jsonPath":".status.agents","description":"Where it is set aside"}"#,
     printcolumn = r#"{"name":"CPU","type":"string","jsonPath":".spec.resources.cpu"}"#,
     printcolumn = r#"{"name":"Memory","type":"string","jsonPath":".spec.resources.memory"}"#,
+    printcolumn = r#"{"name":"Disk","type":"string","jsonPath":".spec.resources.disk","priority":1}"#,
+    printcolumn = r#"{"name":"Parent","type":"string","jsonPath":".spec.parent","priority":1}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
@@ -30,7 +32,7 @@ use crate::Resources;
 pub struct ReservationSpec {
     /// Whom it is for.
     pub queue: String,
-    /// What is set aside, on each agent.
+    /// What is set aside, on each agent; only ever less than at first.
     pub resources: Resources,
     /// The agent. Absent: chosen by `selector` and `count`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +61,9 @@ pub struct ReservationStatus {
     /// The agents that it was given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub agents: Vec<String>,
+    /// The offer that it was made from, as `namespace/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<String>,
     /// Held by tasks and volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Resources>,
@@ -72,3 +77,23 @@ pub enum ReservationPhase {
     Pending,
     Bound,
 }
+
+impl Reservation {
+    /// Whether its resources are set aside.
+    pub fn is_bound(&self) -> bool {
+        self.status.as_ref().and_then(|s| s.phase) == Some(ReservationPhase::Bound)
+    }
+
+    /// The agents that it has been given so far.
+    pub fn agents(&self) -> &[String] {
+        self.status.as_ref().map_or(&[], |status| &status.agents)
+    }
+
+    /// On how many agents it wants to be.
+    pub fn count(&self) -> usize {
+        self.spec.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(1)
+    }
+}
+
+/// The condition of Reservations and Volumes that says whether what they want is theirs.
+pub const BOUND: &str = "Bound";

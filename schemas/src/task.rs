@@ -7,7 +7,7 @@ use kube::{CustomResource, api::ObjectMeta};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Resources, TaskState, resources::Ranges};
+use crate::{Resources, TaskState, offer::ReservedPart, resources::Ranges};
 
 /// One container to run once on an agent. Restarting, scaling and rolling belong to whoever
 /// created it.
@@ -52,9 +52,14 @@ pub struct TaskSpec {
     /// The offer that it uses up. A task created with one is launched on that offer's agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offer: Option<String>,
-    /// The agent that it runs on; set when it gets its resources.
+    /// The agent that it runs on; set when it gets its resources. A task created with one claims
+    /// that very agent: 409 `DoesNotFit` when there is no room, else it goes there or waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+    /// The part of `resources` that comes from reservations. A task that is launched on an offer
+    /// and does not say takes what is reserved first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reserved: Vec<ReservedPart>,
     /// What is set aside for it: cpu, memory, disk, gpu, ports. A task that does not name cpu gets
     /// what `limits` says, else 100m; one that does not name memory likewise, else 64Mi. At least
     /// 1m of cpu and 4Mi of memory: less can't be enforced.
@@ -93,6 +98,9 @@ pub struct TaskSpec {
     /// How it is told to end.
     #[serde(default)]
     pub kill_policy: KillPolicy,
+    /// An order to end it, given at `tasks/NAME/kill`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill: Option<KillOrder>,
     /// Killed when it has run for so long, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -138,18 +146,22 @@ pub struct Container {
     /// The image. Absent: the agent's own root file system, read-only, plus the task's sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// The program and its first arguments.
+    /// Secrets of type `kubernetes.io/dockerconfigjson` with the credentials for the image's registry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_pull_secrets: Vec<LocalReference>,
+    /// The program and its first arguments. Default: the image's entrypoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
-    /// More arguments.
+    /// More arguments. Default: the image's, if `command` is its too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
-    /// Where the command starts. Default: the sandbox.
+    /// Where the command starts. Default: what the image says, without one the sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
-    /// `uid` or `uid:gid`, numbers. Default: 0 inside the container's own limits.
+    /// `uid` or `uid:gid`, numbers; with an image also names of its users and groups. Default: what the image
+    /// says, without one 0 inside the container's own limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Whether even the sandbox's surroundings can't be written. Without an image the root is
@@ -175,6 +187,36 @@ pub struct EnvVar {
     pub name: String,
     #[serde(default)]
     pub value: String,
+    /// Instead of `value`: where it is read when the task starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<EnvSource>,
+}
+
+/// Where the value of a variable comes from; exactly one of them is set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvSource {
+    /// A key of a Secret in the task's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<KeyReference>,
+    /// A key of a ConfigMap in the task's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<KeyReference>,
+}
+
+/// One key of a Secret or a ConfigMap.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyReference {
+    pub name: String,
+    pub key: String,
+}
+
+/// Another object of the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalReference {
+    pub name: String,
 }
 
 /// One port of a task.
@@ -333,6 +375,21 @@ impl Default for KillPolicy {
     }
 }
 
+/// An order to end a task. Its object stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KillOrder {
+    /// Why, for programs: the reason that the task ends with.
+    pub reason: String,
+    /// The same for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Instead of its own grace period, if that is longer, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub grace_period_seconds: Option<i64>,
+}
+
 /// What the control plane and the agent observed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -422,6 +479,43 @@ pub struct TaskBinding {
     /// For the ports with `hostPort: 0`, in order.
     #[serde(default)]
     pub host_ports: Vec<u16>,
+    /// What of its resources comes from reservations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reserved: Vec<ReservedPart>,
+}
+
+/// Body of `POST tasks/{name}/kill`: ends a task and keeps its object.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskKill {
+    #[serde(default)]
+    pub api_version: String,
+    #[serde(default)]
+    pub kind: String,
+    #[serde(default)]
+    #[schemars(skip)]
+    pub metadata: ObjectMeta,
+    /// Why, for programs. Default: `KillRequested`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Instead of the task's own grace period, if that is longer, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_period_seconds: Option<i64>,
+}
+
+impl TaskKill {
+    pub fn new(reason: &str, message: String) -> TaskKill {
+        TaskKill {
+            api_version: format!("{}/{}", crate::GROUP, crate::VERSION),
+            kind: "TaskKill".to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message),
+            ..TaskKill::default()
+        }
+    }
 }
 
 impl TaskBinding {
@@ -442,9 +536,14 @@ impl Task {
         self.status.as_ref().map(|s| s.state).unwrap_or_default()
     }
 
+    /// Whether it has been given its agent. A task that waits may name one that it claims.
+    pub fn is_bound(&self) -> bool {
+        self.spec.agent.is_some() && self.state() != TaskState::Pending
+    }
+
     /// Whether it holds resources of its agent: bound, and not over.
     pub fn holds_resources(&self) -> bool {
-        self.spec.agent.is_some() && !self.state().is_terminal()
+        self.is_bound() && !self.state().is_terminal()
     }
 }
 
@@ -463,6 +562,11 @@ impl TaskSpec {
         let asked = held.ports().cloned().unwrap_or_default();
         held.set_ports(asked.union(&given));
         held
+    }
+
+    /// The volumes that it mounts, by name.
+    pub fn volumes(&self) -> impl Iterator<Item = &str> {
+        self.container.mounts.iter().filter_map(|mount| mount.volume.as_deref())
     }
 
     /// How many host ports somebody still has to pick.

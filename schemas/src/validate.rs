@@ -224,7 +224,7 @@ fn command(at: &str, container: &Value, errors: &mut Vec<FieldError>) {
         }
     }
     if let Some(user) = container["user"].as_str()
-        && !user.splitn(2, ':').all(|id| id.parse::<u32>().is_ok())
+        && !user.splitn(2, ':').all(|id| is_user(id, container["image"].is_string()))
     {
         errors.push(FieldError::invalid(
             format!("{at}.container.user"),
@@ -240,6 +240,18 @@ fn command(at: &str, container: &Value, errors: &mut Vec<FieldError>) {
             &container["workingDir"],
             "must be an absolute path",
         ));
+    }
+}
+
+/// A number, but for the last, which means "nobody" to the kernel; where an image knows users, also a name.
+fn is_user(text: &str, has_names: bool) -> bool {
+    match text.parse::<u32>() {
+        Ok(id) => id != u32::MAX,
+        Err(_) => {
+            has_names
+                && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.$".contains(&b))
+        }
     }
 }
 

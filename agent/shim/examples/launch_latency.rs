@@ -55,6 +55,8 @@ fn once(zygote: &ZygoteHandle, directory: &Path, number: u32) -> io::Result<[Dur
         env: Default::default(),
         working_dir: None,
         user: User::default(),
+        user_name: None,
+        own_sandbox: false,
         hostname: None,
         limits: Limits {
             cpu_millis: Some(500),

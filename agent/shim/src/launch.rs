@@ -38,15 +38,22 @@ pub struct Launch {
     /// absent. Nothing of the agent's own environment reaches a task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Absolute path inside the container; default is the sandbox.
+    /// Absolute path inside the container; default is the sandbox, and `/` in an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<PathBuf>,
     /// Who runs the command.
     #[serde(default)]
     pub user: User,
+    /// The same as `user` or `user:group`, names of the image's or numbers. Goes before `user`; only with
+    /// [`Root::Image`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_name: Option<String>,
     /// Host name inside the container; default is the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// What lies in the sandbox already is given to `user` as well.
+    #[serde(default)]
+    pub own_sandbox: bool,
     /// What the kernel enforces.
     #[serde(default)]
     pub limits: Limits,
@@ -118,8 +125,16 @@ pub enum Root {
     /// No image: the host's own, read-only, with fresh `/dev`, `/proc`, `/sys`, `/run`, `/tmp`.
     #[default]
     HostReadOnly,
-    /// A directory that already holds a root file system (an unpacked image).
+    /// A directory that already holds a root file system.
     Bundle(PathBuf),
+    /// An image: its layers, stacked, with a directory of the task's own on top of them.
+    #[serde(rename_all = "camelCase")]
+    Image {
+        /// Uppermost first, absolute. Never written to.
+        layers: Vec<PathBuf>,
+        /// Nothing but the sandbox, `/tmp` and mounts can be written.
+        read_only: bool,
+    },
 }
 
 /// Which network the task sees.
@@ -132,17 +147,20 @@ pub enum Network {
     None,
 }
 
-/// A bind mount.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Something mounted into a container: a file or directory of the host, or memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mount {
-    /// Absolute path on the host.
+    /// Absolute path on the host; of no meaning for memory.
     pub source: PathBuf,
     /// Absolute path in the container. With [`Root::HostReadOnly`] its first component must
     /// exist on the host or nothing else may lie in it.
     pub target: PathBuf,
     /// Whether writing is refused.
     pub read_only: bool,
+    /// A file system in memory of so many bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tmpfs_bytes: Option<u64>,
 }
 
 /// How much of a stream is kept. `stdout.log` is the newest file, `stdout.log.1` the one before.

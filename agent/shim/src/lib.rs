@@ -21,6 +21,7 @@ pub mod exec;
 #[allow(unsafe_code)]
 mod fds;
 mod idmap;
+mod image;
 #[allow(unsafe_code)]
 mod init;
 pub mod launch;

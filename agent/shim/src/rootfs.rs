@@ -18,13 +18,16 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::idmap::Nobody;
-use crate::launch::{Launch, Root, SANDBOX_MOUNT};
+use crate::launch::{Launch, Mount, Root, SANDBOX_MOUNT};
 use crate::state_dir::StateDir;
 use crate::sys;
 
 /// Empty directories instead of the host's: something else is mounted there, or nobody's
 /// business. Homes hold keys, and a task's root may read everything it sees.
 const EMPTY: &[&str] = &["dev", "proc", "sys", "run", "tmp", "root", "home", "boot", "lost+found"];
+
+/// Those of them in which something of the task's may be mounted.
+const PLACES: &[&str] = &["run", "root", "home"];
 
 /// Secrets inside what is shown. Those that do not exist are skipped.
 pub(crate) const HIDDEN: &[&str] = &[
@@ -55,7 +58,13 @@ const SKELETON: &str = "mode=755,size=1m";
 /// that a task does not keep a file system of the host busy; nothing goes the other way.
 pub(crate) fn leave_host_mounts() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    change(Path::new("/"), MsFlags::MS_SLAVE | MsFlags::MS_REC)
+    change(Path::new("/"), MsFlags::MS_SLAVE | MsFlags::MS_REC).map_err(|error| {
+        let why = "the root directory is not a mount of its own (a chroot?)";
+        match error.raw_os_error() {
+            Some(libc::EINVAL) => io::Error::new(error.kind(), why),
+            _ => error,
+        }
+    })
 }
 
 /// The data directories of the clusters that say they run here; they hold private keys.
@@ -75,6 +84,9 @@ fn clusters_in(signs: &Path) -> Vec<PathBuf> {
 pub(crate) fn assemble(launch: &Launch, state: &StateDir) -> io::Result<PathBuf> {
     match &launch.root {
         Root::Bundle(path) => Ok(path.clone()),
+        Root::Image { layers, .. } => crate::image::assemble(layers, state).map_err(|e| {
+            io::Error::new(e.kind(), format!("the layers of the image can't be stacked: {e}"))
+        }),
         Root::HostReadOnly => {
             let root = state.rootfs();
             assemble_host(&root, launch).map_err(|e| {
@@ -120,8 +132,8 @@ fn assemble_host(root: &Path, launch: &Launch) -> io::Result<()> {
     for name in EMPTY.iter().copied().chain([sandbox]) {
         fs::create_dir_all(root.join(name))?;
     }
-    for mount in &launch.mounts {
-        make_mount_point(root, &mount.source, &mount.target)?;
+    for mount in launch.mounts.iter() {
+        make_mount_point(root, mount)?;
     }
     copy_resolver(root)?;
     sys::seal_mounts(root)?;
@@ -142,17 +154,20 @@ fn show(host: &Path, target: &Path, nobody: Option<&Nobody>) -> io::Result<()> {
 
 /// Only below the tmpfs: nothing is ever created on the host's own file systems, where this fails
 /// unless the mount point exists.
-fn make_mount_point(root: &Path, source: &Path, target: &Path) -> io::Result<()> {
+fn make_mount_point(root: &Path, mount: &Mount) -> io::Result<()> {
+    let target = &mount.target;
     let inside = root.join(target.strip_prefix("/").unwrap_or(target));
     let exists = inside.symlink_metadata().is_ok();
     let mut components = target.components().skip(1);
     let first = components.next().map(|c| root.join(c.as_os_str()));
-    let ours =
-        first.is_some_and(|f| !Path::new("/").join(f.file_name().unwrap_or_default()).exists());
+    let ours = first.is_some_and(|f| {
+        let name = f.file_name().unwrap_or_default();
+        PLACES.iter().any(|place| name == *place) || !Path::new("/").join(name).exists()
+    });
     if exists || !ours {
         return Ok(());
     }
-    if source.is_dir() {
+    if mount.tmpfs_bytes.is_some() || mount.source.is_dir() {
         fs::create_dir_all(inside)
     } else {
         fs::create_dir_all(inside.parent().unwrap_or(root))?;

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
 use std::rc::Rc;
 
 use jiff::Timestamp;
@@ -143,7 +144,10 @@ fn create(state: &StateDir, launch: &Launch, filters: &Filters) -> Result<Create
         message: error.to_string(),
     };
     let hierarchies = Hierarchies::find().map_err(other)?;
-    prepare_files(state, launch, &hierarchies).map_err(other)?;
+    rootfs::leave_host_mounts().map_err(other)?;
+    let root = rootfs::assemble(launch, state).map_err(other)?;
+    let launch = &completed(launch, state, &root)?;
+    prepare_files(state, launch, &root, &hierarchies).map_err(other)?;
     let pipes = Pipes::new(launch).map_err(other)?;
     let plan_pipes = PlanPipes {
         exec_pipe: pipes.exec.1.as_raw_fd(),
@@ -184,21 +188,46 @@ fn create(state: &StateDir, launch: &Launch, filters: &Filters) -> Result<Create
     })
 }
 
-fn prepare_files(state: &StateDir, launch: &Launch, hierarchies: &Hierarchies) -> io::Result<()> {
-    rootfs::leave_host_mounts()?;
+/// The order with what only the image can say.
+fn completed(launch: &Launch, state: &StateDir, root: &Path) -> Result<Launch, ExitError> {
+    let mut launch = launch.clone();
+    crate::image::complete(&mut launch, state, root)?;
+    Ok(launch)
+}
+
+fn prepare_files(
+    state: &StateDir,
+    launch: &Launch,
+    root: &Path,
+    hierarchies: &Hierarchies,
+) -> io::Result<()> {
     fs::create_dir_all(state.tmp())?;
     fs::set_permissions(state.tmp(), fs::Permissions::from_mode(0o1777))?;
     let user = (Uid::from_raw(launch.user.uid), Gid::from_raw(launch.user.gid));
     chown(&launch.sandbox, Some(user.0), Some(user.1))?;
-    let root = rootfs::assemble(launch, state)?;
+    if launch.own_sandbox {
+        give_away(&launch.sandbox, &launch.user)?;
+    }
     let host = Host {
         limits_swap: hierarchies.limits_swap(),
         max_open_files: getrlimit(Resource::RLIMIT_NOFILE)?.1,
     };
     fs::create_dir_all(state.bundle())?;
     fs::create_dir_all(state.runtime_root())?;
-    let spec = spec::build(launch, state, &root, host);
+    let spec = spec::build(launch, state, root, host);
     write_atomically(&state.bundle().join("config.json"), &serde_json::to_vec(&spec)?)
+}
+
+/// All that is in a directory; links themselves, never what they lead to.
+fn give_away(directory: &Path, user: &crate::launch::User) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        std::os::unix::fs::lchown(entry.path(), Some(user.uid), Some(user.gid))?;
+        if entry.file_type()?.is_dir() {
+            give_away(&entry.path(), user)?;
+        }
+    }
+    Ok(())
 }
 
 type Pipe = (OwnedFd, OwnedFd);
@@ -317,10 +346,11 @@ fn remove_group(launch: &Launch) -> io::Result<()> {
 /// private `/tmp`. Also what an agent does for a shim that could not.
 pub(crate) fn clean_up(state: &StateDir, launch: &Launch) -> io::Result<()> {
     remove_group(launch)?;
-    if launch.root == Root::HostReadOnly {
+    if !matches!(launch.root, Root::Bundle(_)) {
         rootfs::dismantle(state);
     }
-    for directory in [state.runtime_root(), state.bundle(), state.tmp()] {
+    let all = [state.runtime_root(), state.bundle(), state.tmp(), state.upper(), state.work()];
+    for directory in all.into_iter().chain([state.etc()]) {
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

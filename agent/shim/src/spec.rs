@@ -129,7 +129,7 @@ fn check_limits(limits: &Limits) -> Result<(), ExitError> {
 pub(crate) fn build(launch: &Launch, state: &StateDir, root: &Path, host: Host) -> Value {
     json!({
         "ociVersion": "1.0.2",
-        "root": { "path": root, "readonly": launch.root == Root::HostReadOnly },
+        "root": { "path": root, "readonly": read_only(launch) },
         "hostname": hostname(launch),
         "process": process(launch, host),
         "mounts": mounts(launch, state),
@@ -143,6 +143,10 @@ pub(crate) fn build(launch: &Launch, state: &StateDir, root: &Path, host: Host) 
             "readonlyPaths": READ_ONLY,
         },
     })
+}
+
+fn read_only(launch: &Launch) -> bool {
+    matches!(launch.root, Root::HostReadOnly | Root::Image { read_only: true, .. })
 }
 
 /// At most 64 bytes by the kernel's rule; the id when nothing is asked for.
@@ -212,15 +216,25 @@ fn mounts(launch: &Launch, state: &StateDir) -> Vec<Value> {
         ),
         mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=64m"]),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        bind(&state.tmp(), Path::new("/tmp"), &["bind", "rw", "nosuid", "nodev", "private"]),
         bind(
             &launch.sandbox,
             Path::new(SANDBOX_MOUNT),
             &["bind", "rw", "nosuid", "nodev", "private"],
         ),
     ];
+    // An image that can be written to has its own.
+    if !matches!(launch.root, Root::Image { read_only: false, .. }) {
+        let options = ["bind", "rw", "nosuid", "nodev", "private"];
+        all.push(bind(&state.tmp(), Path::new("/tmp"), &options));
+    }
     for m in &launch.mounts {
         let access = if m.read_only { "ro" } else { "rw" };
+        if let Some(bytes) = m.tmpfs_bytes {
+            let size = format!("size={bytes}");
+            let target = m.target.to_string_lossy();
+            all.push(mount(&target, "tmpfs", &[access, "nosuid", "nodev", "mode=1777", &size]));
+            continue;
+        }
         all.push(bind(&m.source, &m.target, &["rbind", access, "nosuid", "nodev", "rprivate"]));
     }
     all

@@ -113,6 +113,21 @@ impl StateDir {
     pub(crate) fn tmp(&self) -> PathBuf {
         self.0.join("tmp")
     }
+
+    /// What a task with an image writes outside of its sandbox and volumes.
+    pub(crate) fn upper(&self) -> PathBuf {
+        self.0.join("upper")
+    }
+
+    /// Overlayfs's own.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.0.join("work")
+    }
+
+    /// `/etc/hosts` and its like.
+    pub(crate) fn etc(&self) -> PathBuf {
+        self.0.join("etc")
+    }
 }
 
 /// Where it is written how much of a log is gone.

@@ -1,10 +1,14 @@
 //! Carrying out: each action becomes a job that ends in a [`Wake`].
 
 use super::*;
+use crate::plan::Preparation;
+use crate::prepare::{Prepared, collect_volumes};
+use crate::task::spec::{image_signal, mounts};
 
 impl Driver {
     pub(super) fn act(&mut self, uid: &Uid, action: Action) {
         match action {
+            Action::Prepare => self.prepare(uid),
             Action::Launch(launch) => self.launch(uid, *launch),
             Action::OrderKill(order) => self.order_kill(uid, order),
             Action::Signal(signal) => self.signal(uid, signal),
@@ -12,6 +16,63 @@ impl Driver {
             Action::Report(status) => self.report(uid, *status),
             Action::Forget => self.forget(uid),
         }
+    }
+
+    /// Gets ready what a task needs, beside everything else.
+    fn prepare(&mut self, uid: &Uid) {
+        let Some(record) = self.records.get_mut(uid) else {
+            return;
+        };
+        let Some(task) = record.desired.clone() else { return };
+        let words = match &record.preparation {
+            Preparation::Waiting { words, .. } => Some(words.clone()),
+            _ => None,
+        };
+        record.preparation = Preparation::UnderWay(words);
+        let workshop = self.parts.workshop.clone();
+        let sayings = self.sayings.sender.clone();
+        let of = uid.clone();
+        let handle = self.jobs.spawn(async move {
+            // One that finds no room is followed by another a moment later.
+            let say = |words| drop(sayings.try_send((of.clone(), words)));
+            let outcome = workshop.prepare(&task, say).await;
+            Wake::Prepared { uid: of, outcome }
+        });
+        self.preparations.insert(uid.clone(), handle);
+    }
+
+    /// Nobody wants the task any more.
+    pub(super) fn stop_preparing(&mut self, uid: &Uid) {
+        if let Some(preparation) = self.preparations.remove(uid) {
+            preparation.abort();
+        }
+        if let Some(record) = self.records.get_mut(uid) {
+            record.preparation = Preparation::NotBegun;
+        }
+    }
+
+    /// Removes images that nobody uses, if that is called for; one such job at a time.
+    pub(super) fn collect_images(&mut self) {
+        if std::mem::replace(&mut self.collecting, true) {
+            return;
+        }
+        let used = self
+            .records
+            .values()
+            .filter_map(|record| record.actual.as_ref())
+            .filter(|actual| !matches!(actual.phase, Phase::Ended(_)))
+            .filter_map(|actual| actual.entry.image.as_ref()?.parse().ok())
+            .collect();
+        let workshop = self.parts.workshop.clone();
+        self.jobs.spawn(async move {
+            collect_volumes(&workshop.client, &workshop.directory).await;
+            match workshop.images.collect(&used).await {
+                Ok(done) if done.images.is_empty() && done.layers == 0 => {}
+                Ok(done) => tracing::info!(?done.images, layers = done.layers, bytes = done.bytes, "images removed"),
+                Err(error) => tracing::warn!(%error, "images can't be collected"),
+            }
+            Wake::Collected
+        });
     }
 
     fn launch(&mut self, uid: &Uid, mut launch: Launch) {
@@ -25,21 +86,32 @@ impl Driver {
             }
             return;
         }
+        let prepared = match std::mem::take(&mut record.preparation) {
+            Preparation::Ready(prepared) => Some(prepared),
+            _ => None,
+        };
+        let image = prepared.as_ref().and_then(|prepared| prepared.image.as_deref());
         let entry = Entry {
             uid: uid.clone(),
             namespace: task.namespace().unwrap_or_default(),
             name: task.name_any(),
             boot_id: self.parts.boot_id.clone(),
             kill: None,
+            image: image.map(|image| image.digest.to_string()),
+            stop_signal: image.and_then(|image| image_signal(&image.config.stop_signal)),
         };
         launch.sandbox = self.parts.ledger.sandbox(uid);
+        mounts::settle(&mut launch.mounts, self.parts.ledger.state_dir(uid).path());
         record.busy = true;
         record.actual = Some(Actual::launching(entry.clone(), Timestamp::now()));
         self.launches.under_way += 1;
         let shims = self.parts.shims.clone();
         let uid = uid.clone();
-        self.jobs
-            .spawn_blocking(move || Wake::Launched { uid, seen: shims.start(&entry, &launch) });
+        self.jobs.spawn_blocking(move || {
+            let nothing = Prepared::default();
+            let prepared = prepared.as_deref().unwrap_or(&nothing);
+            Wake::Launched { uid, seen: shims.start(&entry, &launch, prepared) }
+        });
     }
 
     /// Waits for a container that an earlier agent had asked for.

@@ -2,11 +2,19 @@
 //! planned for.
 
 use super::*;
+use crate::plan::{Preparation, Words};
+use crate::prepare::Outcome;
 
 /// Pause after a failed report, at first; doubled with every further failure.
 const REPORT_AGAIN: SignedDuration = SignedDuration::from_millis(250);
 /// The longest such pause, so that an API server that is back is told within seconds.
 const REPORT_AGAIN_LONGEST: SignedDuration = SignedDuration::from_secs(8);
+/// Pause before a task is got ready once more, at first; doubled with every further failure.
+const PREPARE_AGAIN: SignedDuration = SignedDuration::from_secs(1);
+/// The longest such pause.
+const PREPARE_AGAIN_LONGEST: SignedDuration = SignedDuration::from_secs(60);
+/// A registry that is away for a quarter of an hour is not waited for any longer: the task holds resources.
+const PREPARE_ATTEMPTS: u32 = 20;
 /// Pause after the disk or a shim failed us.
 const TRY_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 
@@ -29,7 +37,43 @@ impl Driver {
             Wake::Reported { uid, answer } => self.reported(&uid, answer),
             Wake::Verdict { uid, verdict } => self.judged(&uid, verdict),
             Wake::Forgotten { uid, removed } => self.forgotten(&uid, removed),
+            Wake::Prepared { uid, outcome } => self.prepared(&uid, outcome),
+            Wake::Saying { uid, words } => self.said(&uid, words),
+            Wake::Collected => self.collecting = false,
             Wake::Watched => {}
+        }
+    }
+
+    fn prepared(&mut self, uid: &Uid, outcome: Outcome) {
+        self.preparations.remove(uid);
+        let Some(record) = self.records.get_mut(uid) else {
+            return;
+        };
+        record.preparation = match outcome {
+            Outcome::Ready(prepared) => Preparation::Ready(Arc::new(*prepared)),
+            Outcome::Failed(words) => Preparation::Failed(words),
+            Outcome::Again(words) if record.preparation_failures >= PREPARE_ATTEMPTS => {
+                Preparation::Failed(words)
+            }
+            Outcome::Again(mut words) => {
+                let doublings = record.preparation_failures.min(10);
+                record.preparation_failures += 1;
+                let pause = (PREPARE_AGAIN * (1 << doublings)).min(PREPARE_AGAIN_LONGEST);
+                words.message = format!("{}; tried again in {} s", words.message, pause.as_secs());
+                tracing::warn!(uid, words.message, "a task can't be got ready");
+                Preparation::Waiting { words, until: Timestamp::now() + pause }
+            }
+        };
+        self.look_at(uid);
+    }
+
+    /// A preparation that goes on has something to tell.
+    fn said(&mut self, uid: &Uid, words: Words) {
+        if let Some(record) = self.records.get_mut(uid)
+            && let Preparation::UnderWay(known) = &mut record.preparation
+        {
+            *known = Some(words);
+            self.look_at(uid);
         }
     }
 

@@ -14,6 +14,8 @@ fn begun(ledger: &Ledger) {
             name: "web".to_owned(),
             boot_id: "b".to_owned(),
             kill: None,
+            image: None,
+            stop_signal: None,
         })
         .unwrap();
 }

@@ -1,9 +1,12 @@
 //! What is known about one task: the input of [`super::plan`].
 
+use std::sync::Arc;
+
 use commonage_schemas::Task;
 use jiff::Timestamp;
 
 use crate::ledger::Entry;
+use crate::prepare::Prepared;
 use crate::task::outcome::End;
 
 /// All that is known about one task.
@@ -13,11 +16,40 @@ pub struct Record {
     pub desired: Option<Task>,
     /// The ledger's side; `None` if nothing was ever begun.
     pub actual: Option<Actual>,
+    /// What was got ready for a task before its container.
+    pub preparation: Preparation,
+    /// How often that has failed.
+    pub preparation_failures: u32,
     pub report: Reporting,
     /// When `desired` became `None`.
     pub gone_since: Option<Timestamp>,
     /// An action of an earlier plan is still being carried out; see [`super::Action::is_exclusive`].
     pub busy: bool,
+}
+
+/// How far the preparations of a task are. Forgotten with the agent: a new one prepares anew.
+#[derive(Clone, Debug, Default)]
+pub enum Preparation {
+    #[default]
+    NotBegun,
+    /// With what there is to say about it, if it takes long enough to say anything.
+    UnderWay(Option<Words>),
+    /// It failed, and may succeed later.
+    Waiting {
+        words: Words,
+        until: Timestamp,
+    },
+    /// It failed for good.
+    Failed(Words),
+    Ready(Arc<Prepared>),
+}
+
+/// A reason, for programs, and the same for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words {
+    /// One of [`commonage_schemas::reasons::task`].
+    pub reason: &'static str,
+    pub message: String,
 }
 
 /// What was begun for a task, and how far it is.

@@ -2,6 +2,8 @@
 //! Each case is a record and the plan that must come of it, in one line.
 
 use super::*;
+use std::sync::Arc;
+
 use crate::ledger::Entry;
 use commonage_shim::launch::Exit;
 use serde_json::{Value, json};
@@ -50,6 +52,8 @@ fn actual(phase: Phase) -> Actual {
                 name: "web-0".to_owned(),
                 boot_id: "b".to_owned(),
                 kill: None,
+                image: None,
+                stop_signal: None,
             },
             at(0),
         )
@@ -112,6 +116,7 @@ fn said(record: &Record, second: i64) -> String {
 
 fn word(action: &Action) -> String {
     match action {
+        Action::Prepare => "prepare".to_owned(),
         Action::Launch(launch) => format!("launch {}", launch.command.join(" ")),
         Action::OrderKill(order) => format!(
             "order kill {:?} signal {} grace {}",
@@ -172,6 +177,75 @@ fn a_task_from_its_arrival_to_its_end() {
         ("not bound yet", record(Some(task("Pending", json!({}))), None), 0, ""),
     ];
     for (case, record, second, want) in steps {
+        assert_eq!(said(&record, second), want, "{case}");
+    }
+}
+
+#[test]
+fn a_task_that_needs_something_is_launched_when_that_is_there() {
+    let with_image = |state: &str, status: serde_json::Value| {
+        let mut task = task(state, json!({}));
+        task.spec.container.image = Some("redis:7".to_owned());
+        if let (Some(known), Some(reason)) = (&mut task.status, status["reason"].as_str()) {
+            known.reason = Some(reason.to_owned());
+            known.message = status["message"].as_str().map(str::to_owned);
+        }
+        Some(task)
+    };
+    let known = json!({"reason": "Pulling", "message": "Pulling 43 %"});
+    let words =
+        |percent: u8| Words { reason: reasons::PULLING, message: format!("Pulling {percent} %") };
+    let later = || Preparation::Waiting { words: words(0), until: at(9) };
+    let ready = || Preparation::Ready(Arc::default());
+    for (case, preparation, task, second, want) in [
+        ("new", Preparation::NotBegun, with_image("Staging", json!({})), 0, "prepare"),
+        ("nothing to say", Preparation::UnderWay(None), with_image("Staging", json!({})), 1, ""),
+        (
+            "something to say",
+            Preparation::UnderWay(Some(words(43))),
+            with_image("Staging", json!({})),
+            1,
+            "report Staging Pulling -",
+        ),
+        (
+            "said",
+            Preparation::UnderWay(Some(words(43))),
+            with_image("Staging", known.clone()),
+            1,
+            "",
+        ),
+        (
+            "further",
+            Preparation::UnderWay(Some(words(44))),
+            with_image("Staging", known),
+            1,
+            "report Staging Pulling -",
+        ),
+        (
+            "failed for now",
+            later(),
+            with_image("Staging", json!({})),
+            1,
+            "report Staging Pulling -; look at 9",
+        ),
+        (
+            "once more",
+            later(),
+            with_image("Staging", json!({})),
+            9,
+            "prepare; report Staging Pulling -",
+        ),
+        (
+            "for good",
+            Preparation::Failed(Words { reason: reasons::IMAGE_INVALID, message: String::new() }),
+            with_image("Staging", json!({})),
+            1,
+            "report Failed ImageInvalid -",
+        ),
+        ("ready", ready(), with_image("Staging", json!({})), 1, "launch sleep 9"),
+        ("deleted meanwhile", ready(), Some(deleting("Staging")), 1, "report Killed Deleted -"),
+    ] {
+        let record = Record { preparation, ..record(task, None) };
         assert_eq!(said(&record, second), want, "{case}");
     }
 }
@@ -373,7 +447,7 @@ fn a_task_does_not_outlive_its_time_or_its_health() {
 #[test]
 fn what_this_agent_cannot_do_is_refused() {
     let image = task("Staging", json!({"spec": {"container": {"image": "redis:7"}}}));
-    assert_eq!(said(&record(Some(image), None), 0), "report Error ImageUnsupported -");
+    assert_eq!(said(&record(Some(image), None), 0), "prepare");
 }
 
 #[test]

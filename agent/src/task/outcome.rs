@@ -113,6 +113,7 @@ fn killed(kill: &KillOrder) -> TaskStatus {
             reasons::MAX_COMPLETION_TIME,
             "the task ran for longer than spec.maxCompletionSeconds",
         ),
+        KillCause::Ordered { reason, message } => ended_by_order(reason, message),
         KillCause::AgentShutdown => {
             ended_by_order(reasons::AGENT_SHUTDOWN, "the agent was stopped together with its tasks")
         }
@@ -123,12 +124,13 @@ fn killed(kill: &KillOrder) -> TaskStatus {
 }
 
 /// Reason and words for a task that is still to end because of `kill`.
-pub fn killing(kill: &KillOrder) -> (&'static str, String) {
+pub fn killing(kill: &KillOrder) -> (&str, String) {
     let (reason, why) = match &kill.cause {
         KillCause::HealthCheckFailed(how) => (reasons::HEALTH_CHECK_FAILED, how.as_str()),
         KillCause::MaxCompletionTime => {
             (reasons::MAX_COMPLETION_TIME, "it ran for longer than spec.maxCompletionSeconds")
         }
+        KillCause::Ordered { reason, message } => (reason.as_str(), message.as_str()),
         KillCause::AgentShutdown => (reasons::AGENT_SHUTDOWN, "the agent is being stopped"),
         KillCause::Deleted | KillCause::Abandoned => {
             (reasons::DELETED, "the Task object is being deleted")
@@ -147,6 +149,11 @@ pub fn never_ran(reason: &str, message: &str, now: Timestamp) -> TaskStatus {
 /// The status of a task that this agent refuses.
 pub fn refused(reason: &str, message: &str, now: Timestamp) -> TaskStatus {
     TaskStatus { finished_at: Some(Time(now)), ..with(TaskState::Error, reason, message) }
+}
+
+/// The status of a task that what it needs can't be got ready for.
+pub fn not_prepared(reason: &str, message: &str, now: Timestamp) -> TaskStatus {
+    TaskStatus { finished_at: Some(Time(now)), ..failed(reason, message) }
 }
 
 fn failed(reason: &str, message: &str) -> TaskStatus {

@@ -4,9 +4,10 @@
 //! a task that runs without what it asked for is worse than one that does not run.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use commonage_image::Image;
 use commonage_schemas::reasons::task as reasons;
 use commonage_schemas::task::{Check, Container, ContainerPort};
 use commonage_schemas::{Resources, Task};
@@ -14,6 +15,10 @@ use commonage_shim::Launch;
 use commonage_shim::launch::{Limits, LogLimits, Network, Root, User};
 use kube::ResourceExt;
 use nix::sys::signal::Signal;
+
+use crate::prepare::Prepared;
+
+pub mod mounts;
 
 /// What all tasks of one agent have in common.
 #[derive(Clone, Debug)]
@@ -36,31 +41,59 @@ pub struct Refusal {
     pub message: String,
 }
 
+/// What can be said against a task before anything is got ready for it.
+///
+/// # Errors
+/// The first field that asks for something this agent can't do.
+pub fn check(task: &Task) -> Result<(), Refusal> {
+    refuse_unknown(task)?;
+    if let Some(image) = &task.spec.container.image {
+        let parsed = image.parse::<commonage_image::Reference>();
+        parsed.map_err(|error| unsupported(format!("spec.container.image: {error}")))?;
+    }
+    kill_signal(task).map(drop)
+}
+
 /// The order to the shim. `sandbox` is where the task's writable directory will be.
 ///
 /// # Errors
 /// The first field that asks for something this agent can't do.
-pub fn launch(task: &Task, site: &Site, sandbox: PathBuf) -> Result<Launch, Refusal> {
+pub fn launch(
+    task: &Task,
+    site: &Site,
+    sandbox: PathBuf,
+    prepared: &Prepared,
+) -> Result<Launch, Refusal> {
     let spec = &task.spec;
     let container = &spec.container;
-    refuse_unknown(task)?;
-    kill_signal(task)?;
+    check(task)?;
     let uid = task.uid().unwrap_or_default();
+    let image = prepared.image.as_deref();
+    let (command, args) = program(container, image)?;
+    let (user, user_name) = user(container, image)?;
     Ok(Launch {
         cgroup: format!("{}/{}/{uid}", site.cgroup_parent, site.agent),
         id: uid,
-        command: container.command.clone(),
-        args: container.args.clone(),
-        env: environment(task, site),
-        working_dir: container.working_dir.clone().map(PathBuf::from),
-        user: user(container)?,
+        command,
+        args,
+        env: environment(task, site, prepared),
+        working_dir: working_dir(container, image),
+        user,
+        user_name,
+        own_sandbox: prepared.fetched.is_some(),
         hostname: Some(hostname(&task.name_any())),
         limits: limits(&spec.resources, spec.limits.as_ref()),
-        root: Root::HostReadOnly,
+        root: match image {
+            Some(image) => Root::Image {
+                layers: image.layers.clone(),
+                read_only: container.read_only_root_filesystem,
+            },
+            None => Root::HostReadOnly,
+        },
         sandbox,
         hidden: vec![site.data_dir.clone()],
         network: network(container)?,
-        mounts: Vec::new(),
+        mounts: mounts::of(task, prepared)?,
         log: LogLimits::default(),
     })
 }
@@ -90,21 +123,13 @@ pub fn check_port(container: &Container, name: Option<&str>) -> Option<u16> {
 fn refuse_unknown(task: &Task) -> Result<(), Refusal> {
     let spec = &task.spec;
     let container = &spec.container;
-    if let Some(image) = &container.image {
-        return Err(Refusal {
-            reason: reasons::IMAGE_UNSUPPORTED,
-            message: format!(
-                "spec.container.image: this agent can't run images yet (wanted {image:?}); leave \
-                 it out to run a command of the agent's own root file system"
-            ),
-        });
-    }
-    if container.command.is_empty() && container.args.is_empty() {
+    let no_image = container.image.is_none();
+    if no_image && container.command.is_empty() && container.args.is_empty() {
         return Err(unsupported(
             "spec.container.command: is empty, and without an image there is no default",
         ));
     }
-    if container.command.is_empty() {
+    if no_image && container.command.is_empty() {
         return Err(unsupported(
             "spec.container.args: without an image the program belongs into spec.container.command",
         ));
@@ -114,18 +139,7 @@ fn refuse_unknown(task: &Task) -> Result<(), Refusal> {
             "spec.container.capabilities: this agent can't give any beyond the default set yet",
         ));
     }
-    if let Some(mount) = container.mounts.first() {
-        return Err(unsupported(format!(
-            "spec.container.mounts: this agent can't mount anything yet (wanted at {:?})",
-            mount.path
-        )));
-    }
-    if let Some(fetch) = spec.fetch.first() {
-        return Err(unsupported(format!(
-            "spec.fetch: this agent can't fetch files yet (wanted {:?})",
-            fetch.uri
-        )));
-    }
+    mounts::check(task)?;
     if spec.resources.gpus() > 0 {
         return Err(unsupported("spec.resources.gpu: this agent can't give out GPUs yet"));
     }
@@ -185,8 +199,53 @@ fn refuse_check(
     Ok(())
 }
 
-/// `uid` or `uid:gid`. The group defaults to the user's number, not to root's group.
-fn user(container: &Container) -> Result<User, Refusal> {
+/// What is run, as Kubernetes has it: a command replaces the image's entrypoint and its arguments, arguments alone
+/// only the image's.
+fn program(
+    container: &Container,
+    image: Option<&Image>,
+) -> Result<(Vec<String>, Vec<String>), Refusal> {
+    let (command, args) = (&container.command, &container.args);
+    let config = image.map(|image| image.config.clone()).unwrap_or_default();
+    if image.is_none() || !command.is_empty() {
+        return Ok((command.clone(), args.clone()));
+    }
+    let args = if args.is_empty() { config.cmd } else { args.clone() };
+    let mut words = config.entrypoint.into_iter().chain(args);
+    match words.next() {
+        Some(program) => Ok((vec![program], words.collect())),
+        None => Err(unsupported(
+            "spec.container.command: is empty, and the image has neither entrypoint nor command",
+        )),
+    }
+}
+
+fn working_dir(container: &Container, image: Option<&Image>) -> Option<PathBuf> {
+    let given = container.working_dir.clone().map(PathBuf::from);
+    let Some(image) = image else { return given };
+    // Always from the top, also where an image leaves the first slash out.
+    Some(given.unwrap_or_else(|| Path::new("/").join(&image.config.working_dir)))
+}
+
+/// The signal that an image wants to be ended by, given by name, such as `SIGQUIT`, or by number.
+pub fn image_signal(wish: &str) -> Option<i32> {
+    let name = wish.trim().to_ascii_uppercase();
+    let number = name.parse().ok().filter(|number| (1..=64).contains(number));
+    let named = || Signal::from_str(&format!("SIG{}", name.trim_start_matches("SIG"))).ok();
+    number.or_else(|| named().map(|signal| signal as i32))
+}
+
+/// `uid` or `uid:gid`. The group defaults to the user's number, not to root's group. What an image says, or what
+/// may be a name of one, the shim finds out in it.
+fn user(container: &Container, image: Option<&Image>) -> Result<(User, Option<String>), Refusal> {
+    if let Some(image) = image {
+        let said = container.user.clone().unwrap_or_else(|| image.config.user.clone());
+        return Ok((User::default(), Some(said).filter(|said| !said.is_empty())));
+    }
+    numbers(container).map(|user| (user, None))
+}
+
+fn numbers(container: &Container) -> Result<User, Refusal> {
     let Some(text) = container.user.as_deref() else {
         return Ok(User::default());
     };
@@ -227,10 +286,12 @@ fn positive(amount: i64) -> Option<u64> {
     u64::try_from(amount).ok().filter(|amount| *amount > 0)
 }
 
-/// Who and where the task is, and its ports; the spec's own variables win.
-fn environment(task: &Task, site: &Site) -> BTreeMap<String, String> {
+/// What the image says, then who and where the task is, and its ports; the spec's own variables win.
+fn environment(task: &Task, site: &Site, prepared: &Prepared) -> BTreeMap<String, String> {
     let container = &task.spec.container;
-    let mut env = BTreeMap::from([
+    let image = prepared.image.as_deref();
+    let mut env = image.map(|image| image.config.environment()).unwrap_or_default();
+    env.extend([
         ("COMMONAGE_TASK".to_owned(), task.name_any()),
         ("COMMONAGE_NAMESPACE".to_owned(), task.namespace().unwrap_or_default()),
         ("COMMONAGE_AGENT".to_owned(), site.agent.clone()),
@@ -243,7 +304,8 @@ fn environment(task: &Task, site: &Site) -> BTreeMap<String, String> {
         }
     }
     for variable in &container.env {
-        env.insert(variable.name.clone(), variable.value.clone());
+        let read = prepared.env.get(&variable.name).unwrap_or(&variable.value);
+        env.insert(variable.name.clone(), read.clone());
     }
     env
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use commonage_agent::detect::{boot_id, remove_empty_group};
 use commonage_agent::ledger::{Entry, Ledger};
+use commonage_agent::prepare::Prepared;
 use commonage_agent::runtime::Shims;
 use commonage_agent::task::outcome::End;
 use commonage_agent::task::spec::{self, Site};
@@ -62,13 +63,15 @@ impl Hands {
         };
         Hands {
             shims: Shims::new(Arc::new(zygote), ledger.clone(), &boot_id),
-            launch: spec::launch(&task, &site, ledger.sandbox(&uid)).unwrap(),
+            launch: spec::launch(&task, &site, ledger.sandbox(&uid), &Prepared::default()).unwrap(),
             entry: Entry {
                 uid,
                 namespace: "test".to_owned(),
                 name: "t".to_owned(),
                 boot_id,
                 kill: None,
+                image: None,
+                stop_signal: None,
             },
             ledger,
         }

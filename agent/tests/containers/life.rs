@@ -20,7 +20,7 @@ fn a_container_runs_and_ends() {
         dir.path(),
         "echo $COMMONAGE_TASK; until [ -e go ]; do sleep 0.01; done; exit 3",
     );
-    let seen = hands.shims.start(&hands.entry, &hands.launch);
+    let seen = hands.shims.start(&hands.entry, &hands.launch, &Default::default());
     assert!(matches!(seen, Seen::Running { .. }), "{seen:?}");
     assert_eq!(hands.ledger.entries().unwrap(), std::slice::from_ref(&hands.entry));
     assert!(!hands.ledger.has_ended(hands.uid()));
@@ -34,7 +34,7 @@ fn a_container_runs_and_ends() {
 fn a_short_one_may_be_over_before_it_is_seen() {
     let dir = directory();
     let hands = Hands::new(dir.path(), "true");
-    let end = match hands.shims.start(&hands.entry, &hands.launch) {
+    let end = match hands.shims.start(&hands.entry, &hands.launch, &Default::default()) {
         Seen::Ended(end) => end,
         Seen::Running { .. } => hands.end(),
         seen => panic!("{seen:?}"),
@@ -46,7 +46,7 @@ fn a_command_that_does_not_exist_is_named() {
     let dir = directory();
     let mut hands = Hands::new(dir.path(), "");
     hands.launch.command = vec!["no-such-program".to_owned()];
-    let end = match hands.shims.start(&hands.entry, &hands.launch) {
+    let end = match hands.shims.start(&hands.entry, &hands.launch, &Default::default()) {
         Seen::Ended(end) => end,
         Seen::Running { .. } => hands.end(),
         seen => panic!("{seen:?}"),
@@ -60,7 +60,7 @@ fn a_signal_reaches_the_command() {
     let dir = directory();
     let hands =
         Hands::new(dir.path(), "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done");
-    hands.shims.start(&hands.entry, &hands.launch);
+    hands.shims.start(&hands.entry, &hands.launch, &Default::default());
     eventually("the trap is set", || hands.stdout().contains("ready").then_some(()));
     hands.shims.signal(hands.uid(), 15).unwrap();
     let End::Recorded(exit) = hands.end() else { panic!("not recorded") };

@@ -28,7 +28,7 @@ const WAITS: &str = "echo ready; until [ -e go ]; do sleep 0.01; done; exit 41";
 /// An agent that starts one task and then does nothing until it is killed.
 pub fn stand_in(data_dir: &Path, script: &str) -> ExitCode {
     let hands = Hands::new(data_dir, script);
-    let seen = hands.shims.start(&hands.entry, &hands.launch);
+    let seen = hands.shims.start(&hands.entry, &hands.launch, &Default::default());
     println!("{seen:?}");
     loop {
         std::thread::park();
@@ -83,7 +83,7 @@ fn an_end_while_no_agent_was_there_is_found() {
 fn a_lost_shim_takes_its_container_along() {
     let dir = directory();
     let hands = Hands::new(dir.path(), "echo ready; sleep 1000 & sleep 1000");
-    hands.shims.start(&hands.entry, &hands.launch);
+    hands.shims.start(&hands.entry, &hands.launch, &Default::default());
     eventually("the task runs", || hands.stdout().contains("ready").then_some(()));
     let path = hands.ledger.state_dir(hands.uid());
     let status = Shim::connect(path.path()).unwrap().status().unwrap();

@@ -120,12 +120,7 @@ impl Run<'_> {
     /// The entries of the live object; of one without any, what it holds belongs to the past.
     fn live_entries(&self) -> Vec<Entry> {
         let mut entries = entries::stored(managed_fields(self.live).cloned());
-        for entry in &mut entries {
-            let settled = walk::without_details_of_atoms(self.root, entry.fields());
-            if settled != *entry.fields() {
-                entry.set_fields(settled);
-            }
-        }
+        entries::settle(&mut entries, self.root);
         if entries.is_empty() {
             let past = Writer { manager: BEFORE_FIRST_APPLY, ..*self.writer };
             let delta = walk::compare_owned(self.root, None, self.live, self.ignored);
@@ -160,8 +155,8 @@ impl Run<'_> {
             delta.taken.iter().chain(&delta.removed).for_each(|fields| entry.lose(fields));
         }
         let mut entry = Entry::new(self.writer, Operation::Apply, owned(wanted));
-        if delta.is_empty() {
-            object = self.live.clone();
+        // A list in another order is a change, though nobody's fields change.
+        if object == *self.live {
             // No time for a change of owners alone.
             if let Some(before) = &before {
                 entry.copy_time(before);

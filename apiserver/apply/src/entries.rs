@@ -4,6 +4,8 @@ use serde_json::{Map, Value, json};
 
 use crate::UPDATE_ENTRIES_MAX;
 use crate::fields::{self, Node};
+use crate::types::Type;
+use crate::walk;
 
 /// Who writes, and through what.
 #[derive(Clone, Copy, Debug)]
@@ -143,6 +145,15 @@ pub(crate) fn stored(value: Option<Value>) -> Vec<Entry> {
         _ => None,
     });
     entries.collect()
+}
+
+/// Brings the sets in line with a schema that has changed since.
+pub(crate) fn settle(entries: &mut [Entry], root: &Type) {
+    for entry in entries {
+        if let Some(settled) = walk::without_details_of_atoms(root, entry.fields()) {
+            entry.set_fields(settled);
+        }
+    }
 }
 
 /// Entries as a client sent them, in canonical form; `None` when any is invalid.

@@ -44,6 +44,7 @@ pub fn record(
     if entries.is_empty() && old.is_some() {
         return edited;
     }
+    entries::settle(&mut entries, &types.root);
     note(&mut entries, delta, writer);
     entries::cap(&mut entries);
     entries::store(entries, new);

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use commonage_schemas::Task;
 use commonage_store::Version;
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
@@ -19,8 +20,10 @@ use super::rbac::RBAC_GROUP;
 use super::rbac::index::{Binding, Index, Role, RoleRef, Roles};
 use super::rbac::{Rule, cover};
 use super::{CONTROLLERS, MASTERS, UserInfo};
+use crate::cache::Selection;
 use crate::cache::{Cache, Objects, ResourceCache};
 use crate::resource::Scheme;
+use crate::selector::FieldSelector;
 use crate::status::ApiError;
 
 /// The authorizer. Share it behind an `Arc`.
@@ -29,6 +32,7 @@ pub(crate) struct Access {
     policy: Option<Policy>,
     tasks: Option<Arc<ResourceCache>>,
     offers: Option<Arc<ResourceCache>>,
+    volumes: Option<Arc<ResourceCache>>,
 }
 
 /// The caches of the kinds that say who may what, and what was made of them.
@@ -86,6 +90,7 @@ impl Access {
             policy,
             tasks: find(agents::OUR_GROUP, "tasks"),
             offers: find(agents::OUR_GROUP, "offers"),
+            volumes: find(agents::OUR_GROUP, "volumes"),
         }
     }
 
@@ -96,7 +101,12 @@ impl Access {
         let mut by_body = None;
         let mut refusal = "";
         if let Some(agent) = user.agent_name().filter(|_| request.is_resource) {
-            match agents::decide(agent, request, || self.bound(request, "spec.agent")) {
+            match agents::decide(
+                agent,
+                request,
+                || self.bound(request, "spec.agent"),
+                || self.is_named_by_a_task(agent, request),
+            ) {
                 (Verdict::Allowed, _) => return Decision::allowed(),
                 (Verdict::Denied, why) => refusal = why,
                 (other, _) => by_body = Some(other),
@@ -185,6 +195,25 @@ impl Access {
             text.push_str(&format!("; resolution errors: [{}]", errors.join(", ")));
         }
         Err(text)
+    }
+
+    /// Whether a task that is on this agent names a Secret, ConfigMap or Volume.
+    fn is_named_by_a_task(&self, agent: &str, request: &Attributes<'_>) -> bool {
+        // One that is gone is nobody's secret, and its agent must learn that it is gone.
+        let path = format!("{}/{}", request.namespace, request.name);
+        let gone = |volumes: &Arc<ResourceCache>| volumes.get(&path).is_none();
+        if request.resource == "volumes" && self.volumes.as_ref().is_some_and(gone) {
+            return true;
+        }
+        let Some(tasks) = &self.tasks else { return false };
+        let fields = FieldSelector::parse(&format!("spec.agent={agent}")).ok();
+        let selection =
+            Selection::new(Arc::clone(tasks.fields()), Some(request.namespace), None, fields);
+        let (bound, _) = tasks.snapshot_of(&selection);
+        bound.values().filter(|task| selection.matches(task)).any(|task| {
+            serde_json::from_slice(&task.body)
+                .is_ok_and(|task: Task| agents::names(&task, request.resource, request.name))
+        })
     }
 
     /// Whom a named Task or Offer belongs to, by one of its fields.

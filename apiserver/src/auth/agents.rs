@@ -4,6 +4,8 @@
 //! tasks of one machine and touches no other. Pure: what hangs on a stored object is asked for
 //! through [`Bound`].
 
+use commonage_schemas::Task;
+
 use super::authorizer::{Attributes, Verdict};
 use super::rbac::{Rule, rule, strings};
 use crate::selector::FieldSelector;
@@ -26,6 +28,7 @@ pub(super) fn decide(
     agent: &str,
     request: &Attributes<'_>,
     bound: impl FnOnce() -> Bound,
+    named_by_a_task: impl FnOnce() -> bool,
 ) -> (Verdict, &'static str) {
     let plain = |allowed: bool| match allowed {
         true => (Verdict::Allowed, ""),
@@ -55,10 +58,42 @@ pub(super) fn decide(
                 _ => plain((writes || request.verb == "get") && own),
             }
         }
+        // What its tasks name, by name: nothing to browse.
+        ("", "secrets" | "configmaps", "") | (OUR_GROUP, "volumes", "")
+            if request.verb == "get" =>
+        {
+            match named_by_a_task() {
+                true => (Verdict::Allowed, ""),
+                false => (Verdict::Denied, "no relationship found between agent and this object"),
+            }
+        }
         ("" | "events.k8s.io", "events", "") => {
             plain(matches!(request.verb, "create" | "patch" | "update"))
         }
         _ => plain(false),
+    }
+}
+
+/// Whether a task that is not over names an object of a kind.
+pub(super) fn names(task: &Task, resource: &str, name: &str) -> bool {
+    if task.state().is_terminal() {
+        return false;
+    }
+    let container = &task.spec.container;
+    let sources = || container.env.iter().filter_map(|variable| variable.value_from.as_ref());
+    let is = |named: &Option<String>| named.as_deref() == Some(name);
+    match resource {
+        "secrets" => {
+            container.image_pull_secrets.iter().any(|secret| secret.name == name)
+                || container.mounts.iter().any(|mount| is(&mount.secret))
+                || sources().any(|s| s.secret_key_ref.as_ref().is_some_and(|r| r.name == name))
+        }
+        "configmaps" => {
+            container.mounts.iter().any(|mount| is(&mount.config_map))
+                || sources().any(|s| s.config_map_key_ref.as_ref().is_some_and(|r| r.name == name))
+        }
+        "volumes" => container.mounts.iter().any(|mount| is(&mount.volume)),
+        _ => false,
     }
 }
 
@@ -147,6 +182,13 @@ mod tests {
             (on("patch", ours, "tasks/status", "foreign"), no),
             (on("patch", ours, "tasks", "mine"), no),
             (on("create", ours, "tasks", ""), no),
+            (on("get", "", "secrets", "named"), yes),
+            (on("get", "", "secrets", "other"), no),
+            (on("list", "", "secrets", "named"), no),
+            (on("watch", "", "configmaps", "named"), no),
+            (on("get", "", "configmaps", "named"), yes),
+            (on("update", "", "secrets", "named"), no),
+            (on("get", ours, "volumes", "named"), yes),
             (on("create", ours, "tasks/binding", "mine"), no),
             (on("get", ours, "tasks/log", "mine"), no),
             (on("create", "", "events", ""), yes),
@@ -161,7 +203,11 @@ mod tests {
                 "gone" => Bound::Missing,
                 _ => Bound::To("n2".to_owned()),
             };
-            assert_eq!(decide("n1", &request, bound).0, verdict, "{request:?}");
+            assert_eq!(
+                decide("n1", &request, bound, || request.name == "named").0,
+                verdict,
+                "{request:?}"
+            );
         }
     }
 }

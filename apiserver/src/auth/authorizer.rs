@@ -68,7 +68,7 @@ impl Decision {
     pub fn reason(&self) -> String {
         match &self.why {
             Why::Nothing => String::new(),
-            Why::Grant(grant) => format!("RBAC: allowed by {}", grant.source),
+            Why::Grant(grant) => format!("RBAC: allowed by {}", grant.source()),
             Why::Text(text) => text.clone(),
         }
     }

@@ -49,6 +49,7 @@ fn knows(request: &Attributes<'_>) -> bool {
         ("tasks", "") => reads || writes,
         ("tasks", "status" | "log") | ("offers", "status") => request.verb == "get",
         ("tasks", "exec" | "attach" | "portforward") => matches!(request.verb, "get" | "create"),
+        ("tasks", "kill") => request.verb == "create",
         ("offers", "") => reads,
         ("offers", "accept" | "decline") => request.verb == "create",
         _ => false,

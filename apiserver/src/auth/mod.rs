@@ -13,6 +13,7 @@ pub(crate) mod jwt;
 pub mod oidc;
 pub(crate) mod rbac;
 pub(crate) mod service_accounts;
+pub(crate) mod token_secrets;
 pub mod tokens;
 
 /// Everybody whose credentials were accepted.

@@ -97,6 +97,8 @@ impl WatchEvent {
 #[derive(Debug)]
 pub struct Chunk {
     events: Vec<WatchEvent>,
+    /// Of all lines, in bytes.
+    length: usize,
     joined: OnceLock<Bytes>,
     /// As the view of this kind shows it, if anybody ever asked. A kind has one view at most.
     shown: OnceLock<Arc<Chunk>>,
@@ -108,7 +110,17 @@ impl Chunk {
         if events.is_empty() {
             return None;
         }
-        Some(Arc::new(Chunk { events, joined: OnceLock::new(), shown: OnceLock::new() }))
+        Some(Arc::new(Chunk::of(events)))
+    }
+
+    fn of(events: Vec<WatchEvent>) -> Chunk {
+        let length = events.iter().map(|event| event.bytes.len()).sum();
+        Chunk { events, length, joined: OnceLock::new(), shown: OnceLock::new() }
+    }
+
+    /// Of all lines, in bytes.
+    pub(super) fn length(&self) -> usize {
+        self.length
     }
 
     /// The same events of the kind that `view` makes of this one: made once, whoever asks first.
@@ -143,8 +155,7 @@ impl Chunk {
             }
             None => event.clone(),
         });
-        let events = events.collect();
-        Arc::new(Chunk { events, joined: OnceLock::new(), shown: OnceLock::new() })
+        Arc::new(Chunk::of(events.collect()))
     }
 
     pub fn events(&self) -> &[WatchEvent] {
@@ -163,8 +174,7 @@ impl Chunk {
         }
         self.joined
             .get_or_init(|| {
-                let mut all =
-                    BytesMut::with_capacity(self.events.iter().map(|e| e.bytes.len()).sum());
+                let mut all = BytesMut::with_capacity(self.length);
                 self.events.iter().for_each(|event| all.extend_from_slice(&event.bytes));
                 all.freeze()
             })

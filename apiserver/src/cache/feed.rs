@@ -45,6 +45,7 @@ impl Cache {
     /// Reads everything at one revision; `None` is the newest.
     async fn load(&self, store: &dyn Store, at: Option<Revision>) -> Result<Revision, StoreError> {
         let table = self.table();
+        table.resources.iter().for_each(|resource| resource.begin_load());
         let (objects, revision) = read(store, &table, Bytes::from_static(b"/"), at).await?;
         for (resource, objects) in table.resources.iter().zip(objects) {
             resource.reset(objects, revision);
@@ -98,6 +99,7 @@ impl Cache {
         let prefix = Bytes::from(resource.def().key_prefix());
         let alone = Table::new(vec![resource.clone()]);
         loop {
+            resource.begin_load();
             match read(store, &alone, prefix.clone(), None).await {
                 Ok((objects, revision)) => {
                     resource.reset(objects.into_iter().next().unwrap_or_default(), revision);
@@ -215,7 +217,8 @@ async fn read(
             match table.resources[number].read(path, &entry.value, entry.version) {
                 Ok(object) => drop(objects[number].insert(object.shared_path(), Arc::new(object))),
                 Err(error) => {
-                    tracing::error!(path, %error, "an object of the store can't be read; left out")
+                    let resource = &table.resources[number];
+                    resource.note_unreadable(path, entry.version, error.to_string());
                 }
             }
         }

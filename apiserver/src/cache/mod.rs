@@ -9,11 +9,13 @@ mod event;
 mod feed;
 mod log;
 mod published;
+mod queue;
 mod resource;
 mod selection;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 mod watch;
 mod watchers;
 
@@ -29,6 +31,7 @@ pub(crate) use watch::Extras;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use commonage_store::{Revision, Store, StoreError, Version};
 use parking_lot::RwLock;
@@ -152,6 +155,17 @@ impl Cache {
         self.published.reached(revision).await;
     }
 
+    /// A watch that only says why it cannot be, `after` a time if it lasts that long.
+    pub(crate) fn no_watch(
+        &self,
+        def: Arc<ResourceDef>,
+        error: &ApiError,
+        after: Duration,
+        timeout: Duration,
+    ) -> Watch {
+        Watch::failing(def, error, after, timeout)
+    }
+
     /// A watch, or one that says that `begin` is too old. `def` is what is shown of `resource`:
     /// its own kind, or a view of it.
     pub(crate) fn watch(
@@ -162,7 +176,9 @@ impl Cache {
         begin: Begin,
         extras: Extras,
     ) -> Watch {
-        match (resource.subscribe(selection, begin), begin) {
+        // Read before the state is: everything up to here is in it.
+        let complete = end_of(self.revision());
+        match (resource.subscribe(selection, begin, complete), begin) {
             (Ok(subscription), _) => {
                 Watch::running(def, subscription, extras, self.dispatched.clone())
             }

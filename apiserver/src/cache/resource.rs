@@ -15,6 +15,7 @@ use super::contents::{Contents, Objects, Trigger};
 use super::event::{EventKind, WatchEvent};
 use super::log::{EventLog, LogChunk, Past};
 use super::selection::Selection;
+use super::unreadable::Unreadable;
 use super::watch::{Backlog, Subscription};
 use super::watchers::{WatchCounters, Watchers};
 use crate::object::{DecodeError, Fields, Normal, Object};
@@ -49,6 +50,7 @@ pub(crate) struct ResourceCache {
     normal: RwLock<Option<Renewed>>,
     /// What was loaded goes as far as this.
     loaded: AtomicU64,
+    unreadable: Unreadable,
 }
 
 /// Since when the definition is what it is.
@@ -98,6 +100,7 @@ impl ResourceCache {
             prefix_length: def.key_prefix().len(),
             normal: RwLock::new(normal),
             loaded: AtomicU64::new(0),
+            unreadable: Unreadable::default(),
             def,
             fields,
             state: RwLock::default(),
@@ -132,6 +135,7 @@ impl ResourceCache {
         version: Version,
     ) -> Result<Object, DecodeError> {
         let normal = self.normal.read().as_ref().map(|renewed| renewed.normal.clone());
+        let normal = normal.filter(|normal| !normal.is_all_there_was(value));
         let amended = normal.and_then(|normal| normal.of_value(value));
         let value = amended.as_deref().unwrap_or(value);
         Object::decode(&self.fields, path, value, version, EventKind::Added)
@@ -143,7 +147,9 @@ impl ResourceCache {
     fn arrived<'v>(&self, value: &'v Bytes) -> Cow<'v, Bytes> {
         let renewed = self.normal.read();
         let Some(Renewed { normal, since }) = &*renewed else { return Cow::Borrowed(value) };
-        if normal.is_current(value) && since.elapsed() > SETTLED_AFTER {
+        if normal.is_all_there_was(value)
+            || normal.is_current(value) && since.elapsed() > SETTLED_AFTER
+        {
             return Cow::Borrowed(value);
         }
         normal.of_value(value).map_or(Cow::Borrowed(value), Cow::Owned)
@@ -166,6 +172,24 @@ impl ResourceCache {
         }
     }
 
+    /// What the store has at this path and nobody can read, and why.
+    pub(crate) fn unreadable(&self, path: &str) -> Option<(Version, String)> {
+        self.unreadable.get(path)
+    }
+
+    pub(crate) fn unreadable_count(&self) -> usize {
+        self.unreadable.len()
+    }
+
+    /// Notes what was found during a load; [`ResourceCache::begin_load`] comes before it.
+    pub(super) fn note_unreadable(&self, path: &str, version: Version, why: String) {
+        self.unreadable.add(path, version, why);
+    }
+
+    pub(super) fn begin_load(&self) {
+        self.unreadable.clear();
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.state.read().contents.all().len()
     }
@@ -182,6 +206,26 @@ impl ResourceCache {
         (state.contents.select(selection), state.version)
     }
 
+    /// What has to be undone of a state at the end of `version`'s revision to see it as it was at
+    /// `version`: the changes behind it in the same revision, which others wrote with it. Empty if
+    /// the recent past does not reach so far back.
+    pub(crate) fn behind(&self, version: Version) -> Vec<(Arc<str>, Option<Arc<Object>>)> {
+        let state = self.state.read();
+        let Ok(chunks) = state.log.after(version) else { return Vec::new() };
+        let mut undo = Vec::new();
+        for chunk in chunks.iter() {
+            for (event, past) in chunk.all.events().iter().zip(&chunk.pasts) {
+                if event.version.revision() > version.revision() {
+                    return undo;
+                }
+                if let Some(object) = event.object.as_ref().filter(|_| event.version > version) {
+                    undo.push((object.shared_path(), past.previous.clone()));
+                }
+            }
+        }
+        undo
+    }
+
     /// Replaces everything: the cache was (re)loaded at `revision`. Watches end, and can't be
     /// resumed from before.
     pub(super) fn reset(&self, objects: Objects, revision: Revision) {
@@ -189,6 +233,7 @@ impl ResourceCache {
         self.loaded.store(version.0, Ordering::Release);
         let contents = Contents::new(self.def.is_namespaced(), self.trigger.clone(), objects);
         *self.state.write() = State { contents, log: EventLog::starting_at(version), version };
+        self.snapshots.lock().clear();
         self.watchers.end_all();
     }
 
@@ -242,10 +287,15 @@ impl ResourceCache {
                 let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
                 let value = self.arrived(value);
                 match Object::decode(&self.fields, path, &value, version, kind) {
-                    Ok((object, line)) => (kind, object, line),
+                    Ok((object, line)) => {
+                        self.unreadable.remove(path);
+                        (kind, object, line)
+                    }
                     Err(error) => {
-                        tracing::error!(path, %error, "an object of the store can't be read; left out");
-                        return None;
+                        self.unreadable.add(path, version, error.to_string());
+                        // What it was before is not what it is.
+                        let (object, line) = previous?.at_version(version, EventKind::Deleted);
+                        (EventKind::Deleted, object, line)
                     }
                 }
             }
@@ -253,7 +303,10 @@ impl ResourceCache {
                 let (object, line) = previous.at_version(version, EventKind::Deleted);
                 (EventKind::Deleted, object, line)
             }
-            (None, None) => return None,
+            (None, None) => {
+                self.unreadable.remove(path);
+                return None;
+            }
         };
         Some(WatchEvent { kind, version, object: Some(Arc::new(object)), bytes })
     }
@@ -266,11 +319,14 @@ impl ResourceCache {
         self.watchers.close();
     }
 
-    /// Registers a watcher; `Err` with the oldest version that can be resumed from.
+    /// Registers a watcher; `Err` with the oldest version that can be resumed from. Everything up to
+    /// `complete` has been applied: an initial state is at least as new, though nothing of this kind
+    /// may have changed for long.
     pub(super) fn subscribe(
         &self,
         selection: Selection,
         begin: Begin,
+        complete: Version,
     ) -> Result<Subscription, Version> {
         let selection = Arc::new(selection);
         let (backlog, registration, queue) = self.watchers.register(selection.clone(), || {
@@ -278,7 +334,8 @@ impl ResourceCache {
             Ok(match begin {
                 Begin::State => {
                     let objects = state.contents.select(&selection);
-                    (Backlog::state(objects, state.version), state.version)
+                    let version = state.version.max(complete);
+                    (Backlog::state(objects, version), version)
                 }
                 Begin::After(version) => {
                     (Backlog::log(state.log.after(version)?, version), version.max(state.version))

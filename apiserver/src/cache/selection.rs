@@ -13,6 +13,8 @@ pub(crate) struct Selection {
     labels: Option<LabelSelector>,
     fields: Option<FieldSelector>,
     places: Arc<Fields>,
+    /// Another field selector that will do as well.
+    or_fields: Option<FieldSelector>,
     /// Labels are the objects' own; fields are those that this makes of them.
     view: Option<View>,
     /// Equal for equal selections: what one watcher sees, all with the same identity see.
@@ -30,7 +32,16 @@ impl Selection {
         let fields = fields.filter(|selector| !selector.is_empty());
         let identity = format!("{namespace:?} {labels:?} {fields:?}").into();
         let namespace = namespace.map(Box::from);
-        Selection { namespace, labels, fields, places, view: None, identity }
+        Selection { namespace, labels, fields, or_fields: None, places, view: None, identity }
+    }
+
+    /// What another field selector takes is selected too.
+    pub(crate) fn or(mut self, fields: Option<FieldSelector>) -> Selection {
+        if fields.is_some() {
+            self.identity = format!("{} or {fields:?}", self.identity).into();
+            self.or_fields = fields;
+        }
+        self
     }
 
     /// The field selector speaks of a view of the objects.
@@ -62,6 +73,9 @@ impl Selection {
 
     /// The value that a field must have, if it names one.
     pub(crate) fn exact(&self, field: &str) -> Option<&str> {
+        if self.or_fields.is_some() {
+            return None;
+        }
         let fields = self.fields.as_ref()?;
         fields.exact(match self.view {
             Some(view) => view.name_of(field)?,
@@ -72,10 +86,12 @@ impl Selection {
     pub(crate) fn matches(&self, object: &Object) -> bool {
         self.namespace.as_ref().is_none_or(|namespace| **namespace == *object.namespace())
             && self.labels.as_ref().is_none_or(|labels| labels.matches(|key| object.label(key)))
-            && self
-                .fields
-                .as_ref()
-                .is_none_or(|fields| fields.matches(|field| self.field(object, field)))
+            && (self.fields.as_ref().is_none_or(|fields| self.takes(fields, object))
+                || self.or_fields.as_ref().is_some_and(|fields| self.takes(fields, object)))
+    }
+
+    fn takes(&self, fields: &FieldSelector, object: &Object) -> bool {
+        fields.matches(|field| self.field(object, field))
     }
 
     fn field<'o>(&self, object: &'o Object, field: &str) -> Option<&'o str> {

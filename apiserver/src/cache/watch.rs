@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::contents::Objects;
 use super::event::{Chunk, WatchEvent};
 use super::log::LogChunk;
+use super::queue;
 use super::resource::{end_of, range};
 use super::selection::Selection;
 use super::watchers::Registration;
@@ -51,7 +52,7 @@ impl Backlog {
 pub(super) struct Subscription {
     pub(super) selection: Arc<Selection>,
     pub(super) backlog: Backlog,
-    pub(super) queue: mpsc::Receiver<Arc<Chunk>>,
+    pub(super) queue: queue::Receiver,
     pub(super) registration: Registration,
 }
 
@@ -82,8 +83,8 @@ pub struct Watch {
 #[derive(Debug)]
 enum Source {
     Running(Box<Running>),
-    /// One event, then the end.
-    Error(WatchEvent),
+    /// One event, at a time, then the end.
+    Error(WatchEvent, Instant),
     Ended,
 }
 
@@ -91,7 +92,7 @@ enum Source {
 struct Running {
     selection: Arc<Selection>,
     backlog: Backlog,
-    queue: mpsc::Receiver<Arc<Chunk>>,
+    queue: queue::Receiver,
     _registration: Registration,
 }
 
@@ -109,8 +110,20 @@ impl Watch {
 
     /// A watch that says only why it can't be.
     pub(super) fn failed(def: Arc<ResourceDef>, error: &ApiError) -> Watch {
-        let extras = Extras { bookmarks: false, initial_end: false, timeout: Duration::ZERO };
-        Watch::new(def, Source::Error(WatchEvent::error(error)), extras, Arc::default())
+        Watch::failing(def, error, Duration::ZERO, Duration::MAX)
+    }
+
+    /// A watch that says nothing, and `after` that why; unless its own end comes first.
+    pub(super) fn failing(
+        def: Arc<ResourceDef>,
+        error: &ApiError,
+        after: Duration,
+        timeout: Duration,
+    ) -> Watch {
+        let timeout = timeout.min(after + Duration::from_secs(1));
+        let extras = Extras { bookmarks: false, initial_end: false, timeout };
+        let source = Source::Error(WatchEvent::error(error), Instant::now() + after);
+        Watch::new(def, source, extras, Arc::default())
     }
 
     fn new(
@@ -144,10 +157,11 @@ impl Watch {
     /// server going down). Cancel safe.
     pub async fn next(&mut self) -> Option<Arc<Chunk>> {
         match &self.source {
-            Source::Error(event) => {
-                let chunk = Chunk::new(vec![event.clone()]);
+            Source::Error(event, at) => {
+                let (chunk, at) = (Chunk::new(vec![event.clone()]), *at);
+                tokio::time::sleep_until(at.min(self.deadline)).await;
                 self.source = Source::Ended;
-                return chunk;
+                return chunk.filter(|_| at <= self.deadline);
             }
             Source::Ended => return None,
             Source::Running(_) => {}

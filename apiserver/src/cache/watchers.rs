@@ -9,18 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use commonage_store::Version;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
 use super::contents::Trigger;
 use super::event::Chunk;
 use super::log::LogChunk;
+use super::queue::{self, Offered};
 use super::selection::Selection;
 use crate::object::Object;
-
-/// Chunks that may wait for one watcher. A chunk is shared by all watchers and at most a few
-/// thousand come in a second, so this is a second or more of not reading at the highest load;
-/// whoever falls further behind is closed and resumes from the log.
-const QUEUE_CHUNKS: usize = 4096;
 
 /// Counters over all kinds, for metrics.
 #[derive(Debug, Default)]
@@ -39,7 +34,7 @@ struct Watcher {
     /// It has seen everything up to here already.
     from: Version,
     selection: Arc<Selection>,
-    queue: mpsc::Sender<Arc<Chunk>>,
+    queue: queue::Sender,
 }
 
 /// Where in the index a watcher stands.
@@ -88,11 +83,11 @@ impl Watchers {
         self: &Arc<Self>,
         selection: Arc<Selection>,
         begin: impl FnOnce() -> Result<(T, Version), E>,
-    ) -> Result<(T, Registration, mpsc::Receiver<Arc<Chunk>>), E> {
+    ) -> Result<(T, Registration, queue::Receiver), E> {
         let place = self.place(&selection);
         let mut index = self.index.lock();
         let (begun, from) = begin()?;
-        let (queue, receiver) = mpsc::channel(QUEUE_CHUNKS);
+        let (queue, receiver) = queue::queue();
         index.last_id += 1;
         let id = index.last_id;
         if !index.closed {
@@ -159,16 +154,16 @@ impl Watchers {
     /// False when the watcher is to go.
     fn offer(&self, watcher: &Watcher, due: Arc<Chunk>) -> bool {
         let events = due.events().len() as u64;
-        match watcher.queue.try_send(due) {
-            Ok(()) => {
+        match watcher.queue.offer(due) {
+            Offered::Taken => {
                 self.counters.events.fetch_add(events, Ordering::Relaxed);
                 true
             }
-            Err(mpsc::error::TrySendError::Full(_)) => {
+            Offered::Full => {
                 self.counters.closed_slow.fetch_add(1, Ordering::Relaxed);
                 false
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Offered::Closed => false,
         }
     }
 

@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use commonage_store::{Committed, Compare, GuardedWrite, Op, Revision, StoreError, Version};
+use commonage_store::{
+    Committed, Compare, GuardedWrite, Op, Revision, StoreError, Version, WRITE_BYTES_MAX,
+    write_bytes,
+};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::read::unavailable;
-use super::{Engine, FieldValidation, WriteOptions};
+use super::{Engine, FieldValidation, WriteOptions, fence};
 use crate::cache::EventKind;
 use crate::object::{self, Object};
 use crate::resource::ResourceDef;
@@ -18,6 +22,10 @@ use crate::status::ApiError;
 /// waits by itself.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a write of unknown outcome is looked for, while the store does not answer.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
+const SETTLE_PAUSE: Duration = Duration::from_millis(200);
+
 /// Why a guarded write did not land.
 pub(crate) enum CommitError {
     /// This compare did not hold.
@@ -26,9 +34,17 @@ pub(crate) enum CommitError {
 }
 
 impl Engine {
-    /// Commits and waits until the cache has it.
+    /// Commits and waits until the cache has it. Behind the request's fence, if it has one.
     pub(crate) async fn commit(&self, write: GuardedWrite) -> Result<Committed, CommitError> {
+        match fence::current() {
+            None => self.commit_now(write).await,
+            Some(fence) => self.commit_behind(&fence, write).await,
+        }
+    }
+
+    pub(super) async fn commit_now(&self, write: GuardedWrite) -> Result<Committed, CommitError> {
         let proof = proof_of(&write);
+        let bytes = write_bytes(&write);
         let defines = self.definitions.concern(&write);
         let committed = match self.store.commit(write).await {
             Ok(committed) => committed,
@@ -36,12 +52,16 @@ impl Engine {
             Err(StoreError::UnknownOutcome(why)) => self.settle(proof, &why).await?,
             Err(StoreError::Refused(why)) => {
                 tracing::warn!(why, "the store refused a write");
-                let error = ApiError::new(
-                    413,
-                    "RequestEntityTooLarge",
-                    "the object is too large to be stored",
-                );
+                let error = match bytes > WRITE_BYTES_MAX {
+                    true => ApiError::too_large(WRITE_BYTES_MAX),
+                    // Too much at once: a thousand tasks in one acceptance.
+                    false => ApiError::new(422, "Invalid", why),
+                };
                 return Err(CommitError::Failed(error));
+            }
+            Err(StoreError::Full(why)) => {
+                self.store_is_full();
+                return Err(CommitError::Failed(ApiError::store_full(&why)));
             }
             Err(error) => return Err(CommitError::Failed(unavailable(&error))),
         };
@@ -75,13 +95,16 @@ impl Engine {
             ))
         };
         let Some((key, value)) = proof.put else { return Err(unknown()) };
-        let entry = self
-            .store
-            .get(&key, None)
-            .await
-            .map_err(|_| unknown())?
-            .filter(|entry| entry.value == value);
-        let Some(entry) = entry else { return Err(unknown()) };
+        let deadline = Instant::now() + SETTLE_TIME_MAX;
+        let entry = loop {
+            match self.store.get(&key, None).await {
+                Ok(entry) => break entry,
+                // An election takes a second or two.
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(SETTLE_PAUSE).await,
+                Err(_) => return Err(unknown()),
+            }
+        };
+        let Some(entry) = entry.filter(|entry| entry.value == value) else { return Err(unknown()) };
         let first = entry.version.0 - proof.place;
         let versions = (0..proof.ops).map(|place| Version(first + place)).collect();
         Ok(Committed { revision: entry.version.revision(), versions })
@@ -118,6 +141,15 @@ impl Engine {
         }
     }
 
+    /// How an object gets to its key: for some time only, if it tells what happened lately.
+    pub(crate) fn put(&self, def: &ResourceDef, key: Bytes, value: Bytes) -> Op {
+        let is_event = def.kind == "Event" && matches!(def.group.as_str(), "" | "events.k8s.io");
+        match self.settings.event_ttl {
+            ttl if is_event && !ttl.is_zero() => Op::PutFor { key, value, ttl },
+            _ => Op::Put { key, value },
+        }
+    }
+
     /// The guard against writing into a namespace that is gone: the key that must be there.
     pub(crate) fn namespace_guard(&self, def: &ResourceDef, namespace: &str) -> Option<Compare> {
         let namespaces = self.namespaces.as_ref().filter(|_| def.is_namespaced())?;
@@ -135,7 +167,9 @@ struct Proof {
 
 fn proof_of(write: &GuardedWrite) -> Proof {
     let first = write.ops.iter().enumerate().find_map(|(place, op)| match op {
-        Op::Put { key, value } => Some((place as u64, (key.clone(), value.clone()))),
+        Op::Put { key, value } | Op::PutFor { key, value, .. } => {
+            Some((place as u64, (key.clone(), value.clone())))
+        }
         Op::Delete { .. } => None,
     });
     let (place, put) = first.map_or((0, None), |(place, put)| (place, Some(put)));

@@ -241,7 +241,7 @@ impl Engine {
         }
         let mut write = GuardedWrite {
             compares: vec![Compare::Absent { key: prepared.key() }],
-            ops: vec![Op::Put { key: prepared.key(), value: value.clone() }],
+            ops: vec![self.put(&def, prepared.key(), value.clone())],
         };
         write.compares.extend(self.namespace_guard(&def, &prepared.namespace));
         let context = self.context(&def, &prepared.namespace, &options.user);
@@ -262,7 +262,8 @@ impl Engine {
         let Companion { def, namespace, body } = companion;
         let (object, warnings) = self.prepare_metadata(&def, &namespace, body, options)?;
         let prepared = self.prepare_rules(&def, &namespace, object, warnings, options)?;
-        Ok(Op::Put { key: prepared.key(), value: encode_as(&prepared.def, &prepared.object) })
+        let value = encode_as(&prepared.def, &prepared.object);
+        Ok(self.put(&prepared.def, prepared.key(), value))
     }
 }
 

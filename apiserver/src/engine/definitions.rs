@@ -96,7 +96,9 @@ impl Definitions {
     pub(super) fn concern(&self, write: &GuardedWrite) -> bool {
         const PREFIX: &[u8] = b"/apiextensions.k8s.io/";
         write.ops.iter().any(|op| match op {
-            Op::Put { key, .. } | Op::Delete { key } => key.starts_with(PREFIX),
+            Op::Put { key, .. } | Op::PutFor { key, .. } | Op::Delete { key } => {
+                key.starts_with(PREFIX)
+            }
         })
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use commonage_store::{Compare, GuardedWrite, Op};
+use commonage_store::{Compare, GuardedWrite, Op, Version};
 use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 
-use super::commit::{CommitError, has_finalizers, is_deleting, take_version};
+use super::commit::{CommitError, encode, has_finalizers, is_deleting, take_version};
 use super::update::{Attempt, Target};
 use super::{DeleteOptions, Deleted, Engine, List, ListOptions, Propagation, WriteOptions};
 use crate::kinds::view;
@@ -28,11 +28,48 @@ impl Engine {
         options: WriteOptions,
     ) -> Result<Deleted, ApiError> {
         let (engine, target, delete, options) = (&*self, &target, &delete, &options);
-        engine
+        let deleted = engine
             .retrying(target, move |current| {
                 engine.delete_once(target, delete, options, current).boxed()
             })
-            .await
+            .await;
+        let missing = match deleted {
+            Err(error) if matches!(error.code, 404 | 500) => error,
+            deleted => return deleted,
+        };
+        // (Looking made sure that the cache knows.)
+        match engine.resource(&target.def)?.unreadable(&target.path()) {
+            Some((version, _)) => engine.delete_unreadable(target, version, options).await,
+            None => Err(missing),
+        }
+    }
+
+    /// What can't be read has no finalizers that anybody could respect: it goes at once.
+    async fn delete_unreadable(
+        &self,
+        target: &Target,
+        version: Version,
+        options: &WriteOptions,
+    ) -> Result<Deleted, ApiError> {
+        let Target { def, namespace, name, .. } = target;
+        let stub = json!({
+            "apiVersion": def.api_version(), "kind": def.kind,
+            "metadata": {"name": name, "namespace": namespace},
+        });
+        let stub = self.pretended(def, &target.path(), &encode(&stub), version)?;
+        if options.dry_run {
+            return Ok(Deleted::Gone(stub));
+        }
+        let key = target.key();
+        let write = GuardedWrite {
+            compares: vec![Compare::At { key: key.clone(), version }],
+            ops: vec![Op::Delete { key }],
+        };
+        match self.commit(write).await {
+            Ok(_) => Ok(Deleted::Gone(stub)),
+            Err(CommitError::Conflict(_)) => Err(ApiError::conflict(def, name)),
+            Err(CommitError::Failed(error)) => Err(error),
+        }
     }
 
     /// A kind on loan has nothing to delete but what it shows.

@@ -118,7 +118,7 @@ fn decode(body: &[u8]) -> Result<(Value, Option<String>), ApiError> {
     let (value, duplicates) = match schema::decode_strict(body) {
         Ok(decoded) => decoded,
         Err(_) => {
-            let value = serde_saphyr::from_slice(body).map_err(|error| bad(error.to_string()))?;
+            let (value, _) = schema::decode_yaml(body).map_err(bad)?;
             (value, Vec::new())
         }
     };

@@ -10,12 +10,16 @@ use commonage_store::{RangeQuery, Revision, StoreError, Version};
 use super::page::PageToken;
 use super::{Engine, List, ListOptions, VersionMatch, WatchOptions};
 use crate::cache::{Begin, Extras, Objects, ResourceCache, Selection, Watch, end_of, range};
+use crate::kinds::view;
 use crate::object::Object;
 use crate::resource::ResourceDef;
+use crate::selector::FieldSelector;
 use crate::status::ApiError;
 
 /// How long a read waits for a version that has not come yet; kube-apiserver's number.
 const FRESHNESS_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a watch from a version that has not happened says nothing, before it says so.
+const FUTURE_SILENCE: Duration = Duration::from_secs(5);
 /// Keys read from the store at once for a page in the past.
 const RANGE_KEYS: usize = 1000;
 
@@ -37,8 +41,12 @@ impl Engine {
     ) -> Result<Arc<Object>, ApiError> {
         self.fresh(version).await?;
         let path = format!("{namespace}/{name}");
-        let found = self.resource(def)?.get(&path);
-        found.map(|object| object.seen_as(def)).ok_or_else(|| ApiError::not_found(def, name))
+        let resource = self.resource(def)?;
+        match (resource.get(&path), resource.unreadable(&path)) {
+            (Some(found), _) => Ok(found.seen_as(def)),
+            (None, Some((_, why))) => Err(ApiError::unreadable(def, name, &why)),
+            (None, None) => Err(ApiError::not_found(def, name)),
+        }
     }
 
     /// `namespace`: `None` is all namespaces (and what cluster-scoped kinds use).
@@ -60,12 +68,14 @@ impl Engine {
                 "specifying resource version is not allowed when using continue",
             ));
         }
+        let of_source = self.of_source(def, options.field_selector.as_ref());
         let selection = Selection::new(
             resource.fields().clone(),
             namespace,
             options.label_selector,
             options.field_selector,
         )
+        .or(of_source)
         .seen_by(def.view());
         let exact = match options.version_match {
             Some(VersionMatch::Exact) => true,
@@ -111,12 +121,14 @@ impl Engine {
     ) -> Result<Watch, ApiError> {
         let resource = self.resource(def)?;
         check_fields(def, options.field_selector.as_ref())?;
+        let of_source = self.of_source(def, options.field_selector.as_ref());
         let selection = Selection::new(
             resource.fields().clone(),
             namespace,
             options.label_selector,
             options.field_selector,
         )
+        .or(of_source)
         .seen_by(def.view());
         let initial = options.send_initial_events;
         let begin = match (initial, options.resource_version) {
@@ -132,7 +144,14 @@ impl Engine {
                 self.fresh(None).await?;
                 Begin::After(end_of(self.cache.revision()))
             }
-            (_, Some(version)) => Begin::After(Version(version)),
+            (_, Some(version)) => {
+                if let Err(error) = self.not_from_the_future(version).await {
+                    // kube-apiserver says nothing at all: who watches for a moment sees just that.
+                    let silent = if error.code == 410 { FUTURE_SILENCE } else { Duration::ZERO };
+                    return Ok(self.cache.no_watch(def.clone(), &error, silent, options.timeout));
+                }
+                Begin::After(Version(version))
+            }
         };
         let extras = Extras {
             bookmarks: options.bookmarks,
@@ -140,6 +159,33 @@ impl Engine {
             timeout: options.timeout,
         };
         Ok(self.cache.watch(&resource, def.clone(), selection, begin, extras))
+    }
+
+    /// For a selector of events about an object on loan: that of the events about its source.
+    fn of_source(
+        &self,
+        def: &ResourceDef,
+        fields: Option<&FieldSelector>,
+    ) -> Option<FieldSelector> {
+        let shown = view::shown_in_events(def, fields?)?;
+        // Where the view is not served, nobody can mean it.
+        self.scheme().by_kind("", shown.kind())?;
+        Some(shown.events_of_source(fields?))
+    }
+
+    /// Somebody was told this version by another server that is ahead of this one, or by a store
+    /// that has since been restored from a backup, or by nobody. A watch from a version that never
+    /// comes would say nothing for ever.
+    async fn not_from_the_future(&self, version: u64) -> Result<(), ApiError> {
+        let asked = Version(version).revision();
+        if asked <= self.cache.revision() {
+            return Ok(());
+        }
+        let newest = self.store.revision().await.map_err(|error| unavailable(&error))?;
+        match asked <= newest || self.cache.revision() >= asked {
+            true => self.fresh(Some(version)).await,
+            false => Err(ApiError::watch_from_the_future(version, end_of(newest).0)),
+        }
     }
 
     /// Of a kind on loan: its source's.
@@ -181,13 +227,13 @@ impl Engine {
         self.fresh(Some(version.0)).await?;
         let (objects, changed) = request.resource.snapshot_of(&request.selection);
         if changed.revision() <= version.revision() {
-            return Ok(request.page(&objects, version));
+            return Ok(request.page(&as_at(version, objects, &request.resource), version));
         }
         if let Some(objects) = request.resource.kept_snapshot(version, &request.selection) {
             return Ok(request.page(&objects, version));
         }
         match self.objects_at(request, version.revision()).await {
-            Ok(objects) => Ok(request.page(&objects, version)),
+            Ok(objects) => Ok(request.page(&as_at(version, objects, &request.resource), version)),
             Err(StoreError::Compacted { .. }) => Err(match &request.token {
                 Some(token) => ApiError::expired_continue(token.inconsistent().encode()),
                 None => ApiError::expired_list(),
@@ -235,6 +281,20 @@ impl Engine {
     }
 }
 
+/// A state at the end of a revision, as it was at a version within it.
+fn as_at(version: Version, mut objects: Objects, resource: &ResourceCache) -> Objects {
+    if version == end_of(version.revision()) {
+        return objects;
+    }
+    for (path, previous) in resource.behind(version) {
+        match previous {
+            Some(previous) => drop(objects.insert(path, previous)),
+            None => drop(objects.remove(&path)),
+        }
+    }
+    objects
+}
+
 struct Request {
     resource: Arc<ResourceCache>,
     selection: Selection,
@@ -277,12 +337,13 @@ impl Request {
 
 pub(crate) fn unavailable(error: &StoreError) -> ApiError {
     tracing::warn!(%error, "the store failed a request");
-    ApiError::unavailable("the store is not available")
+    match error {
+        // Its words name etcd and its endpoints: whose client knows neither knows whom to ask.
+        StoreError::Unavailable(why) => ApiError::store_unavailable(why),
+        error => ApiError::unavailable(error.to_string()),
+    }
 }
 
-fn check_fields(
-    def: &ResourceDef,
-    selector: Option<&crate::selector::FieldSelector>,
-) -> Result<(), ApiError> {
+fn check_fields(def: &ResourceDef, selector: Option<&FieldSelector>) -> Result<(), ApiError> {
     selector.map_or(Ok(()), |selector| selector.check_supported(def))
 }

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use futures::FutureExt;
 use serde_json::{Map, Value, json};
 
-use super::update::{Attempt, Edit, Target};
-use super::{Engine, PatchKind, WriteOptions, Written};
+use super::update::{Attempt, By, Edit, Target};
+use super::{Engine, PatchKind, WriteOptions, Written, managed};
 use crate::jsonpath::JsonPath;
 use crate::meta;
 use crate::object::Object;
 use crate::patch;
 use crate::resource::{ResourceDef, ScalePaths};
+use crate::schema;
 use crate::status::{ApiError, Cause};
 
 const GROUP: &str = "autoscaling";
@@ -166,35 +167,20 @@ impl Engine {
         let Scaled { scale: mut wanted, has_replicas } = scale_of(paths, &object)?;
         match edit {
             Edit::Replace(body) => wanted = body.clone(),
+            Edit::Patch { kind: PatchKind::Apply { force }, body } => {
+                return self.apply_scale(target, paths, (body, *force), options, current).await;
+            }
             Edit::Patch { kind, body } => {
-                // There is one number in a Scale that can be wanted: to apply is to merge.
-                let merged: Bytes;
-                let (kind, body) = match kind {
-                    PatchKind::Apply { .. } => {
-                        let config: Value = serde_saphyr::from_slice(body).map_err(|error| {
-                            ApiError::bad_request(format!("error decoding YAML: {error}"))
-                        })?;
-                        merged = json!({"spec": config["spec"]}).to_string().into();
-                        (PatchKind::Merge, &merged)
-                    }
-                    kind => (*kind, body),
-                };
-                patch::apply(def, &mut wanted, kind, body, options.field_validation)?;
+                patch::apply(def, &mut wanted, *kind, body, options.field_validation)?;
                 if !has_replicas && wanted["spec"].get("replicas").is_none() {
-                    return Err(ApiError::bad_request(format!(
-                        "the spec replicas field {:?} cannot be empty",
-                        paths.spec_replicas.as_str()
-                    ))
-                    .into());
+                    return Err(without_replicas(paths).into());
                 }
             }
         }
         let replicas = check(&mut wanted)?;
         meta::check_same_object(def, &target.namespace, &target.name, &mut wanted)?;
         if replicas < 0 {
-            let why = "must be greater than or equal to 0";
-            let cause = Cause::invalid("spec.replicas", &replicas.into(), why);
-            return Err(ApiError::invalid_kind(GROUP, KIND, &target.name, vec![cause]).into());
+            return Err(negative(replicas, &target.name).into());
         }
         let uid = wanted["metadata"]["uid"].as_str().unwrap_or_default();
         if !uid.is_empty() && *uid != *current.uid {
@@ -210,8 +196,68 @@ impl Engine {
         {
             object["metadata"]["resourceVersion"] = version.into();
         }
-        self.write_edit(target, false, object, options, current).await
+        let old = current.to_value();
+        self.write_edit(target, By::Scaling, old, object, options, current).await
     }
+
+    /// There is one number in a Scale that can be wanted: it is applied to the object, in the name of
+    /// the subresource.
+    async fn apply_scale(
+        &self,
+        target: &Target,
+        paths: &ScalePaths,
+        (body, force): (&Bytes, bool),
+        options: &WriteOptions,
+        current: Arc<Object>,
+    ) -> Result<Written, Attempt> {
+        let def = &target.def;
+        let (mut scale, _) = schema::decode_yaml(body)
+            .map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}")))?;
+        let text = |field: &str| scale[field].as_str().unwrap_or_default().to_owned();
+        if (text("apiVersion"), text("kind")) != (API_VERSION.to_owned(), KIND.to_owned()) {
+            let (api_version, kind) = (text("apiVersion"), text("kind"));
+            let (group, version) = api_version.rsplit_once('/').unwrap_or(("", &api_version));
+            let why = format!("invalid object type: {group}/{version}, Kind={kind}");
+            return Err(ApiError::bad_request(why).into());
+        }
+        let replicas = check(&mut scale)?;
+        if replicas < 0 {
+            return Err(negative(replicas, &target.name).into());
+        }
+        let mut config = json!({
+            "apiVersion": def.api_version(), "kind": def.kind, "metadata": scale["metadata"],
+        });
+        if config["metadata"].is_null() {
+            config["metadata"] = json!({});
+        }
+        if scale["spec"].get("replicas").is_some_and(|replicas| !replicas.is_null()) {
+            set(&mut config, &members(&paths.spec_replicas), replicas)?;
+        }
+        let config = config.to_string();
+        let part = Target { subresource: Some("scale".to_owned()), ..target.clone() };
+        let live = current.to_value();
+        let (object, warnings) =
+            managed::apply(&part, Some(&live), config.as_bytes(), force, options)?;
+        if !scale_of(paths, &object)?.has_replicas {
+            return Err(without_replicas(paths).into());
+        }
+        let options = &WriteOptions { applied: true, ..options.clone() };
+        let by = By::Scaling;
+        let mut written = self.write_edit(target, by, live, object, options, current).await?;
+        written.warnings.splice(0..0, warnings);
+        Ok(written)
+    }
+}
+
+fn without_replicas(paths: &ScalePaths) -> ApiError {
+    let path = paths.spec_replicas.as_str();
+    ApiError::bad_request(format!("the spec replicas field {path:?} cannot be empty"))
+}
+
+fn negative(replicas: i64, name: &str) -> ApiError {
+    let why = "must be greater than or equal to 0";
+    let cause = Cause::invalid("spec.replicas", &replicas.into(), why);
+    ApiError::invalid_kind(GROUP, KIND, name, vec![cause])
 }
 
 /// The number of replicas in a Scale that was sent; what has a default may be left out.

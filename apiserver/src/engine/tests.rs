@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod crud;
+mod damage;
 mod definitions;
 mod deletion;
 mod faults;
+mod fence;
+mod history;
 mod list;
 mod watch;
 

@@ -18,11 +18,16 @@ use crate::meta;
 use crate::object::{Object, encode_as};
 use crate::patch;
 use crate::resource::{Origin, ResourceDef};
+use crate::schema::go;
 use crate::status::{ApiError, Cause};
 
 /// How long a write that named no version waits for its turn and is tried again. kube-apiserver
 /// goes on until the request's deadline, a minute there; half of that leaves time to answer.
 pub(crate) const RETRY_FOR: Duration = Duration::from_secs(30);
+
+/// The code of a write that may have landed. It is never tried again: what has changed since may be
+/// its own doing, and it would land twice.
+const OUTCOME_UNKNOWN: u16 = 504;
 
 /// The object, or a part of it with rules of its own, that a request changes.
 #[derive(Clone, Debug)]
@@ -47,6 +52,17 @@ impl Target {
 pub(super) enum Edit {
     Replace(Value),
     Patch { kind: PatchKind, body: Bytes },
+}
+
+/// What made the new object, for what is said of one that cannot be read.
+#[derive(Clone, Copy)]
+pub(super) enum By<'e> {
+    Replacing,
+    Patching,
+    /// A strategic merge patch.
+    Merging(&'e Bytes),
+    /// The object's `/scale`, which owns what it writes in its own name.
+    Scaling,
 }
 
 /// Why one attempt failed.
@@ -168,13 +184,15 @@ impl Engine {
             let version = current.as_ref().map(|object| object.version);
             let result = match current {
                 Some(current) => attempt(current.seen_as(&target.def)).await,
-                None => Err(Attempt::Failed(ApiError::not_found(&target.def, &target.name))),
+                None => Err(Attempt::Failed(self.missing(target)?)),
             };
             let failure = match result {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
-            if let (Attempt::Failed(error), true) = (&failure, confirmed) {
+            if let Attempt::Failed(error) = &failure
+                && (confirmed || error.code == OUTCOME_UNKNOWN)
+            {
                 return Err(error.clone());
             }
             self.fresh(None).await?;
@@ -189,6 +207,15 @@ impl Engine {
         Err(ApiError::conflict(&target.def, &target.name))
     }
 
+    /// Why an object is not there.
+    fn missing(&self, target: &Target) -> Result<ApiError, ApiError> {
+        let unreadable = self.resource(&target.def)?.unreadable(&target.path());
+        Ok(match unreadable {
+            Some((_, why)) => ApiError::unreadable(&target.def, &target.name, &why),
+            None => ApiError::not_found(&target.def, &target.name),
+        })
+    }
+
     async fn edit_once(
         &self,
         target: &Target,
@@ -196,12 +223,17 @@ impl Engine {
         options: &WriteOptions,
         current: Arc<Object>,
     ) -> Result<Written, Attempt> {
+        let old = current.to_value();
         let (new, warnings) = match edit {
             Edit::Replace(new) => (new.clone(), Vec::new()),
-            Edit::Patch { kind, body } => patched(target, &current, *kind, body, options)?,
+            Edit::Patch { kind, body } => patched(target, old.clone(), *kind, body, options)?,
         };
-        let replaced = matches!(edit, Edit::Replace(_));
-        match self.write_edit(target, replaced, new, options, current).await {
+        let by = match edit {
+            Edit::Replace(_) => By::Replacing,
+            Edit::Patch { kind: PatchKind::Strategic, body } => By::Merging(body),
+            Edit::Patch { .. } => By::Patching,
+        };
+        match self.write_edit(target, by, old, new, options, current).await {
             Ok(mut written) => {
                 written.warnings.splice(0..0, warnings);
                 Ok(written)
@@ -211,28 +243,32 @@ impl Engine {
         }
     }
 
-    /// From the object that the client wants to the one that is stored.
+    /// From the object that the client wants to the one that is stored. `old` is `current` as a tree.
     pub(super) async fn write_edit(
         &self,
         target: &Target,
-        replaced: bool,
+        by: By<'_>,
+        mut old: Value,
         mut new: Value,
         options: &WriteOptions,
         current: Arc<Object>,
     ) -> Result<Written, Attempt> {
         let (def, subresource) = (&target.def, target.subresource.as_deref());
         let uid = new["metadata"]["uid"].as_str().unwrap_or_default();
-        if replaced && !uid.is_empty() && *uid != *current.uid {
+        // A report names by its uid whom it is about, however it is sent: the name may be another's by
+        // now. (What a patch of the whole object makes of its uid is refused as a change of it.)
+        let insists = matches!(by, By::Replacing) || subresource.is_some();
+        if insists && !uid.is_empty() && *uid != *current.uid {
             let (namespace, name) = (&target.namespace, &target.name);
             return Err(ApiError::uid_conflict(def, namespace, name, uid, &current.uid).into());
         }
-        let mut old = current.to_value();
         take_version(&mut old);
         check_version(target, take_version(&mut new).as_deref(), &current)?;
         self.prepare_edit(target, options, &old, &mut new)?;
         let strategy = self.strategy(def);
         strategy.default(&mut new);
-        let about_entries = managed::record(def, subresource, Some(&old), &mut new, options);
+        let part = if matches!(by, By::Scaling) { Some("scale") } else { subresource };
+        let about_entries = managed::record(def, part, Some(&old), &mut new, options);
         strategy.prepare_update(
             self.context(def, &target.namespace, &options.user),
             subresource,
@@ -252,9 +288,10 @@ impl Engine {
             causes.extend(strategy.validate(&new, Some(&old)));
         }
         if let Some(why) = unreadable(def, &causes) {
-            let error = match replaced {
-                true => ApiError::undecodable(def, &new, &why),
-                false => ApiError::invalid_patch(&new.to_string(), &why),
+            let error = match by {
+                By::Replacing => ApiError::undecodable(def, &new, &why),
+                By::Patching | By::Scaling => ApiError::invalid_patch(&new.to_string(), &why),
+                By::Merging(patch) => unmergeable(patch, why),
             };
             return Err(error.into());
         }
@@ -262,7 +299,10 @@ impl Engine {
             return Err(ApiError::invalid(def, &target.name, causes).into());
         }
         let warnings = meta::warnings(def, Some(&old), &new);
-        if managed::is_unchanged(&mut old, &mut new, about_entries) {
+        // What is encrypted with an old key is written again, though it says the same.
+        let stale =
+            || self.settings.encryption.as_ref().is_some_and(|it| it.is_stale(&target.key()));
+        if managed::is_unchanged(&mut old, &mut new, about_entries) && !stale() {
             return Ok(Written { object: current, warnings, created: false });
         }
         let object = self.store_edit(target, &current, &new, options.dry_run).await?;
@@ -309,7 +349,7 @@ impl Engine {
             is_deleting(new) && !has_finalizers(new) && !self.strategy(&target.def).is_held(new);
         let op = match ends {
             true => Op::Delete { key: key.clone() },
-            false => Op::Put { key: key.clone(), value: value.clone() },
+            false => self.put(&target.def, key.clone(), value.clone()),
         };
         let write = GuardedWrite {
             compares: vec![Compare::At { key, version: current.version }],
@@ -353,15 +393,15 @@ fn check_version(target: &Target, wanted: Option<&str>, current: &Object) -> Res
 }
 
 /// The patched document, resourceVersion included, read as an object of the kind; and warnings.
+/// `new` is the document that is to be patched.
 fn patched(
     target: &Target,
-    current: &Object,
+    mut new: Value,
     kind: PatchKind,
     body: &Bytes,
     options: &WriteOptions,
 ) -> Result<(Value, Vec<String>), ApiError> {
     let def = &target.def;
-    let mut new = current.to_value();
     if let PatchKind::Apply { force } = kind {
         let (mut new, warnings) = managed::apply(target, Some(&new), body, force, options)?;
         meta::check_shape(def, &mut new)
@@ -380,8 +420,10 @@ fn patched(
     }
     let strict = options.field_validation == FieldValidation::Strict;
     let text = strict.then(|| new.to_string());
-    meta::check_shape(def, &mut new)
-        .map_err(|why| ApiError::invalid_patch(&new.to_string(), &why))?;
+    meta::check_shape(def, &mut new).map_err(|why| match kind {
+        PatchKind::Strategic => unmergeable(body, why),
+        _ => ApiError::invalid_patch(&new.to_string(), &why),
+    })?;
     let options = WriteOptions { findings, ..options.clone() };
     let findings = match meta::check_type(def, &new).is_ok() {
         true => clean(def, &mut new, &options),
@@ -393,6 +435,12 @@ fn patched(
     meta::check_same_object(def, &target.namespace, &target.name, &mut new)?;
     warnings.extend(meta::dedup_owners(&mut new, " after mutating admission happens"));
     Ok((new, warnings))
+}
+
+/// A strategic merge patch came out as no object of the kind. It is shown itself, not what it made.
+fn unmergeable(patch: &Bytes, why: String) -> ApiError {
+    let why = go::conversion_error(&why).unwrap_or(why);
+    ApiError::invalid_patch(&patch::printed(patch), &why)
 }
 
 fn check_subresource(target: &Target) -> Result<(), ApiError> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use futures::FutureExt;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName};
+use http::header::{CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
@@ -18,9 +18,10 @@ use super::audited::{Arrival, Slot};
 use super::metrics::{Metrics, Observation};
 use super::query::Query;
 use super::request_info::RequestInfo;
-use super::{App, documents, impersonate, resources, respond};
+use super::{App, credentials, documents, impersonate, resources, respond};
 use crate::auth::authorizer::{self, Attributes, Verdict};
 use crate::auth::{CONTROLLERS, MASTERS, UserInfo};
+use crate::engine::fence::{self, Fence};
 use crate::status::ApiError;
 
 /// kube-apiserver's --request-timeout. `?timeout=` only makes it shorter.
@@ -197,6 +198,12 @@ async fn answer(
         let refusal = authorizer::forbidden(&user, request, &decision.reason());
         return Ok(respond::forbidden(&refusal, headers, query));
     }
+    let fence = if info.is_read_only() { None } else { Fence::of(headers)? };
+    if let Some(fence) = &fence {
+        // The store decides; but who does not lead any more is to hear that, and not first what
+        // else has changed since.
+        app.engine.leading(fence).await?;
+    }
     let call = Call { app, user, info, query, headers, verdict: decision.verdict, upgrade };
     let handled = async {
         let body = if long_running { body } else { slot.receive(headers, body).await? };
@@ -208,6 +215,7 @@ async fn answer(
     if long_running {
         return handled.await;
     }
+    let handled = fence::behind(fence, handled);
     tokio::time::timeout(deadline, handled)
         .await
         .unwrap_or_else(|_| Err(ApiError::deadline_exceeded()))
@@ -224,20 +232,15 @@ async fn authenticate(
         }
         Caller::Connection { user: None, .. } => {}
     }
-    let Some(credentials) = headers.get(AUTHORIZATION) else {
-        return Ok(Arc::new(UserInfo::anonymous()));
+    let refused = |why: &str| {
+        tracing::debug!(target: "commonage::http", why, "a token was refused");
+        ApiError::unauthorized()
     };
-    let token = credentials.to_str().ok().and_then(|text| {
-        let (scheme, token) = text.trim().split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-    });
-    match token {
-        // Other schemes count as no credentials, as in Kubernetes.
+    match credentials::token(headers).map_err(refused)? {
         None => Ok(Arc::new(UserInfo::anonymous())),
-        Some(token) => app.authenticator.user(&app.engine, token).await.map_err(|why| {
-            tracing::debug!(target: "commonage::http", why, "a token was refused");
-            ApiError::unauthorized()
-        }),
+        Some(token) => {
+            app.authenticator.user(&app.engine, &token).await.map_err(|why| refused(&why))
+        }
     }
 }
 

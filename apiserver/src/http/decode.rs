@@ -60,23 +60,12 @@ fn decode(headers: &HeaderMap, bytes: &Bytes) -> Result<Decoded, Failure> {
 
 /// Go's decoder lets the last of two equal keys win, and a strict one complains.
 fn yaml(bytes: &[u8]) -> Result<Decoded, Failure> {
-    use serde_saphyr::options::DuplicateKeyPolicy;
-
-    let strict = match serde_saphyr::from_slice(bytes) {
-        Ok(value) => return Ok((value, Vec::new())),
-        Err(error) => error,
-    };
-    let mut options = serde_saphyr::Options::default();
-    options.duplicate_keys = DuplicateKeyPolicy::LastWins;
-    match serde_saphyr::from_slice_with_options(bytes, options) {
-        Ok(value) => {
-            let line = strict.location().map_or(0, |location| location.line());
-            Ok((value, vec![format!("line {line}: key already set in map")]))
+    match schema::decode_yaml(bytes) {
+        Ok((value, repeated)) => {
+            let findings = repeated.map(|line| format!("line {line}: key already set in map"));
+            Ok((value, findings.into_iter().collect()))
         }
-        Err(error) => {
-            let first = error.to_string().lines().next().unwrap_or_default().to_owned();
-            Err(Failure::Text(format!("error converting YAML to JSON: yaml: {first}")))
-        }
+        Err(why) => Err(Failure::Text(format!("error converting YAML to JSON: yaml: {why}"))),
     }
 }
 

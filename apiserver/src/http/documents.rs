@@ -44,6 +44,7 @@ pub(super) async fn handle(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
         [""] => indented(paths(call)),
         ["version"] => indented(discovery::version()),
         ["metrics"] => Ok(metrics(call)),
+        ["backup"] => Ok(backup(call)),
         [".well-known", "openid-configuration"] => Ok(tokens::issuer_document(call)),
         ["openid", "v1", "jwks"] => Ok(tokens::key_set(call)),
         [probe @ ("livez" | "readyz" | "healthz"), ..] => {
@@ -87,15 +88,31 @@ fn paths(call: &Call<'_>) -> Vec<u8> {
     serde_json::json!({ "paths": paths }).to_string().into()
 }
 
+/// Everything in the store at one revision, for `cmn backup`. (Who may read it reads all secrets:
+/// administrators, and nobody by default besides them.)
+fn backup(call: &Call<'_>) -> Response<Body> {
+    let parts = commonage_store::backup::stream(call.app.store.clone());
+    let mut response = Response::new(Body::from_stream(parts));
+    let kind = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
 fn metrics(call: &Call<'_>) -> Response<Body> {
     let engine = &call.app.engine;
     let counts = EngineCounts {
         objects: engine.object_counts(),
+        unreadable: engine.unreadable_counts(),
         store_times: call.app.store.times(),
         audited: call.app.audit.as_ref().map_or((0, 0), |audit| audit.counted()),
+        cache_version: engine.cache_version(),
         watches_closed_slow: engine.watch_counters().closed_slow.load(Relaxed),
     };
-    let mut response = Response::new(Body::from(call.app.metrics.render(&counts)));
+    let mut page = call.app.metrics.render(&counts);
+    if let Some(more) = call.app.more_metrics {
+        page.push_str(&more());
+    }
+    let mut response = Response::new(Body::from(page));
     let kind = HeaderValue::from_static(METRICS_TYPE);
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response

@@ -36,9 +36,9 @@ const CONNECTIONS_MAX: usize = 100_000;
 /// seconds when the server restarts. Linux cuts this to net.core.somaxconn.
 const BACKLOG: u32 = 4096;
 /// Two round trips and an ECDSA signature, even over a bad line.
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// For a request's head, and how long a connection may lie idle between two.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
+pub(super) const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
 /// The longest URI that the http crate holds (64 KiB), two bearer tokens of its size, and as much
 /// again for everything else.
 const HEAD_BYTES_MAX: usize = 256 * 1024;
@@ -76,6 +76,10 @@ impl Listener {
         self.socket.local_addr()
     }
 
+    pub(super) async fn accept(&self) -> io::Result<TcpStream> {
+        self.socket.accept().await.map(|(stream, _)| stream)
+    }
+
     /// Accepts until `stop` is cancelled; the connections then finish what they are answering.
     /// `connections` counts them.
     pub(crate) async fn run(
@@ -105,7 +109,7 @@ impl Listener {
     }
 }
 
-async fn pause_if_exhausted(error: &io::Error) {
+pub(super) async fn pause_if_exhausted(error: &io::Error) {
     // A connection that its client gave up before we accepted it is no reason to wait.
     let of_one_client = matches!(
         error.kind(),

@@ -109,7 +109,11 @@ pub(super) struct Observation<'a> {
 pub(super) struct EngineCounts {
     /// Group resource and number of objects.
     pub(super) objects: Vec<(String, usize)>,
+    /// Those of them that the store has and nobody can read.
+    pub(super) unreadable: Vec<(String, usize)>,
     pub(super) watches_closed_slow: u64,
+    /// The resourceVersion that the cache has reached.
+    pub(super) cache_version: u64,
     /// Of the audit log: events, and those that were not written.
     pub(super) audited: (u64, u64),
     /// Operations of the store by resource, in microseconds.
@@ -130,6 +134,18 @@ impl EngineCounts {
                     _ => line(text, name, &[("group", group), ("resource", plural)], count),
                 }
             }
+        }
+        const UNREADABLE: &str = "apiserver_storage_unreadable_objects";
+        family(text, UNREADABLE, "gauge", "Objects of the store that can't be read, by resource.");
+        for (resource, count) in &self.unreadable {
+            line(text, UNREADABLE, &[("resource", resource)], count);
+        }
+        const VERSION: &str = "apiserver_watch_cache_resource_version";
+        family(text, VERSION, "gauge", "How far the watch cache is, the same for every resource.");
+        for (resource, _) in &self.objects {
+            let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
+            let labels = [("group", group), ("resource", plural)];
+            line(text, VERSION, &labels, self.cache_version);
         }
         const SLOW: &str = "apiserver_terminated_watchers_total";
         family(text, SLOW, "counter", "Watches closed because their client did not keep up.");
@@ -166,11 +182,12 @@ pub(super) struct Metrics {
 
 /// The known name, so that no client can make up labels.
 fn known_subresource(def: Option<&Arc<ResourceDef>>, name: &str) -> &'static str {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 12] = [
         "status",
         "scale",
         "finalize",
         "binding",
+        "kill",
         "log",
         "accept",
         "decline",
@@ -333,6 +350,7 @@ impl Metrics {
         let watches: Vec<KindWatches> = self.watches.read().values().cloned().collect();
         for (name, kind, help) in [
             ("apiserver_longrunning_requests", "gauge", "Watches that are open now."),
+            ("apiserver_longrunning_gauge", "gauge", "The same, by its old name."),
             ("apiserver_watch_events_total", "counter", "Events sent to watchers."),
             ("apiserver_watch_events_sizes", "histogram", "Bytes of the events sent to watchers."),
         ] {
@@ -344,7 +362,7 @@ impl Metrics {
                     ("resource", def.plural.as_str()),
                 ];
                 match name {
-                    "apiserver_longrunning_requests" => {
+                    "apiserver_longrunning_requests" | "apiserver_longrunning_gauge" => {
                         let mut labels = labels.to_vec();
                         labels.push(("verb", "WATCH"));
                         line(text, name, &labels, counters.open.load(Relaxed));

@@ -6,6 +6,7 @@
 mod audited;
 mod body;
 mod chain;
+pub(crate) mod credentials;
 mod decode;
 mod documents;
 mod health;
@@ -25,6 +26,7 @@ mod resources;
 mod respond;
 mod reviews;
 mod tokens;
+pub(crate) mod waiting;
 mod watch;
 mod writes;
 
@@ -64,6 +66,7 @@ pub(crate) struct App {
     /// Of the scheme of a moment ago.
     openapi: RwLock<Arc<Documents>>,
     pub(crate) agents: AgentProxy,
+    pub(crate) more_metrics: Option<fn() -> String>,
     metrics: Arc<metrics::Metrics>,
     limits: limits::Limits,
     /// Set first when the server goes down: `/readyz` fails, everything else goes on.
@@ -82,11 +85,12 @@ pub(crate) struct Parts {
     pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) server_url: String,
     pub(crate) agents: AgentProxy,
+    pub(crate) more_metrics: Option<fn() -> String>,
 }
 
 impl App {
     pub(crate) fn new(parts: Parts) -> App {
-        let Parts { engine, store, authenticator, audit, server_url, agents } = parts;
+        let Parts { engine, store, authenticator, audit, server_url, agents, more_metrics } = parts;
         App {
             openapi: RwLock::new(Arc::new(Documents::build(&engine.scheme()))),
             engine,
@@ -95,6 +99,7 @@ impl App {
             audit,
             server_url,
             agents,
+            more_metrics,
             metrics: Arc::default(),
             limits: limits::Limits::default(),
             draining: AtomicBool::new(false),

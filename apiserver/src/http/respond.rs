@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
+use commonage_schemas::names::FENCED_HEADER;
 use http::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING, X_CONTENT_TYPE_OPTIONS,
 };
@@ -45,6 +46,10 @@ pub(super) fn error(error: &ApiError, headers: &HeaderMap, query: &Query) -> Res
     let headers = response.headers_mut();
     if let Some(seconds) = error.retry_after_s() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if error.reason == "Fenced" {
+        // For whoever looks after a leader's connection and not after its requests.
+        headers.insert(FENCED_HEADER, HeaderValue::from_static("true"));
     }
     if error.code == 413 {
         // What else the client meant to send cannot be told from a next request.
@@ -98,13 +103,52 @@ fn mark_gzip(response: &mut Response<Body>) {
     headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
 }
 
-/// Two spaces and no newline at the end, as Go indents.
+/// Two spaces and no newline at the end, as Go indents; members stay in their order.
 pub(super) fn indented(json: Bytes) -> Bytes {
-    let value = serde_json::from_slice::<Value>(&json).ok();
-    match value.and_then(|value| serde_json::to_vec_pretty(&value).ok()) {
-        Some(text) => text.into(),
-        None => json,
+    let mut text = Vec::with_capacity(json.len() * 2);
+    let mut depth = 0;
+    let mut in_string = false;
+    let mut bytes = json.iter().copied().peekable();
+    let line = |text: &mut Vec<u8>, depth: usize| {
+        text.push(b'\n');
+        text.resize(text.len() + 2 * depth, b' ');
+    };
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' if in_string => {
+                text.push(byte);
+                text.extend(bytes.next());
+                continue;
+            }
+            _ => {}
+        }
+        match byte {
+            _ if in_string => text.push(byte),
+            b' ' | b'\n' | b'\r' | b'\t' => {}
+            b'{' | b'[' => {
+                text.push(byte);
+                if bytes.peek().is_some_and(|next| !matches!(next, b'}' | b']')) {
+                    depth += 1;
+                    line(&mut text, depth);
+                } else {
+                    text.extend(bytes.next());
+                }
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                line(&mut text, depth);
+                text.push(byte);
+            }
+            b',' => {
+                text.push(byte);
+                line(&mut text, depth);
+            }
+            b':' => text.extend(b": "),
+            _ => text.push(byte),
+        }
     }
+    text.into()
 }
 
 fn yaml(json: Bytes) -> Bytes {

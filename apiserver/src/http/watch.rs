@@ -33,10 +33,20 @@ use crate::status::ApiError;
 use crate::streams;
 use crate::table::{self, Headers, TableOptions, TableVersion};
 
-/// After a piece the next one waits this long, so that what happens meanwhile goes out with it: a
-/// write and a wake-up cost as much as sending a dozen events. The first event after a quiet time
-/// is never late.
-const PAUSE: Duration = Duration::from_millis(1);
+/// After a piece the next one waits, so that what happens meanwhile goes out with it: a wake-up and
+/// a write cost as much as sending a dozen events. The first event after a quiet time is never late.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// The more watch a kind the longer each waits, so that all of them together do not wake up more
+/// often than thirty times a millisecond, which is a tenth of a processor core or two.
+const PAUSE_PER_WATCH: Duration = Duration::from_micros(30);
+/// No event is later than this for the sake of others.
+const PAUSE_MAX: Duration = Duration::from_millis(5);
+
+/// How long a watch waits after a piece when so many watch its kind.
+fn pause(watches: i64) -> Duration {
+    let watches = u32::try_from(watches).unwrap_or(0);
+    (PAUSE_PER_WATCH * watches.min(1_000)).clamp(PAUSE_MIN, PAUSE_MAX)
+}
 
 pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiError> {
     let format = Format::negotiate_stream(call.headers, call.query)?;
@@ -61,6 +71,7 @@ pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<
         counters,
         pause: Box::pin(tokio::time::sleep(Duration::ZERO)),
         pausing: false,
+        due: Vec::new(),
         server_ends: Box::pin(call.app.end_watches.clone().cancelled_owned()),
         ended: false,
     };
@@ -88,6 +99,8 @@ struct WatchBody {
     pause: Pin<Box<Sleep>>,
     /// `pause` runs. The chunks are not looked at then: nothing wakes this watch but the timer.
     pausing: bool,
+    /// Empty between two polls; kept for its memory.
+    due: Vec<Bytes>,
     server_ends: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
 }
@@ -126,31 +139,26 @@ impl WatchBody {
             std::task::ready!(self.pause.as_mut().poll(cx));
             self.pausing = false;
         }
-        let mut first = Bytes::new();
-        let mut joined = BytesMut::new();
-        while !self.ended && first.len() + joined.len() < PIECE_BYTES {
+        let mut due = std::mem::take(&mut self.due);
+        let mut bytes = 0;
+        while !self.ended && bytes < PIECE_BYTES {
             match self.chunks.as_mut().poll_next(cx) {
                 Poll::Ready(Some(chunk)) => {
-                    let bytes = self.bytes_of(&chunk);
-                    if first.is_empty() && joined.is_empty() {
-                        first = bytes;
-                    } else {
-                        joined.extend_from_slice(&std::mem::take(&mut first));
-                        joined.extend_from_slice(&bytes);
-                    }
+                    let part = self.bytes_of(&chunk);
+                    bytes += part.len();
+                    due.push(part);
                 }
                 Poll::Ready(None) => self.ended = true,
                 Poll::Pending => break,
             }
         }
-        let piece = match joined.is_empty() {
-            true => first,
-            false => joined.freeze(),
-        };
+        let piece = joined(&mut due, bytes);
+        self.due = due;
         if !piece.is_empty() {
             // A full piece means that more waits: no reason to pause.
-            if piece.len() < PIECE_BYTES {
-                self.pause.as_mut().reset(Instant::now() + PAUSE);
+            if bytes < PIECE_BYTES {
+                let pause = pause(self.counters.open.load(Relaxed));
+                self.pause.as_mut().reset(Instant::now() + pause);
                 self.pausing = true;
             }
             return Poll::Ready(Some(piece));
@@ -161,6 +169,16 @@ impl WatchBody {
         }
         Poll::Pending
     }
+}
+
+/// The parts, of `bytes` bytes together, as one; nothing is left in `parts`.
+fn joined(parts: &mut Vec<Bytes>, bytes: usize) -> Bytes {
+    if parts.len() == 1 {
+        return parts.pop().unwrap_or_default();
+    }
+    let mut joined = BytesMut::with_capacity(bytes);
+    parts.drain(..).for_each(|part| joined.extend_from_slice(&part));
+    joined.freeze()
 }
 
 impl HttpBody for WatchBody {

@@ -16,6 +16,7 @@ use super::{decode, list_options, options, respond};
 use crate::auth::authorizer::Verdict;
 use crate::engine::{Deleted, FieldValidation, PatchKind, WriteOptions, Written, scale};
 use crate::resource::Origin;
+use crate::schema;
 use crate::status::{ApiError, success_status};
 
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -86,8 +87,8 @@ fn create_refused(call: &Call<'_>, body: &[u8]) -> Option<Box<ApiError>> {
         Verdict::Allowed => true,
         Verdict::Denied => false,
         verdict => {
-            let object = serde_saphyr::from_slice(body);
-            object.is_ok_and(|object| holds(call, verdict, &object))
+            let object = schema::decode_yaml(body);
+            object.is_ok_and(|(object, _)| holds(call, verdict, &object))
         }
     };
     (!allowed).then(|| Box::new(refusal))

@@ -14,6 +14,8 @@ use crate::meta;
 use crate::status::{ApiError, Cause};
 use crate::strategy::{Context, Strategy};
 
+pub(crate) use validate::approval;
+
 pub(super) struct Definitions;
 
 impl Strategy for Definitions {

@@ -2,20 +2,27 @@
 
 mod acceptance;
 mod checked;
+mod claim;
 mod data;
 mod definition;
 pub(crate) mod event;
 mod framework;
+mod kill;
 mod lease;
 pub mod namespace;
 mod offer;
 mod ports;
 mod rbac;
+mod reservation;
+mod sandbox;
 mod state;
 mod task;
 #[cfg(test)]
 mod tests;
 pub(crate) mod view;
+mod volume;
+
+pub(crate) use definition::approval;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,9 +51,9 @@ pub(crate) fn strategies() -> HashMap<(String, String), Arc<dyn Strategy>> {
         (GROUP, "frameworks", Arc::new(framework::Frameworks)),
         (GROUP, "offers", Arc::new(offer::Offers)),
         (GROUP, "queues", Arc::new(checked::Checked)),
-        (GROUP, "reservations", Arc::new(checked::Checked)),
+        (GROUP, "reservations", Arc::new(reservation::Reservations)),
         (GROUP, "tasks", Arc::new(task::Tasks)),
-        (GROUP, "volumes", Arc::new(checked::Checked)),
+        (GROUP, "volumes", Arc::new(volume::Volumes)),
     ];
     all.into_iter()
         .map(|(group, plural, strategy)| ((group.to_owned(), plural.to_owned()), strategy))

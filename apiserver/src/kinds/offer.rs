@@ -54,7 +54,7 @@ impl Strategy for Offers {
             false => OfferVerdict::Declined,
         };
         let refuse = (!by_allocator).then(|| refuse_seconds(None));
-        answer(object, verdict, refuse, &[], cx.now);
+        answer(object, verdict, refuse, cx.now);
     }
 
     async fn post(
@@ -75,15 +75,11 @@ pub(super) fn answer(
     offer: &mut Value,
     verdict: OfferVerdict,
     refuse_seconds: Option<f64>,
-    tasks: &[String],
     now: Timestamp,
 ) {
     let mut answer = json!({"verdict": verdict, "answeredAt": meta::time_text(now)});
     if let Some(seconds) = refuse_seconds {
         answer["refuseSeconds"] = json!(seconds);
-    }
-    if !tasks.is_empty() {
-        answer["tasks"] = json!(tasks);
     }
     offer["status"]["answer"] = answer;
 }
@@ -118,7 +114,7 @@ async fn decline(
         take_version(&mut offer);
         let now = Timestamp::now();
         mark(&mut offer, &meta::time_text(now));
-        answer(&mut offer, OfferVerdict::Declined, Some(refuse), &[], now);
+        answer(&mut offer, OfferVerdict::Declined, Some(refuse), now);
         engine.store_edit(target, &current, &offer, request.options.dry_run).await
     };
     match engine.retrying(target, move |current| once(current).boxed()).await {

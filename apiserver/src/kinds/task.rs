@@ -11,7 +11,7 @@ use commonage_schemas::{GROUP, TaskBinding, TaskState, names, reasons};
 use futures::FutureExt;
 use serde_json::{Value, json};
 
-use super::{acceptance, checked, ports, state};
+use super::{acceptance, checked, claim, kill, ports, sandbox, state};
 use crate::engine::{Attempt, Engine, Target, WriteOptions, Written, is_deleting, take_version};
 use crate::object::Object;
 use crate::resource::ResourceDef;
@@ -26,19 +26,12 @@ pub(super) struct Tasks;
 #[async_trait]
 impl Strategy for Tasks {
     fn prepare_create(&self, cx: Context<'_>, object: &mut Value) -> Result<(), ApiError> {
-        if !object["spec"]["agent"].is_null() {
-            let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            let cause = Cause::forbidden(
-                "spec.agent",
-                "only the allocator gives a task its agent; say where it may go with spec.constraints, or use an \
-                 offer of that agent with spec.offer",
-            );
-            return Err(ApiError::invalid(cx.def, name, vec![cause]));
-        }
         let known = queues(cx, object["spec"]["framework"].as_str());
         belong(object, known.as_deref());
         check_queue(cx, object, known.as_deref())?;
+        sandbox::check(cx.engine, cx.def, object)?;
         begin(object);
+        claim::check(cx, object)?;
         state::enter(object, TaskState::Pending, cx.now);
         Ok(())
     }
@@ -98,10 +91,11 @@ impl Strategy for Tasks {
         engine: &Arc<Engine>,
         request: &SubresourceRequest,
     ) -> Option<Result<(u16, Bytes), ApiError>> {
-        if request.subresource != "binding" {
-            return None;
+        match request.subresource.as_str() {
+            "binding" => Some(bind(engine, request).await),
+            "kill" => Some(kill::kill(engine, request).await),
+            _ => None,
         }
-        Some(bind(engine, request).await)
     }
 }
 
@@ -119,8 +113,8 @@ fn belong(task: &mut Value, known: Option<&[String]>) {
 
 /// What the server gave a task that did not say it stays when an update does not say it either:
 /// whoever replaces the object with the text that it was made from has not changed it.
-fn keep_given(old: &Value, new: &mut Value) {
-    for field in ["framework", "queue", "offer", "agent"] {
+pub(super) fn keep_given(old: &Value, new: &mut Value) {
+    for field in ["framework", "queue", "offer", "agent", "reserved", "kill"] {
         if new["spec"][field].is_null() && !old["spec"][field].is_null() {
             new["spec"][field] = old["spec"][field].clone();
         }
@@ -245,7 +239,7 @@ async fn bind_once(
         return Err(ApiError::conflict_because(def, name, "the task is being deleted").into());
     }
     let before = state::state_of(&task);
-    if !task["spec"]["agent"].is_null() || before != TaskState::Pending {
+    if before != TaskState::Pending {
         let why = match task["spec"]["agent"].as_str() {
             Some(agent) => format!("the task is already bound to agent {agent:?}"),
             None => format!("the task is {before}"),
@@ -258,6 +252,13 @@ async fn bind_once(
             Cause::required("agent", "the agent that the task is to run on"),
         )
         .into());
+    }
+    if let Some(claimed) = task["spec"]["agent"].as_str().filter(|one| *one != binding.agent) {
+        let why = format!("the task claims agent {claimed:?}");
+        return Err(ApiError::conflict_because(def, name, &why).into());
+    }
+    if !binding.reserved.is_empty() {
+        task["spec"]["reserved"] = json!(binding.reserved);
     }
     ports::fill(&mut task, &binding.host_ports).map_err(|wanted| {
         let detail =

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod offer;
+mod operations;
 mod task;
 
 use std::sync::Arc;

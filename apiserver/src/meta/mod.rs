@@ -15,7 +15,9 @@ pub use names::{
 };
 pub use owners::dedup_owners;
 pub use shape::{check_api_version, check_shape, check_type, missing_kind};
-pub use validate::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER, validate, validate_update, warnings};
+pub use validate::{
+    FOREGROUND_FINALIZER, ORPHAN_FINALIZER, validate, validate_embedded, validate_update, warnings,
+};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -134,14 +136,15 @@ pub fn prepare_update(
 ) -> Result<(), ApiError> {
     let object = as_object(new)?;
     if subresource == Some("status") {
-        let status = object.remove("status");
-        let mut merged = old.clone();
-        let object = as_object(&mut merged)?;
-        match status {
-            Some(status) => object.insert("status".into(), status),
-            None => object.remove("status"),
-        };
-        *new = merged;
+        // Nearly everything is as it was: to compare it costs less than to copy it.
+        let empty = Map::new();
+        let old = old.as_object().unwrap_or(&empty);
+        object.retain(|name, _| name == "status" || old.contains_key(name));
+        for (name, value) in old {
+            if name != "status" && object.get(name) != Some(value) {
+                object.insert(name.clone(), value.clone());
+            }
+        }
         return Ok(());
     }
     if def.has_status {

@@ -25,7 +25,7 @@ pub(super) fn check(metadata: &Map<String, Value>, causes: &mut Vec<Cause>) {
         }
         if text("apiVersion") == "v1" && text("kind") == "Event" {
             let why = "/v1, Kind=Event is disallowed from being an owner";
-            causes.push(Cause::invalid(FIELD, owner, why));
+            causes.push(Cause::invalid_shown(FIELD, &shown(owner), why));
         }
         if owner.get("controller") == Some(&Value::Bool(true)) {
             let this = format!("{}/{}", text("kind"), text("name"));
@@ -34,11 +34,24 @@ pub(super) fn check(metadata: &Map<String, Value>, causes: &mut Vec<Cause>) {
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} \
                      and {this}"
                 );
-                causes.push(Cause::invalid(FIELD, &metadata["ownerReferences"], &why));
+                let owners = metadata["ownerReferences"].as_array().into_iter().flatten();
+                let owners = format!("[{}]", owners.map(shown).collect::<Vec<_>>().join(","));
+                causes.push(Cause::invalid_shown(FIELD, &owners, &why));
             }
             controller.get_or_insert(this);
         }
     }
+}
+
+/// A reference with its members in the order of Go's type.
+fn shown(owner: &Value) -> String {
+    let always = ["apiVersion", "kind", "name", "uid"];
+    let members = always.into_iter().chain(["controller", "blockOwnerDeletion"]);
+    let members = members.filter_map(|name| match owner.get(name) {
+        Some(value) => Some(format!("\"{name}\":{value}")),
+        None => always.contains(&name).then(|| format!("\"{name}\":\"\"")),
+    });
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
 /// Takes out references that are there twice, and says so in a text for a `Warning` header. `when`

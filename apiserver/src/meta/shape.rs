@@ -78,6 +78,21 @@ pub fn check_type(def: &ResourceDef, object: &Value) -> Result<(), ApiError> {
     Err(ApiError::invalid_kind(group, text("kind"), name, causes))
 }
 
+/// The metadata of an object inside of another.
+///
+/// # Errors
+/// As Go's decoder says it.
+pub(super) fn check_embedded(metadata: &mut Value) -> Result<(), String> {
+    match metadata {
+        Value::Null => {
+            *metadata = Value::Object(Map::new());
+            Ok(())
+        }
+        Value::Object(metadata) => check_metadata(metadata),
+        other => Err(cannot(other, "", "v1.ObjectMeta")),
+    }
+}
+
 /// What the rest of the server reads without asking must have the right type.
 fn check_metadata(metadata: &mut Map<String, Value>) -> Result<(), String> {
     metadata.retain(|_, value| !value.is_null());

@@ -182,7 +182,8 @@ fn what_is_immutable_is_named() {
     // Said by what all kinds share, and again by custom kinds.
     let uid = "metadata.uid: Invalid value: \"other\": field is immutable";
     assert_eq!(changed(&old, "uid", json!("other")), [uid, uid]);
-    let time = "metadata.deletionTimestamp: Invalid value: 2026-01-02 03:04:05 +0000 UTC: field is immutable";
+    let time =
+        "metadata.deletionTimestamp: Invalid value: \"2026-01-02T03:04:05Z\": field is immutable";
     assert_eq!(changed(&old, "deletionTimestamp", json!("2026-01-02T03:04:05Z")), [time, time]);
     let grace = "metadata.deletionGracePeriodSeconds: Invalid value: 5: field is immutable";
     assert_eq!(changed(&old, "deletionGracePeriodSeconds", json!(5)), [grace, grace]);

@@ -6,7 +6,7 @@ use super::names::{
     dns_label_errors, dns_subdomain_errors, label_value_errors, path_segment_errors,
     qualified_name_errors,
 };
-use super::owners;
+use super::{owners, shape};
 use crate::auth::rbac::RBAC_GROUP;
 use crate::resource::{Origin, ResourceDef};
 use crate::status::Cause;
@@ -56,6 +56,27 @@ fn validate_named(object: &Value, rule: NameRule) -> Vec<Cause> {
     causes
 }
 
+/// Checks the metadata of an object inside of another, which needs no name. Fields are named from that
+/// object on.
+pub fn validate_embedded(object: &Value) -> Vec<Cause> {
+    let Some(metadata) = object.get("metadata") else { return Vec::new() };
+    let mut shaped = metadata.clone();
+    if let Err(why) = shape::check_embedded(&mut shaped) {
+        return vec![Cause::invalid("metadata", metadata, &why)];
+    }
+    if let Some(metadata) = shaped.as_object_mut() {
+        metadata.entry("name").or_insert_with(|| "fakename".into());
+    }
+    let mut causes = Vec::new();
+    if let Some(namespace) = shaped["namespace"].as_str() {
+        for why in dns_label_errors(namespace) {
+            causes.push(Cause::invalid("metadata.namespace", &namespace.into(), &why));
+        }
+    }
+    causes.extend(validate_named(&serde_json::json!({ "metadata": shaped }), path_segment_errors));
+    causes
+}
+
 /// Checks the metadata of a changed object. What is wrong is named as often as Kubernetes names it:
 /// once by what all kinds have in common and again by the kind; clients see every cause.
 pub fn validate_update(def: &ResourceDef, old: &Value, new: &Value) -> Vec<Cause> {
@@ -86,7 +107,9 @@ fn changes(old: &Value, new: &Value) -> Vec<Cause> {
         }
         let path = format!("metadata.{field}");
         causes.push(match after.and_then(Value::as_str) {
-            Some(time) if field.ends_with("Timestamp") => go_time(path, time),
+            Some(time) if field.ends_with("Timestamp") => {
+                Cause::invalid(path, &go_time(time).into(), IMMUTABLE)
+            }
             _ => Cause::invalid(path, after.unwrap_or(&Value::Null), IMMUTABLE),
         });
     }
@@ -96,18 +119,10 @@ fn changes(old: &Value, new: &Value) -> Vec<Cause> {
     causes
 }
 
-/// Times are printed as Go prints them.
-fn go_time(path: String, time: &str) -> Cause {
+/// Go keeps whole seconds, in UTC.
+fn go_time(time: &str) -> String {
     let parsed = time.parse::<jiff::Timestamp>();
-    let shown = match parsed {
-        Ok(at) => at.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
-        Err(_) => format!("{time:?}"),
-    };
-    Cause {
-        reason: "FieldValueInvalid".into(),
-        message: format!("Invalid value: {shown}: {IMMUTABLE}"),
-        field: path,
-    }
+    parsed.map_or_else(|_| time.to_owned(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 fn check_no_new_finalizers(old: &Value, new: &Value, causes: &mut Vec<Cause>) {

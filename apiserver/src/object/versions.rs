@@ -110,9 +110,18 @@ impl Normal {
         value.starts_with(&self.begin)
     }
 
+    /// Whoever wrote the value knew the schema of now, because there was no other before.
+    pub(crate) fn is_all_there_was(&self, value: &[u8]) -> bool {
+        self.def.never_changed && self.is_current(value)
+    }
+
     /// The value as it would be stored today; `None` when it is so already.
     pub(crate) fn of_value(&self, value: &[u8]) -> Option<Bytes> {
         let mut object: Value = serde_json::from_slice(value).ok()?;
+        // What is no object at all is for whoever decodes it to refuse.
+        if !object["metadata"].is_object() {
+            return None;
+        }
         self.amend(&mut object).then(|| encode(&object))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use commonage_schemas::{OfferAcceptance, OfferDecline, TaskBinding};
+use commonage_schemas::{OfferAcceptance, OfferDecline, TaskBinding, TaskKill};
 use k8s_openapi::api::authentication::v1 as authentication;
 use k8s_openapi::api::authorization::v1 as authorization;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -84,10 +84,11 @@ pub(super) fn bodies(prefix: &str) -> BTreeMap<String, Value> {
     generator.subschema_for::<OfferAcceptance>();
     generator.subschema_for::<OfferDecline>();
     generator.subschema_for::<TaskBinding>();
+    generator.subschema_for::<TaskKill>();
     let definitions = generator.take_definitions(true);
     let mut found = BTreeMap::new();
-    let mut open =
-        vec!["OfferAcceptance".to_owned(), "OfferDecline".to_owned(), "TaskBinding".to_owned()];
+    let bodies = ["OfferAcceptance", "OfferDecline", "TaskBinding", "TaskKill"];
+    let mut open: Vec<String> = bodies.map(str::to_owned).into();
     while let Some(name) = open.pop() {
         // A Task is served as a kind of its own.
         let Some(schema) = definitions.get(&name).filter(|_| name != "Task") else { continue };

@@ -62,6 +62,11 @@ pub fn apply(
     Ok(duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect())
 }
 
+/// The body of a merge patch as Go's `%+v` prints it.
+pub(crate) fn printed(body: &[u8]) -> String {
+    schema::decode_strict(body).map(|(patch, _)| strategic::printed(&patch)).unwrap_or_default()
+}
+
 /// Applies an RFC 7386 patch: null removes, objects merge, everything else replaces.
 pub fn merge_patch(document: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {

@@ -243,10 +243,87 @@ fn strategic_merge_knows_the_lists_of_built_in_kinds() {
             json!({"data": {"$patch": "replace", "b": "2"}}),
             json!({"data": {"b": "2"}}),
         ),
+        (
+            "ConfigMap",
+            json!({"data": {"a": "1"}}),
+            json!({"data": {"$patch": "delete"}}),
+            json!({"data": {}}),
+        ),
+        (
+            "ConfigMap",
+            json!({"data": {"a": "1", "b": "2"}}),
+            json!({"data": {"$retainKeys": ["b", "c"], "c": "3"}}),
+            json!({"data": {"b": "2", "c": "3"}}),
+        ),
+        // The order that the patch says; what it does not name stays where it was.
+        (
+            "ConfigMap",
+            json!({"metadata": {"finalizers": ["a/a", "b/b", "c/c"]}}),
+            json!({"metadata": {"$setElementOrder/finalizers": ["c/c", "a/a"]}}),
+            json!({"metadata": {"finalizers": ["b/b", "c/c", "a/a"]}}),
+        ),
+        (
+            "ServiceAccount",
+            json!({"secrets": [{"name": "a"}, {"name": "b"}, {"name": "c"}]}),
+            json!({
+                "$setElementOrder/secrets": [{"name": "d"}, {"name": "a"}],
+                "secrets": [{"name": "d"}, {"name": "b", "$patch": "delete"}],
+            }),
+            json!({"secrets": [{"name": "c"}, {"name": "d"}, {"name": "a"}]}),
+        ),
+        (
+            "ServiceAccount",
+            json!({"secrets": [{"name": "a"}, {"name": "b"}]}),
+            json!({"secrets": [{"name": "c"}, {"$patch": "replace"}]}),
+            json!({"secrets": [{"name": "c"}]}),
+        ),
+        // Nothing of a directive is stored.
+        (
+            "ConfigMap",
+            json!({}),
+            json!({"data": {"$retainKeys": ["a"], "a": "1", "b": null}}),
+            json!({"data": {"a": "1"}}),
+        ),
     ];
     for (kind, document, patch, wanted) in cases {
         let mut patched = document.clone();
         strategic_merge_patch(def(kind), &mut patched, patch.clone()).unwrap();
         assert_eq!(patched, wanted, "{patch} on {document}");
+    }
+}
+
+#[test]
+fn strategic_merge_refuses_in_gos_words() {
+    let defs = crate::builtin::definitions();
+    let def = defs.iter().find(|def| def.kind == "ServiceAccount").unwrap();
+    for (patch, code, message) in [
+        (
+            json!({"secrets": [{"namespace": "x", "kind": "K"}]}),
+            500,
+            "map: map[kind:K namespace:x] does not contain declared merge key: name",
+        ),
+        (
+            json!({"secrets": [{"name": "x", "$patch": "shout"}]}),
+            500,
+            "unknown patch type: shout in map: map[$patch:shout name:x]",
+        ),
+        (json!({"$retainKeys": "x"}), 400, "invalid patch format of retainKeys"),
+        (
+            json!({"$retainKeys": ["metadata"], "secrets": []}),
+            422,
+            "the server rejected our request due to an error in our request",
+        ),
+        (
+            json!({
+                "$setElementOrder/secrets": [{"name": "a"}, {"name": "b"}],
+                "secrets": [{"name": "b"}, {"name": "a"}],
+            }),
+            500,
+            "The order in patch list:\n[map[name:b] map[name:a]]\n doesn't match $setElementOrder list:\n[map[name:a] map[name:b]]\n",
+        ),
+    ] {
+        let mut document = json!({"secrets": [{"name": "a"}]});
+        let error = strategic_merge_patch(def, &mut document, patch.clone()).unwrap_err();
+        assert_eq!((error.code, &*error.message), (code, message), "{patch}");
     }
 }

@@ -100,6 +100,7 @@ fn from_version(
         scale,
         stored_as: None,
         may_change: true,
+        never_changed: crd.metadata.generation == Some(1),
         terminating: crd.metadata.deletion_timestamp.is_some(),
         storage_version_hash: storage_version_hash(&crd.spec.group, &version.name, &names.kind),
         allow_unconditional_update: false,

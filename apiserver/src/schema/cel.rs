@@ -2,12 +2,22 @@
 //! the schema, checked when a definition is written, run after everything else holds.
 
 pub(super) mod check;
+mod checker;
 mod children;
+mod cost;
+mod decl;
+mod estimate;
 mod eval;
 mod field_path;
 mod functions;
+mod lexer;
+mod library_cost;
+mod macros;
 mod operand;
+mod overloads;
+mod parser;
 mod rule;
+mod typed_lists;
 mod types;
 mod value;
 mod walk;

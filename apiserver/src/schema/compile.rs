@@ -10,6 +10,7 @@ use super::SchemaError;
 use super::cel::Rule;
 use super::format::Format;
 use super::node::{Checks, ListType, Logic, Node, Type};
+use super::props;
 
 /// A pattern's compiled size: a schema of a user must not take the server's memory.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
@@ -56,6 +57,7 @@ pub(super) fn compile(schema: &Value, path: &str) -> Result<Node, SchemaError> {
         types,
         nullable: flag(schema, "nullable"),
         preserve_unknown: flag(schema, "x-kubernetes-preserve-unknown-fields"),
+        schema_props: flag(schema, props::MARKER),
         embedded,
         properties,
         additional,

@@ -21,6 +21,11 @@ pub fn decode_strict(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::E
     Ok((value, duplicates))
 }
 
+/// A float that is an integer, as that.
+pub(super) fn exact(value: f64) -> Option<i64> {
+    (value.fract() == 0.0 && value.abs() < EXACT_MAX).then_some(value as i64)
+}
+
 struct Strict<'p> {
     path: Path<'p>,
     duplicates: &'p mut Vec<String>,
@@ -59,10 +64,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
 
     /// A whole number is an integer, however it is written: Go prints 1.0 as 1.
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        if value.fract() == 0.0 && value.abs() < EXACT_MAX {
-            return Ok((value as i64).into());
-        }
-        Ok(value.into())
+        Ok(exact(value).map_or_else(|| value.into(), Value::from))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {

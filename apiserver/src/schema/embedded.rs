@@ -14,6 +14,12 @@ pub(super) fn check(node: &Node, value: &Value, path: &Path<'_>, causes: &mut Ve
         Value::Object(map) => {
             if node.embedded {
                 type_meta(value, path, causes);
+                causes.extend(crate::meta::validate_embedded(value).into_iter().map(
+                    |mut cause| {
+                        cause.field = format!("{path}.{}", cause.field);
+                        cause
+                    },
+                ));
             }
             for (name, value) in map {
                 if let Some(child) = node.properties.get(name) {

@@ -59,6 +59,27 @@ pub(crate) fn type_error(kind: &str, cause: &Cause) -> Option<String> {
     ))
 }
 
+/// What apimachinery's converter, which reads what a strategic merge patch made, says where Go's
+/// decoder says `why`.
+pub(crate) fn conversion_error(why: &str) -> Option<String> {
+    let (found, rest) = why.strip_prefix("json: cannot unmarshal ")?.split_once(" into Go ")?;
+    let (_, wanted) = rest.rsplit_once(" of type ")?;
+    let found = match found {
+        "number" => "int64",
+        "array" => "slice",
+        "object" => "map",
+        other => other,
+    };
+    Some(match wanted {
+        // As Go, which would make a character of a number.
+        "string" if found == "int64" => "cannot convert int64 to string".to_owned(),
+        map if map.starts_with("map[") => format!("cannot restore map from {found}"),
+        list if list.starts_with("[]") => format!("cannot restore slice from {found}"),
+        "string" | "bool" | "int32" | "int64" => format!("unrecognized type: {wanted}"),
+        _ => format!("cannot restore struct from: {found}"),
+    })
+}
+
 /// What Go says about a text that serde_json refused with `error`, which is repeated where Go would
 /// have found nothing wrong.
 pub(crate) fn syntax_error(text: &[u8], error: &serde_json::Error) -> String {
@@ -286,6 +307,22 @@ mod tests {
             format!("{prefix}LeaseSpec.spec.holderIdentity of type string")
         );
         assert_eq!(type_error("Lease", &Cause::required("spec", "")), None);
+    }
+
+    #[test]
+    fn conversions_fail_as_in_go() {
+        for (found, wanted, told) in [
+            ("number", "string", "cannot convert int64 to string"),
+            ("bool", "string", "unrecognized type: string"),
+            ("string", "map[string]string", "cannot restore map from string"),
+            ("string", "struct", "cannot restore struct from: string"),
+            ("object", "[]string", "cannot restore slice from map"),
+            ("string", "int32", "unrecognized type: int32"),
+        ] {
+            let why =
+                format!("json: cannot unmarshal {found} into Go struct field K.f of type {wanted}");
+            assert_eq!(conversion_error(&why).unwrap(), told);
+        }
     }
 
     #[test]

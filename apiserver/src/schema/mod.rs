@@ -13,12 +13,14 @@ pub(crate) mod go;
 mod lists;
 mod node;
 mod path;
+mod props;
 mod prune;
 mod ratchet;
 pub mod structural;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod yaml;
 
 use std::sync::Arc;
 
@@ -26,6 +28,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSche
 use serde_json::Value;
 
 pub use decode::decode_strict;
+pub(crate) use props::MARKER as SCHEMA_PROPS;
+pub(crate) use yaml::decode_yaml;
 
 use crate::status::Cause;
 use node::Node;

@@ -16,6 +16,8 @@ pub(super) struct Node {
     pub(super) types: Vec<Type>,
     pub(super) nullable: bool,
     pub(super) preserve_unknown: bool,
+    /// It holds a schema.
+    pub(super) schema_props: bool,
     /// A whole object with apiVersion, kind and metadata of its own.
     pub(super) embedded: bool,
     pub(super) properties: BTreeMap<String, Node>,

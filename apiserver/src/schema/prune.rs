@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::compile::compile;
 use super::node::Node;
 use super::path::Path;
+use super::props;
 
 /// Whether apiVersion, kind and metadata belong to this object whatever its schema says.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,10 @@ pub(super) fn prune(
     level: Level,
     removed: &mut Vec<String>,
 ) {
+    if node.is_some_and(|node| node.schema_props) {
+        props::prune(value, path, props::Reading::Strict, removed);
+        return;
+    }
     match value {
         Value::Object(map) => map.retain(|name, value| {
             let at = Path::Member(path, name);

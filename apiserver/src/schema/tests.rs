@@ -4,6 +4,8 @@ use serde_json::json;
 use super::*;
 use crate::resource::tests::task_def;
 
+mod rule_costs;
+mod rule_types;
 mod rules;
 mod structural;
 

@@ -65,6 +65,17 @@ impl Cause {
         Self::with_value("FieldValueInvalid", "Invalid value", field, value, detail)
     }
 
+    /// As [`Cause::invalid`], of a value whose text is this.
+    pub fn invalid_shown(field: impl Into<String>, shown: &str, detail: &str) -> Cause {
+        let message = format!("Invalid value: {shown}: {detail}");
+        Cause { reason: "FieldValueInvalid".into(), message, field: field.into() }
+    }
+
+    /// As [`Cause::invalid`], of a value that would say too much.
+    pub fn invalid_there(field: impl Into<String>, detail: &str) -> Cause {
+        Self::without_value("FieldValueInvalid", "Invalid value", field, detail)
+    }
+
     pub fn type_invalid(field: impl Into<String>, value: &Value, detail: &str) -> Cause {
         Self::with_value("FieldValueTypeInvalid", "Invalid value", field, value, detail)
     }
@@ -75,6 +86,11 @@ impl Cause {
 
     pub fn duplicate(field: impl Into<String>, value: &Value) -> Cause {
         Self::with_value("FieldValueDuplicate", "Duplicate value", field, value, "")
+    }
+
+    /// As [`Cause::duplicate`], of a value that would say too much.
+    pub fn duplicate_there(field: impl Into<String>) -> Cause {
+        Self::without_value("FieldValueDuplicate", "Duplicate value", field, "")
     }
 
     pub fn not_supported<'v>(

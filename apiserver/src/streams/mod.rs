@@ -101,7 +101,7 @@ fn lists(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
     words(headers, name).any(|word| word.eq_ignore_ascii_case(wanted))
 }
 
-fn words(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+pub(crate) fn words(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|word| !word.is_empty())
 }
@@ -147,12 +147,11 @@ fn switching_to_spdy(protocol: Option<&'static str>) -> Response<Body> {
 
 fn switching_to_websocket(
     headers: &HeaderMap,
-    protocol: Option<&'static str>,
+    protocol: Option<&str>,
 ) -> Result<Response<Body>, ApiError> {
     let mut response = switching("websocket");
     websocket::accept(headers, response.headers_mut())?;
-    if let Some(protocol) = protocol {
-        let protocol = HeaderValue::from_static(protocol);
+    if let Some(protocol) = protocol.and_then(|text| HeaderValue::from_str(text).ok()) {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     Ok(response)

@@ -5,13 +5,14 @@
 use axum::body::Body;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use super::{lists, switching_to_websocket, websocket};
+use super::{lists, switching_to_websocket, websocket, words};
+use crate::http::credentials::BEARER_PROTOCOL;
 use crate::status::ApiError;
 
 /// Whether a request wants its watch so.
@@ -25,7 +26,7 @@ pub(crate) fn open(
     upgrade: OnUpgrade,
     lines: Body,
 ) -> Result<Response<Body>, ApiError> {
-    let response = switching_to_websocket(headers, None)?;
+    let response = switching_to_websocket(headers, protocol(headers))?;
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => run(websocket::of_client(TokioIo::new(upgraded)).await, lines).await,
@@ -33,6 +34,14 @@ pub(crate) fn open(
         }
     });
     Ok(response)
+}
+
+/// A client that offers one protocol hears it again, whatever it is. (A token is none.)
+fn protocol(headers: &HeaderMap) -> Option<&str> {
+    let mut offered = words(headers, SEC_WEBSOCKET_PROTOCOL)
+        .filter(|protocol| !protocol.starts_with(BEARER_PROTOCOL));
+    let only = offered.next()?;
+    offered.next().is_none().then_some(only)
 }
 
 /// Until the watch ends (it ends with the server) or the client goes.

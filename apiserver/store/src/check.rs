@@ -34,7 +34,9 @@ pub fn write_bytes(write: &GuardedWrite) -> usize {
 
 fn op_bytes(op: &Op) -> usize {
     match op {
-        Op::Put { key, value } => key.len() + value.len() + FRAME_BYTES,
+        Op::Put { key, value } | Op::PutFor { key, value, .. } => {
+            key.len() + value.len() + FRAME_BYTES
+        }
         Op::Delete { key } => key.len() + FRAME_BYTES,
     }
 }
@@ -126,7 +128,7 @@ pub(crate) fn not_yet(asked: Revision, newest: Revision) -> StoreError {
 impl Op {
     pub(crate) fn key(&self) -> &bytes::Bytes {
         match self {
-            Op::Put { key, .. } | Op::Delete { key } => key,
+            Op::Put { key, .. } | Op::PutFor { key, .. } | Op::Delete { key } => key,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! Every guarded write has a revision of its own.
 
 mod committer;
+mod expiry;
 mod index;
 mod log;
 mod record;
@@ -23,6 +24,7 @@ use futures::stream::BoxStream;
 use tokio::sync::{mpsc, oneshot};
 
 use self::committer::{Command, Committer, GROUP_WRITES_MAX};
+use self::expiry::Clock;
 use self::log::Log;
 use crate::check::{check_prefix, check_read, check_write};
 use crate::{
@@ -61,6 +63,7 @@ pub struct EmbeddedStore {
     /// `None` only while the store is being dropped.
     commands: Option<mpsc::Sender<Command>>,
     committer: Option<JoinHandle<()>>,
+    clock: Option<Clock>,
 }
 
 impl EmbeddedStore {
@@ -74,21 +77,32 @@ impl EmbeddedStore {
         dir: impl AsRef<Path>,
         options: EmbeddedOptions,
     ) -> Result<EmbeddedStore, StoreError> {
-        let (log, published) = Log::open(dir.as_ref(), &options)?;
+        let (log, published, expiring) = Log::open(dir.as_ref(), &options)?;
         let log = Arc::new(log);
         let (commands, queue) = mpsc::channel(GROUP_WRITES_MAX);
-        let committer = Committer::new(log.clone(), published, queue, options.superseded_max);
+        let committer =
+            Committer::new(log.clone(), published, queue, expiring, options.superseded_max);
         let committer = std::thread::Builder::new()
             .name("store-committer".into())
             .spawn(move || committer.run())
-            .map_err(|error| StoreError::Unavailable(format!("no thread to commit on: {error}")))?;
-        Ok(EmbeddedStore { log, commands: Some(commands), committer: Some(committer) })
+            .map_err(no_thread)?;
+        let clock = Clock::start(commands.downgrade()).map_err(no_thread)?;
+        Ok(EmbeddedStore {
+            log,
+            commands: Some(commands),
+            committer: Some(committer),
+            clock: Some(clock),
+        })
     }
 
     async fn send(&self, command: Command) -> Result<(), StoreError> {
         let commands = self.commands.as_ref().expect("taken only by drop");
         commands.send(command).await.map_err(|_| stopped())
     }
+}
+
+fn no_thread(error: std::io::Error) -> StoreError {
+    StoreError::Unavailable(format!("no thread to commit on: {error}"))
 }
 
 /// The committer is gone: the disk failed, or it panicked. Nothing was queued.
@@ -98,6 +112,7 @@ fn stopped() -> StoreError {
 
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
+        drop(self.clock.take());
         drop(self.commands.take());
         if let Some(committer) = self.committer.take()
             && committer.join().is_err()

@@ -5,11 +5,15 @@
 //!   that index, and a version must be the same whether it is read, tailed or answered.
 //! * Many guarded writes share a transaction (`committer`), each nested with its own compares.
 //! * A tail is one watch over all keys of etcd, so that it always knows how far the log is.
+//! * A transaction is sent a second time only when it surely was not done (`fault`).
 //!
 //! Works with etcd 3.4 and later, with its default limits.
 
 mod committer;
 mod fault;
+mod leases;
+mod members;
+mod newest;
 mod numbering;
 mod request;
 mod tail;
@@ -19,14 +23,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use etcd_client::{Client, ConnectOptions, GetOptions, KeyValue, KvClient, WatchClient};
+use etcd_client::{GetOptions, KeyValue};
 use futures::stream::BoxStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use self::committer::{Committer, Pending, QUEUE_WRITES_MAX};
+use self::leases::Leases;
+use self::members::Members;
+use self::newest::Newest;
 use crate::check::{check_prefix, check_write};
 use crate::{
-    Batch, Committed, Entry, GuardedWrite, Page, RangeQuery, Revision, Store, StoreError, Version,
+    Batch, Committed, Entry, GuardedWrite, Op, Page, RangeQuery, Revision, Store, StoreError,
+    Version,
 };
 
 /// Keys of one page: 500 cost five times as much per key, more gain nothing.
@@ -38,14 +47,36 @@ const PAGE_BYTES: usize = 16 << 20;
 /// Keys of the first page, when nothing is known about the size of the values.
 const FIRST_PAGE_KEYS: i64 = 1_000;
 
+/// How long one member of several may take to answer a read before the next one is asked: longer
+/// than the disk of a member that works takes.
+const MEMBER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Bytes of the prefix, at most: so that `FRAME_BYTES` of a write has room for it.
 const PREFIX_BYTES_MAX: usize = 32;
+
+/// Certificates, as PEM.
+#[derive(Clone)]
+pub struct EtcdTls {
+    /// The authority of etcd's own certificates.
+    pub ca_pem: Vec<u8>,
+    /// Our certificate and its key, for an etcd that asks for them.
+    pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl std::fmt::Debug for EtcdTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the key.
+        f.debug_struct("EtcdTls").finish_non_exhaustive()
+    }
+}
 
 /// How etcd is found and used.
 #[derive(Clone, Debug)]
 pub struct EtcdOptions {
-    /// `host:port` or `http://host:port` of each member.
+    /// `host:port`, `http://host:port` or `https://host:port` of each member.
     pub endpoints: Vec<String>,
+    /// How its members know us and we them; `None` is plain text.
+    pub tls: Option<EtcdTls>,
     /// Keys of the store begin with this in etcd; two stores in one etcd need two prefixes. Begins
     /// with `/`, does not end with it.
     pub prefix: String,
@@ -60,6 +91,7 @@ impl EtcdOptions {
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> EtcdOptions {
         EtcdOptions {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
+            tls: None,
             prefix: "/commonage".into(),
             requests_in_flight: 2,
             request_timeout: Duration::from_secs(15),
@@ -72,13 +104,14 @@ impl EtcdOptions {
 pub struct EtcdStore {
     connection: Connection,
     queue: mpsc::Sender<Pending>,
+    leases: Leases,
+    newest: Newest,
 }
 
 /// What every part needs to speak to etcd.
 #[derive(Clone)]
 struct Connection {
-    kv: KvClient,
-    watch: WatchClient,
+    members: Arc<Members>,
     prefix: Arc<[u8]>,
     timeout: Duration,
 }
@@ -98,35 +131,45 @@ impl EtcdStore {
     /// `Refused` for options that cannot work; `Unavailable` when etcd does not answer in time: the
     /// caller may try again.
     pub async fn connect(options: EtcdOptions) -> Result<EtcdStore, StoreError> {
-        let EtcdOptions { endpoints, prefix, requests_in_flight, request_timeout } = options;
+        let prefix = options.prefix.clone();
         if !prefix.starts_with('/') || prefix.ends_with('/') || prefix.len() > PREFIX_BYTES_MAX {
             return Err(StoreError::Refused(format!(
                 "the prefix {prefix:?} must begin with /, not end with it, and have at most \
                  {PREFIX_BYTES_MAX} bytes"
             )));
         }
-        let connect = ConnectOptions::new()
-            .with_connect_timeout(Duration::from_secs(5))
-            // etcd refuses clients that ask more often than every 5 s.
-            .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
-            .with_keep_alive_while_idle(true)
-            .with_require_leader(true);
-        let client = Client::connect(&endpoints, Some(connect))
-            .await
-            .map_err(|error| StoreError::Unavailable(format!("no way to etcd: {error}")))?;
         let connection = Connection {
-            // A page or a batch of large values exceeds the default of 4 MB.
-            kv: client.kv_client().max_decoding_message_size(usize::MAX),
-            watch: client.watch_client().max_decoding_message_size(usize::MAX),
+            members: Arc::new(Members::new(&options).await?),
             prefix: prefix.into_bytes().into(),
-            timeout: request_timeout,
+            timeout: options.request_timeout,
         };
         connection.revision().await?;
         let (queue, queued) = mpsc::channel(QUEUE_WRITES_MAX);
-        let committer = Committer::new(connection.clone(), queued, requests_in_flight.max(1));
+        let committer =
+            Committer::new(connection.clone(), queued, options.requests_in_flight.max(1));
         // Ends when the store is dropped; if it ended earlier, every commit says so.
         tokio::spawn(committer.run());
-        Ok(EtcdStore { connection, queue })
+        let newest = Newest::new(connection.clone());
+        Ok(EtcdStore { connection, queue, leases: Leases::default(), newest })
+    }
+}
+
+impl EtcdStore {
+    /// What the expiring keys of a write hang on: the one of them that lives longest decides.
+    async fn lease_for(&self, write: &GuardedWrite) -> Result<i64, StoreError> {
+        let ttl = |op: &Op| match op {
+            Op::PutFor { ttl, .. } => Some(*ttl),
+            _ => None,
+        };
+        let (keys, longest) = write
+            .ops
+            .iter()
+            .filter_map(ttl)
+            .fold((0, Duration::ZERO), |(keys, longest), ttl| (keys + 1, longest.max(ttl)));
+        match keys {
+            0 => Ok(0),
+            keys => self.leases.for_keys(&self.connection, longest, keys).await,
+        }
     }
 }
 
@@ -135,21 +178,46 @@ impl Connection {
         [&*self.prefix, key].concat()
     }
 
-    /// A linearizable read which fails instead of waiting for ever.
+    /// A linearizable read which fails instead of waiting for ever. A member that does not answer
+    /// is left for the next one: asking twice does no harm.
     async fn get(
         &self,
         key: Vec<u8>,
         options: GetOptions,
         asked: Option<Revision>,
     ) -> Result<etcd_client::GetResponse, StoreError> {
-        let mut kv = self.kv.clone();
-        match tokio::time::timeout(self.timeout, kv.get(key, Some(options))).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => match asked.filter(|_| fault::is_compacted(&error)) {
-                Some(asked) => Err(self.compacted(asked).await),
-                None => Err(fault::of_read(&error)),
-            },
-            Err(_) => Err(fault::no_answer(self.timeout)),
+        let deadline = Instant::now() + self.timeout;
+        let mut members = self.members.count();
+        loop {
+            let member = self.members.current();
+            let mut kv = member.kv.clone();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let patience = if members > 1 { left.min(MEMBER_PATIENCE) } else { left };
+            let get = kv.get(key.clone(), Some(options.clone()));
+            let failure = match tokio::time::timeout(patience, get).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) => match asked.filter(|_| fault::is_compacted(&error)) {
+                    Some(asked) => return Err(self.compacted(asked).await),
+                    None if !fault::is_of_member(&error) => return Err(fault::of_read(&error)),
+                    None => fault::of_read(&error),
+                },
+                Err(_) => fault::no_answer(patience),
+            };
+            self.members.leave(member);
+            members -= 1;
+            if members == 0 {
+                return Err(self.said_of_all(failure));
+            }
+        }
+    }
+
+    /// The last failure, when no member answered.
+    fn said_of_all(&self, failure: StoreError) -> StoreError {
+        match failure {
+            StoreError::Unavailable(why) => {
+                StoreError::Unavailable(format!("etcd at {}: {why}", self.members.names()))
+            }
+            other => other,
         }
     }
 
@@ -265,14 +333,21 @@ fn end_of_prefix(mut prefix: Vec<u8>) -> Vec<u8> {
 impl Store for EtcdStore {
     async fn commit(&self, write: GuardedWrite) -> Result<Committed, StoreError> {
         check_write(&write)?;
+        let lease = self.lease_for(&write).await?;
         let (reply, answer) = oneshot::channel();
         let stopped = || StoreError::Unavailable("the store's committer stopped".into());
-        self.queue.send(Pending { write, reply }).await.map_err(|_| stopped())?;
-        answer.await.map_err(|_| StoreError::UnknownOutcome("the committer stopped".into()))?
+        self.queue.send(Pending { write, lease, reply }).await.map_err(|_| stopped())?;
+        let outcome = answer
+            .await
+            .unwrap_or_else(|_| Err(StoreError::UnknownOutcome("the committer stopped".into())));
+        if lease != 0 && matches!(outcome, Err(StoreError::Unavailable(_))) {
+            self.leases.forget(lease);
+        }
+        outcome
     }
 
     async fn revision(&self) -> Result<Revision, StoreError> {
-        self.connection.revision().await
+        self.newest.revision().await
     }
 
     async fn get(&self, key: &[u8], at: Option<Revision>) -> Result<Option<Entry>, StoreError> {
@@ -310,7 +385,7 @@ impl Store for EtcdStore {
         if revision == Revision(0) {
             return Ok(());
         }
-        let mut kv = self.connection.kv.clone();
+        let mut kv = self.connection.members.current().kv.clone();
         let compact = kv.compact(etcd_revision(revision), None);
         match tokio::time::timeout(self.connection.timeout, compact).await {
             Ok(Ok(_)) => Ok(()),

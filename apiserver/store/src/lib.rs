@@ -9,14 +9,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backup;
 mod check;
 pub mod embedded;
 pub mod etcd;
 pub mod memory;
+pub mod renumbered;
 
 pub use check::{
     COMPARES_PER_WRITE_MAX, KEY_BYTES_MAX, OPS_PER_WRITE_MAX, WRITE_BYTES_MAX, write_bytes,
 };
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -69,6 +73,14 @@ pub enum Op {
     Put {
         key: Bytes,
         value: Bytes,
+    },
+    /// A put of a key that goes by itself: not before `ttl` has passed, and soon after. The engine
+    /// deletes it as anybody would, and tails see it. Putting the key again, in whatever way,
+    /// begins anew.
+    PutFor {
+        key: Bytes,
+        value: Bytes,
+        ttl: Duration,
     },
     /// Deleting an absent key is no change and produces no event.
     Delete {
@@ -147,12 +159,19 @@ pub enum StoreError {
     /// The revision asked for has been compacted away; `oldest` is the first that can be read.
     #[error("revision {} has been compacted, the oldest is {}", .asked.0, .oldest.0)]
     Compacted { asked: Revision, oldest: Revision },
+    /// What followed `asked` is not what follows it now: the engine was taken back to an older state
+    /// while it was followed.
+    #[error("revision {} is not of the history that the store has now", .asked.0)]
+    Restored { asked: Revision },
     /// The write may or may not have landed. Read, compare, decide; never just retry.
     #[error("the outcome of the write is unknown: {0}")]
     UnknownOutcome(String),
     /// Nothing was done.
     #[error("the store is not available: {0}")]
     Unavailable(String),
+    /// There is no room. Nothing was done; deletes still work.
+    #[error("the store is full: {0}")]
+    Full(String),
     /// The write can never succeed as it is (too large, a key twice in one write).
     #[error("the store refuses the write: {0}")]
     Refused(String),

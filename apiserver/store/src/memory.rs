@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -34,6 +35,8 @@ struct Model {
     /// Every version of every key, oldest first; `None` where the key was deleted.
     keys: BTreeMap<Bytes, Vec<(Version, Option<Bytes>)>>,
     log: BTreeMap<Revision, Batch>,
+    /// When which version of which key is to go, if it is still the newest one then.
+    expiring: BTreeMap<(Instant, Version), Bytes>,
 }
 
 impl MemoryStore {
@@ -72,6 +75,10 @@ impl Model {
             let version = Version::new(revision, changes.len() as u64);
             let (key, value) = match op {
                 Op::Put { key, value } => (key, Some(value)),
+                Op::PutFor { key, value, ttl } => {
+                    self.expiring.insert((Instant::now() + ttl, version), key.clone());
+                    (key, Some(value))
+                }
                 Op::Delete { key } if self.newest(&key).is_some() => (key, None),
                 Op::Delete { .. } => {
                     versions.push(Version::new(revision, NO_CHANGE_INDEX));
@@ -92,6 +99,19 @@ impl Model {
         }
         self.log.insert(revision, Batch { revision, changes });
         Ok(Committed { revision, versions })
+    }
+
+    /// Deletes what is due.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        while let Some(due) = self.expiring.first_entry().filter(|due| due.key().0 <= now) {
+            let ((_, version), key) = due.remove_entry();
+            if self.newest(&key).is_some_and(|(newest, _)| *newest == version) {
+                let ops = vec![Op::Delete { key }];
+                // Nothing is compared, so nothing can fail.
+                let _ = self.commit(GuardedWrite { compares: Vec::new(), ops });
+            }
+        }
     }
 
     fn range(&self, query: &RangeQuery) -> Result<Page, StoreError> {
@@ -138,13 +158,37 @@ impl Model {
     }
 }
 
+/// Looks for what is due as long as there is something that will be, on a thread of its own: a store
+/// has no other.
+fn expire_in_time(model: Weak<Mutex<Model>>, published: watch::Sender<Revision>) {
+    const LOOK_EVERY: Duration = Duration::from_millis(100);
+    std::thread::spawn(move || {
+        loop {
+            // A clock: there is nothing to wait for but the time.
+            #[allow(clippy::disallowed_methods)]
+            std::thread::sleep(LOOK_EVERY);
+            let Some(model) = model.upgrade() else { return };
+            let mut model = model.lock();
+            model.expire();
+            published.send_replace(model.revision);
+            if model.expiring.is_empty() {
+                return;
+            }
+        }
+    });
+}
+
 #[async_trait]
 impl Store for MemoryStore {
     async fn commit(&self, write: GuardedWrite) -> Result<Committed, StoreError> {
         check_write(&write)?;
         let mut model = self.model.lock();
+        let waits = !model.expiring.is_empty();
         let committed = model.commit(write)?;
         self.published.send_replace(model.revision);
+        if !waits && !model.expiring.is_empty() {
+            expire_in_time(Arc::downgrade(&self.model), self.published.clone());
+        }
         Ok(committed)
     }
 

@@ -230,3 +230,59 @@ async fn tokens_outlive_the_server() {
     assert_eq!(who(&server, &token).await.status, StatusCode::CREATED);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_secret_made_for_an_account_holds_a_token_and_goes_with_it() {
+    use base64::prelude::{BASE64_STANDARD, Engine as _};
+
+    let server = Server::start().await;
+    let uid = make_account(&server, "robot").await;
+    let secret = |name: &str, account: &str| {
+        Some(json!({
+            "metadata": {
+                "name": name, "annotations": {"kubernetes.io/service-account.name": account},
+            },
+            "type": "kubernetes.io/service-account-token",
+        }))
+    };
+    let made = server.call("POST", SECRETS, secret("robot-token", "robot")).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+    let path = format!("{SECRETS}/robot-token");
+    let filled = until(&server, &path, |answer| !answer.json()["data"]["token"].is_null()).await;
+    let filled = filled.json();
+    let annotations = &filled["metadata"]["annotations"];
+    assert_eq!(annotations["kubernetes.io/service-account.uid"], *uid);
+    let text = |key: &str| {
+        let bytes = BASE64_STANDARD.decode(filled["data"][key].as_str().unwrap()).unwrap();
+        String::from_utf8(bytes).unwrap()
+    };
+    assert_eq!(text("namespace"), "default");
+    assert!(text("ca.crt").contains("BEGIN CERTIFICATE"));
+    let me = who(&server, &text("token")).await.json();
+    assert_eq!(me["status"]["userInfo"]["username"], "system:serviceaccount:default:robot");
+    // One for nobody is not kept.
+    server.call("POST", SECRETS, secret("nobodys", "nobody")).await;
+    let gone = |answer: &Answer| answer.status == StatusCode::NOT_FOUND;
+    until(&server, &format!("{SECRETS}/nobodys"), gone).await;
+    let deleted = server.call("DELETE", &format!("{ACCOUNTS}/robot"), None).await;
+    assert_eq!(deleted.status, StatusCode::OK, "{deleted:?}");
+    until(&server, &path, gone).await;
+    assert_eq!(who(&server, &text("token")).await.status, StatusCode::UNAUTHORIZED);
+    server.stop().await;
+}
+
+/// Asks again until the answer is as wanted.
+async fn until(server: &Server, uri: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+    let asking = async {
+        loop {
+            let answer = server.call("GET", uri, None).await;
+            if wanted(&answer) {
+                return answer;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), asking)
+        .await
+        .unwrap_or_else(|_| panic!("{uri} never came to that"))
+}

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::pods::upgraded;
-use crate::support::Server;
+use crate::support::{Server, begin};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -41,4 +41,32 @@ async fn a_watch_over_a_websocket_sends_an_event_a_message() {
     server.stop().await;
     // The server says goodbye, it does not just hang up.
     assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))));
+}
+
+#[tokio::test]
+async fn a_browser_shows_its_token_as_a_protocol() {
+    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+
+    let server = Server::start().await;
+    let upgrade = async |protocols: &str| {
+        let headers = [
+            ("upgrade", "websocket"),
+            ("connection", "upgrade"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-protocol", protocols),
+        ];
+        let uri = format!("{MAPS}?watch=true&timeoutSeconds=1");
+        begin(server.tls().await, "GET", &uri, bytes::Bytes::new(), &headers).await
+    };
+    let bearer = |token: &str| {
+        let token = BASE64_URL_SAFE_NO_PAD.encode(token);
+        format!("base64url.bearer.authorization.k8s.io.{token}, base64.binary.k8s.io")
+    };
+    let known = upgrade(&bearer("t-root")).await;
+    assert_eq!(known.status(), 101);
+    assert_eq!(known.headers()["sec-websocket-protocol"], "base64.binary.k8s.io");
+    assert_eq!(upgrade(&bearer("unknown")).await.status(), 401);
+    assert_eq!(upgrade("base64.binary.k8s.io").await.status(), 403);
+    server.stop().await;
 }

@@ -69,9 +69,18 @@ impl Server {
 
     /// Over any store; what else the server keeps is in `dir`.
     pub(crate) async fn start_over(dir: &std::path::Path, store: StoreKind) -> Server {
+        Server::start_over_with(dir, store, |_| {}).await
+    }
+
+    pub(crate) async fn start_over_with(
+        dir: &std::path::Path,
+        store: StoreKind,
+        configure: impl FnOnce(&mut Config),
+    ) -> Server {
         let tokens = dir.join("tokens.csv");
         std::fs::write(&tokens, TOKENS).unwrap();
-        let config = Config { store, ..Config::for_tests(dir) }.with_tokens(Some(tokens));
+        let mut config = Config { store, ..Config::for_tests(dir) }.with_tokens(Some(tokens));
+        configure(&mut config);
         Server { api: ApiServer::start(config).await.unwrap(), _dir: tempfile::tempdir().unwrap() }
     }
 

@@ -1,102 +1,151 @@
-//! A full cycle over a free cluster: every agent is offered, or every task placed.
+//! The allocator over Mesos' own grid: agents by frameworks, refusals, suppression, thousands of
+//! queues with quotas, a mixed load; and what one agent that is free again costs. Release, one
+//! thread. `docs/performance.md` says what came out, and what must be touched at least.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cluster;
+
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
-use commonage_allocator::{
-    AgentInfo, Allocator, FrameworkInfo, ObjectKey, Placement, QueueInfo, TaskInfo,
-};
-use commonage_schemas::resources::Resources;
-use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use cluster::{Cluster, Shape};
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
-const FRAMEWORKS: usize = 200;
-const QUEUES: usize = 20;
+const AGENTS: [usize; 3] = [1_000, 10_000, 50_000];
+const FRAMEWORKS: [usize; 4] = [1, 200, 1_000, 6_000];
 
-fn resources(pairs: &[(&str, &str)]) -> Resources {
-    Resources::from_pairs(pairs.iter().copied()).unwrap()
+fn grid() -> impl Iterator<Item = (usize, usize)> {
+    AGENTS.into_iter().flat_map(|agents| FRAMEWORKS.into_iter().map(move |f| (agents, f)))
 }
 
-fn cluster(agents: usize, placement: Placement) -> Allocator {
-    let mut allocator = Allocator::default();
-    let allocatable =
-        resources(&[("cpu", "24"), ("memory", "64Gi"), ("disk", "1Ti"), ("ports", "31000-32000")]);
-    for agent in 0..agents {
-        let info = AgentInfo { allocatable: allocatable.clone(), ..AgentInfo::default() };
-        allocator.upsert_agent(&format!("agent-{agent}"), info);
-    }
-    for queue in 0..QUEUES {
-        let weight = 1.0 + (queue % 3) as f64;
-        let info = QueueInfo { weight, ..QueueInfo::default() };
-        allocator.upsert_queue(&format!("team-{}.q-{queue}", queue % 4), &info);
-    }
-    for framework in 0..FRAMEWORKS {
-        let queue = framework % QUEUES;
-        let info = FrameworkInfo {
-            queues: vec![format!("team-{}.q-{queue}", queue % 4)],
-            placement,
-            max_outstanding: usize::MAX,
-            ..FrameworkInfo::default()
-        };
-        allocator.upsert_framework(&ObjectKey::new("ns", &format!("f-{framework}")), info);
-    }
-    allocator
-}
-
-/// Four equal tasks for each agent, over all frameworks.
-fn with_tasks(mut allocator: Allocator, agents: usize) -> Allocator {
-    let wants = resources(&[("cpu", "6"), ("memory", "8Gi")]);
-    for task in 0..agents * 4 {
-        let framework = task % FRAMEWORKS;
-        let queue = framework % QUEUES;
-        let info = TaskInfo {
-            framework: format!("f-{framework}"),
-            queue: format!("team-{}.q-{queue}", queue % 4),
-            resources: wants.clone(),
-            ..TaskInfo::default()
-        };
-        allocator.upsert_task(&ObjectKey::new("ns", &format!("t-{task}")), &info);
-    }
-    allocator
-}
-
-fn cycle(criterion: &mut Criterion) {
-    for agents in [1_000, 10_000] {
-        let mut offers = cluster(agents, Placement::Offers);
-        let mut group = criterion.benchmark_group("offers");
-        group.sample_size(20);
-        group.bench_function(BenchmarkId::from_parameter(agents), |bencher| {
-            bencher.iter(|| black_box(offers.plan(0, 1)).offers.len());
+/// Everything is free, and all of it is offered.
+fn all_free(criterion: &mut Criterion) {
+    let mut group = group(criterion, "offers");
+    for (agents, frameworks) in grid() {
+        let mut cluster = Cluster::new(agents, &Shape { frameworks, ..Shape::default() });
+        let name = BenchmarkId::from_parameter(format!("{agents}x{frameworks}"));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(cluster.full()).offers.len());
         });
-        group.finish();
-        let mut tasks = with_tasks(cluster(agents, Placement::Tasks), agents);
-        let mut group = criterion.benchmark_group("tasks");
-        group.sample_size(20);
-        group.bench_function(BenchmarkId::from_parameter(agents * 4), |bencher| {
-            bencher.iter(|| black_box(tasks.plan(0, 1)).bindings.len());
-        });
-        group.finish();
-        let mut group = criterion.benchmark_group("idle");
-        group.sample_size(20);
-        let mut full = cluster(agents, Placement::Offers);
-        let plan = full.plan(0, 1);
-        for (number, offer) in plan.offers.iter().enumerate() {
-            let info = commonage_allocator::OfferInfo {
-                framework: offer.framework.name.to_string(),
-                queue: offer.queue.to_string(),
-                agent: offer.agent.to_string(),
-                parts: Vec::new(),
-                resources: offer.resources.clone(),
-                expires_at_ms: Some(offer.expires_at_ms),
-                answered: false,
-            };
-            full.upsert_offer(&ObjectKey::new("ns", &format!("o-{number}")), &info);
+    }
+    group.finish();
+}
+
+/// Everything was offered in turn, and every framework has refused what it was offered.
+fn all_declining(criterion: &mut Criterion) {
+    let mut group = group(criterion, "declined");
+    for (agents, frameworks) in grid() {
+        let mut cluster = Cluster::new(agents, &Shape { frameworks, ..Shape::default() });
+        for _ in 0..4 {
+            cluster.decline_all();
         }
-        group.bench_function(BenchmarkId::from_parameter(agents), |bencher| {
-            bencher.iter_batched(|| 1, |seed| full.plan(0, seed), BatchSize::SmallInput);
+        let name = BenchmarkId::from_parameter(format!("{agents}x{frameworks}"));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(cluster.full()).offers.len());
         });
-        group.finish();
     }
+    group.finish();
 }
 
-criterion_group!(benches, cycle);
+/// 99 of 100 frameworks want nothing now.
+fn suppressed(criterion: &mut Criterion) {
+    let mut group = group(criterion, "suppressed");
+    for (agents, frameworks) in grid() {
+        let shape = Shape { frameworks, suppressed: true, ..Shape::default() };
+        let mut cluster = Cluster::new(agents, &shape);
+        let name = BenchmarkId::from_parameter(format!("{agents}x{frameworks}"));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(cluster.full()).offers.len());
+        });
+    }
+    group.finish();
+}
+
+/// A queue with a quota for each framework.
+fn quotas(criterion: &mut Criterion) {
+    let mut group = group(criterion, "quotas");
+    for (agents, frameworks) in [(1_000, 3_000), (10_000, 3_000)] {
+        let shape = Shape { frameworks, quotas: true, ..Shape::default() };
+        let mut cluster = Cluster::new(agents, &shape);
+        let name = BenchmarkId::from_parameter(format!("{agents}x{frameworks}"));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(cluster.full()).offers.len());
+        });
+    }
+    group.finish();
+}
+
+/// Nothing is free, and nothing has changed.
+fn idle(criterion: &mut Criterion) {
+    let mut group = group(criterion, "idle");
+    for (agents, frameworks) in grid() {
+        let mut cluster = Cluster::new(agents, &Shape { frameworks, ..Shape::default() });
+        cluster.offer_all();
+        let name = BenchmarkId::from_parameter(format!("{agents}x{frameworks}"));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(cluster.plan()).offers.len());
+        });
+    }
+    group.finish();
+}
+
+/// A thousand agents become free and are offered anew: time for one of them, of the plan alone.
+fn freed(criterion: &mut Criterion) {
+    let mut group = group(criterion, "freed");
+    for (agents, frameworks) in [(10_000, 200), (50_000, 200), (50_000, 6_000)] {
+        let mut cluster = Cluster::new(agents, &Shape { frameworks, ..Shape::default() });
+        cluster.offer_all();
+        let name = BenchmarkId::from_parameter(format!("{agents}x{frameworks}"));
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..rounds.div_ceil(1_000) {
+                    cluster.free(1_000);
+                    let started = Instant::now();
+                    let plan = cluster.plan();
+                    spent += started.elapsed();
+                    assert_eq!(plan.offers.len(), 1_000);
+                    cluster.apply(&plan);
+                }
+                spent.mul_f64(rounds as f64 / (rounds.div_ceil(1_000) * 1_000) as f64)
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Waiting tasks find their agents.
+fn placed(criterion: &mut Criterion) {
+    let mut group = group(criterion, "placed");
+    for (agents, tasks) in [(10_000, 40_000), (50_000, 100_000)] {
+        let shape = Shape { frameworks: 200, placed: true, ..Shape::default() };
+        let mut cluster = Cluster::new(agents, &shape);
+        cluster.tasks(tasks);
+        let name = BenchmarkId::from_parameter(format!("{tasks}on{agents}"));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let plan = black_box(cluster.full());
+                assert_eq!(plan.bindings.len(), tasks);
+            });
+        });
+    }
+    let mut cluster = Cluster::new(1_000, &Shape { frameworks: 0, ..Shape::default() });
+    let tasks = cluster.mixed_load();
+    group.bench_function(format!("mixed{tasks}"), |bencher| {
+        bencher.iter(|| black_box(cluster.full()).bindings.len());
+    });
+    group.finish();
+}
+
+fn group<'a>(
+    criterion: &'a mut Criterion,
+    name: &str,
+) -> criterion::BenchmarkGroup<'a, criterion::measurement::WallTime> {
+    let mut group = criterion.benchmark_group(name);
+    group.sample_size(10).warm_up_time(Duration::from_millis(200));
+    group.measurement_time(Duration::from_millis(600));
+    group
+}
+
+criterion_group!(benches, all_free, all_declining, suppressed, quotas, idle, freed, placed);
 criterion_main!(benches);

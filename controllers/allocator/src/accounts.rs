@@ -27,6 +27,13 @@ pub(crate) struct Held {
 impl Allocator {
     /// Books something that is held from now on.
     pub(crate) fn hold(&mut self, holder: Holder, held: &Held) {
+        self.change_agent(held.agent, |all| all.hold_of_agent(holder, held));
+        if !self.guaranteed.is_empty() {
+            self.changes.all();
+        }
+    }
+
+    fn hold_of_agent(&mut self, holder: Holder, held: &Held) {
         let agent = &mut self.agents[held.agent];
         match holder {
             Holder::Task(id) => {
@@ -47,6 +54,11 @@ impl Allocator {
 
     /// Takes the booking back. The holder is still in its table, without what it held.
     pub(crate) fn release(&mut self, holder: Holder, held: &Held) {
+        self.change_agent(held.agent, |all| all.release_of_agent(holder, held));
+        self.relieve_queue(self.leaves[held.leaf].queue);
+    }
+
+    fn release_of_agent(&mut self, holder: Holder, held: &Held) {
         let agent = &mut self.agents[held.agent];
         match holder {
             Holder::Task(id) => {

@@ -12,18 +12,23 @@ mod fit;
 mod gangs;
 mod offer;
 mod place;
+mod preempt;
+mod ranked;
 mod reclaim;
 mod spread;
 mod stages;
 mod sweep;
+mod victims;
 mod why;
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use crate::changes::{Bits, Free};
 use crate::cycle::fair::{Contest, Ledger};
 use crate::cycle::fit::Cursors;
-use crate::cycle::offer::{Draft, OpenAgents, UnitRun};
+use crate::cycle::offer::{Draft, OpenAgents, Printed, UnitRun};
+use crate::cycle::preempt::Preempting;
 use crate::cycle::spread::Spreads;
 use crate::cycle::why::Waiting;
 use crate::info::Placement;
@@ -54,15 +59,22 @@ pub(crate) struct Cycle<'a> {
     pub(crate) state: &'a Allocator,
     now_ms: u64,
     /// Free numbers by agent.
-    free: Vec<Lanes>,
+    free: Free,
+    /// Whether all agents are looked at, and not only those that have changed.
+    everything: bool,
     /// Free goods of agents from which the run has taken some; of others they are in the state.
-    goods: Vec<Option<Goods>>,
-    /// Open agents in random order.
-    shuffled: Vec<Id>,
-    /// The same, those in use first and those with GPUs last.
+    goods: HashMap<Id, Goods>,
+    /// Open agents that are looked at; an order by chance is that of blocks of them.
+    seen: Bits,
+    /// Those, some of them first: those in use first and those with GPUs last.
     packed: Vec<Id>,
-    /// Which of the shuffled have something free.
+    /// All open agents like that, once a run has asked for them.
+    packed_all: Option<Vec<Id>>,
+    /// Those of them that have something free.
     open: OpenAgents,
+    /// Agents of which a run has taken all that is no number.
+    stripped: Bits,
+    no_goods: Goods,
     /// What is free of agents' parts, of agents that have any.
     pieces: HashMap<Id, Vec<Piece>>,
     /// Shared pieces that this run has offered already, by agent.
@@ -75,6 +87,8 @@ pub(crate) struct Cycle<'a> {
     /// Drafts that may still grow: those for declared demand.
     draft_of: HashMap<(Id, Id), usize>,
     cursors: Cursors,
+    /// The same for those that nobody has looked for yet, among all agents.
+    fresh_cursors: Cursors,
     spreads: Spreads,
     /// Tasks placed in this run, by agent; kept only if some task cares about its neighbours.
     placed_on: HashMap<Id, Vec<Id>>,
@@ -82,23 +96,51 @@ pub(crate) struct Cycle<'a> {
     /// Tasks of groups and gangs that were dealt with together with another.
     done: HashSet<Id>,
     waiting: Vec<Waiting>,
+    preempting: Preempting,
+    /// Tasks that were placed, and where.
+    bound: Vec<Id>,
+    bound_on: Vec<Id>,
+    capped: Cell<bool>,
+    unfinished: bool,
     pub(crate) plan: Plan,
 }
 
-/// Makes the plan; with it the agents on which it takes something back for waiting tasks.
-/// Only agents in `scope` are given out if there is one.
+/// What a run came to.
+pub(crate) struct Decided {
+    pub(crate) plan: Plan,
+    /// Agents on which something is taken back for waiting tasks.
+    pub(crate) claimed: BTreeSet<Id>,
+    /// Waiting tasks for which something ends on an agent.
+    pub(crate) nominated: BTreeMap<Id, Id>,
+    /// Agents and tasks that something was decided about.
+    pub(crate) agents: Vec<Id>,
+    pub(crate) tasks: Vec<Id>,
+    /// Offers that should not be there and are.
+    pub(crate) suspects: BTreeSet<Id>,
+    /// Some framework has as many offers as it may.
+    pub(crate) capped: bool,
+    /// There is more to do than one plan does.
+    pub(crate) unfinished: bool,
+}
+
+/// Makes the plan. Only agents in `look` are given out if there is one, and what waits is looked for
+/// there; only those in `scope` are asked to be left.
 pub(crate) fn run(
     state: &Allocator,
+    free: Free,
     now_ms: u64,
     seed: u64,
+    look: Option<Vec<Id>>,
     scope: Option<&BTreeSet<Id>>,
-) -> (Plan, BTreeSet<Id>) {
-    let mut cycle = Cycle::new(state, now_ms, seed, scope);
-    cycle.sweep();
+) -> (Decided, Free) {
+    let mut cycle = Cycle::new(state, free, now_ms, seed, look);
+    let suspects = cycle.sweep();
+    cycle.settle_nominated();
     let mut runs = cycle.hungry();
     let whole = cycle.take_whole(&mut runs);
     let hungry = (0..).zip(&runs).filter_map(|(leaf, run)| run.as_ref().map(|_| leaf));
     let mut contest = Contest::new(state, &cycle.ledger, hungry);
+    cycle.drafts.reserve(cycle.open.count());
     while let Some(leaf) = contest.next() {
         let step = match &mut runs[leaf as usize] {
             Some(Run::Tasks(last)) => cycle.step_tasks(leaf, last),
@@ -111,13 +153,27 @@ pub(crate) fn run(
     cycle.stages(&whole);
     cycle.invert(scope);
     let waiting = cycle.explain();
-    let claimed = cycle.reclaim(&waiting);
-    (cycle.finish(), claimed)
+    let (claimed, served) = cycle.reclaim(&waiting);
+    cycle.preempt(&waiting, &served);
+    let nominated = std::mem::take(&mut cycle.preempting.nominated);
+    let drafted = cycle.drafts.iter().map(|draft| draft.agent);
+    let decided = Decided {
+        plan: Plan::default(),
+        claimed,
+        nominated,
+        agents: drafted.chain(std::mem::take(&mut cycle.bound_on)).collect(),
+        tasks: std::mem::take(&mut cycle.bound),
+        suspects,
+        capped: cycle.capped.get(),
+        unfinished: cycle.unfinished,
+    };
+    let (plan, free) = cycle.finish();
+    (Decided { plan, ..decided }, free)
 }
 
 /// All who may be given something, as they would be served now.
 pub(crate) fn service_order(state: &Allocator, seed: u64) -> Vec<Id> {
-    let cycle = Cycle::new(state, 0, seed, None);
+    let cycle = Cycle::new(state, Free::default(), 0, seed, Some(Vec::new()));
     let active = state.leaves.iter().filter(|(_, leaf)| {
         let framework = &state.frameworks[leaf.framework];
         leaf.listed && !leaf.suppressed && framework.known && framework.info.active
@@ -127,47 +183,51 @@ pub(crate) fn service_order(state: &Allocator, seed: u64) -> Vec<Id> {
 }
 
 impl<'a> Cycle<'a> {
-    fn new(state: &'a Allocator, now_ms: u64, seed: u64, scope: Option<&BTreeSet<Id>>) -> Self {
-        let mut free = vec![Lanes::ZERO; state.agents.span()];
-        let mut shuffled = Vec::with_capacity(free.len());
-        let mut total = Lanes::ZERO;
-        let mut pieces = HashMap::new();
-        let mut available = Lanes::ZERO;
-        let guaranteed = state.queues.iter().any(|(_, queue)| !queue.guarantee.is_zero());
-        for (id, agent) in state.agents.iter() {
-            total.add(&agent.total);
-            for piece in &agent.parts {
-                total.add(&piece.lanes);
-            }
-            if !agent.is_open() {
-                continue;
-            }
-            let plain = agent.free();
-            if guaranteed {
-                available.add(&plain);
-            }
-            if !agent.parts.is_empty() {
-                let parts = state.free_pieces(id);
-                for piece in parts.iter().filter(|piece| guaranteed && piece.kind.is_charged()) {
-                    available.add(&piece.lanes);
+    fn new(
+        state: &'a Allocator,
+        free: Free,
+        now_ms: u64,
+        seed: u64,
+        look: Option<Vec<Id>>,
+    ) -> Self {
+        let everything = look.is_none();
+        let seen = look.map_or_else(
+            || state.changes.open.clone(),
+            |ids| {
+                let mut seen = Bits::default();
+                for id in ids {
+                    seen.set(id, state.changes.open.has(id));
                 }
-                pieces.insert(id, parts);
-            }
-            if scope.is_none_or(|scope| scope.contains(&id)) {
-                free[id as usize] = plain;
-                shuffled.push(id);
+                seen
+            },
+        );
+        let mut pieces = HashMap::new();
+        if state.changes.with_parts > 0 {
+            let there = in_order(&seen, seed);
+            for id in there.into_iter().filter(|id| !state.agents[*id].parts.is_empty()) {
+                pieces.insert(id, state.free_pieces(id));
             }
         }
-        shuffle(&mut shuffled, seed);
-        let packed = pack(state, &shuffled);
-        let open = OpenAgents::new(shuffled.iter().map(|id| !free[*id as usize].is_zero()));
+        let guaranteed = !state.guaranteed.is_empty();
+        let waits = state.leaves.iter().any(|(_, leaf)| !leaf.pending.is_empty());
+        let packed = if waits || state.frameworks.iter().any(|(_, f)| !f.demand.is_empty()) {
+            pack(state, &in_order(&seen, seed))
+        } else {
+            Vec::new()
+        };
+        let open = OpenAgents::new(&seen, &state.changes.offerable, seed);
+        let (total, available) = (state.changes.total, state.changes.available);
         Self {
             state,
             now_ms,
             free,
-            goods: vec![None; state.agents.span()],
-            shuffled,
+            everything,
+            goods: HashMap::new(),
+            seen,
+            stripped: Bits::default(),
+            no_goods: Goods::default(),
             packed,
+            packed_all: None,
             open,
             pieces,
             shared: HashMap::new(),
@@ -177,6 +237,7 @@ impl<'a> Cycle<'a> {
             drafts: Vec::new(),
             draft_of: HashMap::new(),
             cursors: Cursors::new(state.shapes.span()),
+            fresh_cursors: Cursors::new(state.shapes.span()),
             spreads: Spreads::default(),
             placed_on: HashMap::new(),
             neighbours_matter: state
@@ -185,6 +246,11 @@ impl<'a> Cycle<'a> {
                 .any(|shape| shape.spread.is_some() || shape.anti_affinity.is_some()),
             done: HashSet::new(),
             waiting: Vec::new(),
+            preempting: Preempting::default(),
+            bound: Vec::new(),
+            bound_on: Vec::new(),
+            capped: Cell::new(false),
+            unfinished: false,
             plan: Plan::default(),
         }
     }
@@ -204,8 +270,7 @@ impl<'a> Cycle<'a> {
                 }
                 continue;
             }
-            let held = leaf.offers.iter().filter(|id| !self.state.offers[**id].answered).count();
-            self.outstanding[leaf.framework as usize] += held;
+            self.outstanding[leaf.framework as usize] += leaf.unanswered;
             if !leaf.listed || leaf.suppressed {
                 continue;
             }
@@ -223,15 +288,33 @@ impl<'a> Cycle<'a> {
     }
 
     fn goods_of(&self, agent: Id) -> &Goods {
-        self.goods[agent as usize].as_ref().unwrap_or(&self.state.agents[agent].free_goods)
+        if self.stripped.has(agent) {
+            return &self.no_goods;
+        }
+        if self.goods.is_empty() {
+            return &self.state.agents[agent].free_goods;
+        }
+        self.goods.get(&agent).unwrap_or(&self.state.agents[agent].free_goods)
     }
 
-    fn finish(mut self) -> Plan {
-        for draft in std::mem::take(&mut self.drafts) {
-            let offer = self.publish(&draft);
+    fn finish(mut self) -> (Plan, Free) {
+        let drafts = std::mem::take(&mut self.drafts);
+        self.plan.offers.reserve_exact(drafts.len());
+        let mut printed = Printed::default();
+        for draft in drafts {
+            let offer = self.publish(draft, &mut printed);
             self.plan.offers.push(offer);
         }
-        self.plan
+        (self.plan, self.free)
+    }
+
+    /// All open agents, those in use first and those with GPUs last.
+    fn all_packed(&mut self) -> &[Id] {
+        if self.everything {
+            return &self.packed;
+        }
+        let (state, seed) = (self.state, self.seed);
+        self.packed_all.get_or_insert_with(|| pack(state, &in_order(&state.changes.open, seed)))
     }
 }
 
@@ -246,6 +329,35 @@ fn pack(state: &Allocator, shuffled: &[Id]) -> Vec<Id> {
         classes[2 * gpus + empty].push(*id);
     }
     classes.concat()
+}
+
+/// The numbers in a set in an order by chance: blocks of 64 shuffled among themselves, each begun at
+/// a place by chance, which is as good and many times faster to walk. Some of them are in the order in
+/// which all of them would be.
+fn in_order(set: &Bits, seed: u64) -> Vec<Id> {
+    let turn = turn(seed);
+    let mut ids = Vec::new();
+    for block in blocks(&set.0, seed) {
+        let mut rest = set.word(block as usize).rotate_right(turn);
+        while rest != 0 {
+            ids.push(block * 64 + (rest.trailing_zeros() + turn) % 64);
+            rest &= rest - 1;
+        }
+    }
+    ids
+}
+
+fn turn(seed: u64) -> u32 {
+    (next_random(&Cell::new(seed)) >> 58) as u32
+}
+
+/// Blocks that are not empty, in an order by chance.
+fn blocks(words: &[u64], seed: u64) -> Vec<u32> {
+    let chance = |block: u32| next_random(&Cell::new(seed ^ (u64::from(block) << 17)));
+    let there = (0_u32..).zip(words).filter(|(_, word)| **word != 0);
+    let mut keyed: Vec<(u64, u32)> = there.map(|(block, _)| (chance(block), block)).collect();
+    keyed.sort_unstable();
+    keyed.into_iter().map(|(_, block)| block).collect()
 }
 
 /// Fisher and Yates' shuffle over SplitMix64: small, and the same in every version of every library.

@@ -153,11 +153,14 @@ pub struct QueueInfo {
     pub guarantee: Resources,
     /// What it and everything below it never exceeds; a name that is absent is not limited.
     pub limit: Resources,
+    /// Tasks of a queue with a higher one may take what tasks of one with a lower one hold, beyond
+    /// what is guaranteed. 0: that of the queue above.
+    pub priority: i32,
 }
 
 impl Default for QueueInfo {
     fn default() -> Self {
-        Self { weight: 1.0, guarantee: Resources::new(), limit: Resources::new() }
+        Self { weight: 1.0, guarantee: Resources::new(), limit: Resources::new(), priority: 0 }
     }
 }
 
@@ -188,8 +191,12 @@ pub struct TaskInfo {
     pub host_ports: Vec<u16>,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
-    /// Higher goes first inside the framework's queue.
+    /// Higher goes first inside the framework's queue, and may take what lower ones hold.
     pub priority: i32,
+    /// It can be killed at any time for another that can't; such tasks are killed first.
+    pub revocable: bool,
+    /// It is being killed: what it holds will be free, and it is not killed for others again.
+    pub ending: bool,
     /// Milliseconds; of two tasks with the same priority the older goes first.
     pub created_ms: u64,
     /// Tasks of one group go to one agent.
@@ -217,6 +224,8 @@ impl Default for TaskInfo {
             host_ports: Vec::new(),
             labels: BTreeMap::new(),
             priority: 0,
+            revocable: false,
+            ending: false,
             created_ms: 0,
             group: None,
             gang: None,

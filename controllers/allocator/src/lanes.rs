@@ -69,6 +69,12 @@ impl Lanes {
         self
     }
 
+    /// The same with GPUs whole.
+    pub(crate) fn whole_gpus(mut self) -> Self {
+        self.0[GPU_LANE] -= self.0[GPU_LANE] % WHOLE;
+        self
+    }
+
     /// The larger of both in each lane.
     pub(crate) fn max(mut self, other: &Self) -> Self {
         for (a, b) in self.0.iter_mut().zip(&other.0) {

@@ -15,6 +15,8 @@
 //! * who is next is always the competitor with the smallest weighted dominant share;
 //! * a task that would fit if nobody let offers lie unanswered is placed within a bounded time;
 //! * what a queue is guaranteed is given to nobody else while it could be given to the queue;
+//! * a task is killed for another only beyond what its queue is guaranteed, for what the other's
+//!   queue is guaranteed or for a higher priority, never more than needed, and it comes to rest;
 //! * the same state, time and seed give the same plan.
 //!
 //! ```
@@ -48,6 +50,7 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod changes;
 mod cycle;
 mod info;
 mod lanes;
@@ -70,7 +73,8 @@ pub use info::{
 };
 pub use parts::{Kind, Part};
 pub use plan::{
-    Binding, Excluded, InverseOffer, NewOffer, Plan, Rescind, RescindReason, WaitingFor, Why,
+    Binding, Excluded, InverseOffer, NewOffer, Plan, Preemption, PreemptionReason, Rescind,
+    RescindReason, WaitingFor, Why,
 };
 pub use selector::{Operator, Requirement, Selector};
 pub use state::{Allocator, Options, Sorter};

@@ -20,6 +20,7 @@ impl Allocator {
     /// there is asked to leave (anew, if it was before).
     pub fn schedule_maintenance(&mut self, agent: &str, starts_at_ms: Option<u64>) {
         let Some(id) = self.agents.id(agent) else { return };
+        self.changes.all();
         match starts_at_ms {
             Some(starts_at_ms) => {
                 self.maintenance.insert(id, Maintenance { starts_at_ms, asked: BTreeSet::new() });

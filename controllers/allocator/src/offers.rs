@@ -1,5 +1,7 @@
 //! Offers that exist, and what frameworks have refused.
 
+use std::collections::BTreeSet;
+
 use crate::accounts::{Held, Holder};
 use crate::info::{ObjectKey, OfferInfo, Refusal};
 use crate::lanes::{Goods, Lanes};
@@ -60,8 +62,13 @@ impl Allocator {
         if let Some(id) = self.offers.id(key) {
             let offer = &mut self.offers[id];
             if offer.held == held {
-                offer.answered = info.answered;
-                offer.expires_at_ms = info.expires_at_ms;
+                if (offer.answered, offer.expires_at_ms) != (info.answered, info.expires_at_ms) {
+                    self.note_offer(id, false);
+                    let offer = &mut self.offers[id];
+                    (offer.answered, offer.expires_at_ms) = (info.answered, info.expires_at_ms);
+                    self.note_offer(id, true);
+                    self.note_less_outstanding(leaf);
+                }
                 return;
             }
             before = self.forget_offer(key);
@@ -76,9 +83,36 @@ impl Allocator {
             since_ms: self.planned_at_ms,
         });
         self.hold(Holder::Offer(id), &held);
+        self.note_offer(id, true);
         if let Some((leaf, agent)) = before {
             self.collect_leaf(leaf);
             self.collect_agent(agent);
+        }
+    }
+
+    /// Notes when an offer ends that nobody has answered, or that it does not any more.
+    fn note_offer(&mut self, id: Id, there: bool) {
+        let offer = &self.offers[id];
+        let (open, leaf) = (!offer.answered, offer.held.leaf);
+        let deadline = offer.expires_at_ms.filter(|_| open).map(|at| (at, id));
+        self.changes.anything = true;
+        let unanswered = &mut self.leaves[leaf].unanswered;
+        if there {
+            *unanswered += usize::from(open);
+            self.deadlines.extend(deadline);
+            self.changes.suspects.insert(id);
+        } else {
+            *unanswered -= usize::from(open);
+            deadline.map(|deadline| self.deadlines.remove(&deadline));
+            self.changes.suspects.remove(&id);
+        }
+    }
+
+    /// A framework that could not be offered more, or that says how much it wants, may be now.
+    fn note_less_outstanding(&mut self, leaf: Id) {
+        let framework = &self.frameworks[self.leaves[leaf].framework];
+        if self.changes.capped || framework.info.demand.is_some() {
+            self.changes.all();
         }
     }
 
@@ -126,7 +160,10 @@ impl Allocator {
             until_ms: now_ms.saturating_add(for_ms),
             since_plan: self.plans,
         };
+        self.filter_ends.insert((filter.until_ms, agent));
         self.agents[agent].filters.push(filter);
+        self.note_refusals(agent);
+        self.changes.anything = true;
     }
 
     /// Tells whether a framework has answered an offer, or let it end unanswered. One that answers
@@ -135,6 +172,7 @@ impl Allocator {
     pub fn heard_from(&mut self, framework: &ObjectKey, answered: bool) {
         if let Some(id) = self.frameworks.id(framework) {
             self.frameworks[id].answers = Some(answered);
+            self.changes.anything = true;
         }
     }
 
@@ -142,7 +180,9 @@ impl Allocator {
     fn forget_offer(&mut self, key: &ObjectKey) -> Option<(Id, Id)> {
         let id = self.offers.id(key)?;
         let held = self.offers[id].held.clone();
+        self.note_offer(id, false);
         self.release(Holder::Offer(id), &held);
+        self.note_less_outstanding(held.leaf);
         self.offers.remove(key);
         Some((held.leaf, held.agent))
     }
@@ -179,15 +219,29 @@ impl Allocator {
     }
 
     pub(crate) fn forget_filters(&mut self, leaf: Id) {
-        for (_, agent) in self.agents.iter_mut() {
-            agent.filters.retain(|filter| filter.leaf != leaf);
+        let agents: BTreeSet<Id> = self.filter_ends.iter().map(|(_, agent)| *agent).collect();
+        for id in agents {
+            if self.retain_filters(id, |filter| filter.leaf != leaf) {
+                self.changes.agent(id);
+            }
         }
     }
 
     pub(crate) fn forget_old_filters(&mut self, now_ms: u64) {
         let plans = self.plans;
-        for (_, agent) in self.agents.iter_mut() {
-            agent.filters.retain(|filter| filter.until_ms > now_ms || filter.since_plan == plans);
+        let due: Vec<(u64, Id)> = self.filter_ends.range(..=(now_ms, Id::MAX)).copied().collect();
+        for (until_ms, id) in due {
+            let holds = |filter: &Filter| filter.until_ms > now_ms || filter.since_plan == plans;
+            if self.retain_filters(id, holds) {
+                self.changes.agent(id);
+            }
+            let filters = self.agents.get_mut(id).map(|agent| &agent.filters);
+            if filters.is_some_and(|all| all.iter().any(|filter| filter.until_ms == until_ms)) {
+                // It outlives the plan that is made now, and ends with the next.
+                self.changes.anything = true;
+            } else {
+                self.filter_ends.remove(&(until_ms, id));
+            }
         }
     }
 }

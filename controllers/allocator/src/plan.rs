@@ -17,6 +17,8 @@ pub struct Plan {
     pub inverse_offers: Vec<InverseOffer>,
     /// Tasks to bind.
     pub bindings: Vec<Binding>,
+    /// Tasks to kill, with their grace period, for others.
+    pub preempt: Vec<Preemption>,
     /// Offers to take back.
     pub rescind: Vec<Rescind>,
     /// Offers whose time is up.
@@ -36,8 +38,8 @@ pub struct NewOffer {
     pub queue: Arc<str>,
     /// The agent it is a part of.
     pub agent: Arc<str>,
-    /// What it holds.
-    pub resources: Resources,
+    /// What it holds; offers of equal amounts share it.
+    pub resources: Arc<Resources>,
     /// What it holds beside that.
     pub parts: Vec<Part>,
     /// When it ends, in milliseconds.
@@ -66,6 +68,37 @@ pub struct Binding {
     pub agent: Arc<str>,
     /// One port for each `hostPort: 0`, in order.
     pub host_ports: Vec<u16>,
+}
+
+/// A task to kill for another, with its grace period. Until the caller tells that it is ending, the
+/// next plan says so again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preemption {
+    /// The task.
+    pub task: ObjectKey,
+    /// Its uid: another task of that name is not meant.
+    pub uid: Arc<str>,
+    /// Its queue.
+    pub queue: Arc<str>,
+    /// Where it runs.
+    pub agent: Arc<str>,
+    /// Why.
+    pub reason: PreemptionReason,
+    /// The task for which it makes way; `None`: for declared demand of a framework.
+    pub for_task: Option<ObjectKey>,
+    /// Whose task, or whose demand.
+    pub for_framework: ObjectKey,
+    /// The queue that gets what it holds.
+    pub for_queue: Arc<str>,
+}
+
+/// Why a task is killed for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PreemptionReason {
+    /// The other's queue, or one above, has less than it is guaranteed, and this one's more.
+    Guarantee,
+    /// The other has a higher priority, and this one is beyond what its queue is guaranteed.
+    Priority,
 }
 
 /// An offer to take back.
@@ -137,7 +170,8 @@ pub struct Why {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excluded {
     /// `notReady`, `unschedulable`, `draining`, `constraints`, `antiAffinity`, a resource's name,
-    /// `offered` (would fit but for outstanding offers), `queueLimit`, `gang`, `group`.
+    /// `offered` (would fit but for outstanding offers), `queueLimit`, `headroom` (free, but kept for
+    /// what other queues are guaranteed), `gang`, `group`.
     pub by: String,
     /// How many.
     pub agents: u64,

@@ -20,6 +20,8 @@ pub(crate) struct Queue {
     pub(crate) weight: f64,
     pub(crate) limit: Lanes,
     pub(crate) guarantee: Lanes,
+    /// 0: that of the queue above.
+    pub(crate) priority: i32,
     /// Held by tasks here and below.
     pub(crate) allocated: Lanes,
     /// Held by offers here and below.
@@ -49,6 +51,7 @@ impl Queue {
             weight: 1.0,
             limit: Lanes::UNLIMITED,
             guarantee: Lanes::ZERO,
+            priority: 0,
             allocated: Lanes::ZERO,
             offered: Lanes::ZERO,
             own: Lanes::ZERO,
@@ -86,6 +89,9 @@ impl Allocator {
         queue.weight = if info.weight.is_finite() && info.weight > 0.0 { info.weight } else { 1.0 };
         queue.limit = limit;
         queue.guarantee = guarantee;
+        queue.priority = info.priority;
+        self.queue_priorities |= info.priority != 0;
+        self.note_quota(id);
     }
 
     /// Tells that nobody declares the queue any more. While frameworks or tasks name it, it stays
@@ -97,7 +103,25 @@ impl Allocator {
         queue.weight = 1.0;
         queue.limit = Lanes::UNLIMITED;
         queue.guarantee = Lanes::ZERO;
+        queue.priority = 0;
+        self.note_quota(id);
         self.collect_queue(id);
+    }
+
+    fn note_quota(&mut self, id: Id) {
+        self.changes.all();
+        let queue = &self.queues[id];
+        let quotas = [
+            (&mut self.limited, queue.limit != Lanes::UNLIMITED),
+            (&mut self.guaranteed, !queue.guarantee.is_zero()),
+        ];
+        for (set, is) in quotas {
+            if is {
+                set.insert(id);
+            } else {
+                set.remove(&id);
+            }
+        }
     }
 
     /// The queue of that name, which is made with all above it if it is not there.

@@ -63,9 +63,16 @@ pub fn replay(text: &str) -> Result<Vec<Report>, String> {
 
 fn report(at: usize, case: Value) -> Report {
     let name = case["name"].as_str().map_or_else(|| format!("case {}", at + 1), str::to_owned);
-    let outcome = Case::parse(case)
-        .and_then(|case| play(&case))
-        .unwrap_or_else(|wrong| Outcome::Failed(vec![wrong]));
+    let beside = matches!(case["kind"].as_str(), Some("roles" | "master"));
+    let outcome = match Case::parse(case) {
+        // Cases about Mesos' master and roles may do what only Mesos' interface has.
+        Err(wrong) if beside && wrong.contains("unknown variant") => {
+            Outcome::Skipped(format!("Mesos' own: {wrong}"))
+        }
+        case => {
+            case.and_then(|case| play(&case)).unwrap_or_else(|wrong| Outcome::Failed(vec![wrong]))
+        }
+    };
     Report { name, outcome }
 }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use commonage_schemas::resources::Resources;
 
+use crate::changes::Changes;
+use crate::cycle::Decided;
 use crate::info::{AgentInfo, Availability, FrameworkInfo, ObjectKey, Placement};
 use crate::lanes::{GPU_LANE, Goods, LaneNames, Lanes};
 use crate::maintenance::Maintenance;
@@ -96,6 +98,22 @@ pub struct Allocator {
     pub(crate) claimed: BTreeSet<Id>,
     /// How often in a row that was so of an agent, without any of them getting anything there.
     pub(crate) claims: BTreeMap<Id, u32>,
+    /// Waiting tasks for which something is ending on an agent.
+    pub(crate) nominated: BTreeMap<Id, Id>,
+    pub(crate) changes: Changes,
+    /// Queues that have a limit, and those that have a guarantee.
+    pub(crate) limited: BTreeSet<Id>,
+    pub(crate) guaranteed: BTreeSet<Id>,
+    /// When offers that were not answered end.
+    pub(crate) deadlines: BTreeSet<(u64, Id)>,
+    /// When refusals end, with their agents; of some that were forgotten before, too.
+    pub(crate) filter_ends: BTreeSet<(u64, Id)>,
+    /// Bound tasks that are being killed.
+    pub(crate) ending: BTreeSet<Id>,
+    /// How many bound tasks have which priority.
+    pub(crate) bound_priorities: BTreeMap<i32, usize>,
+    /// Whether any queue was ever given one.
+    pub(crate) queue_priorities: bool,
     pub(crate) arrivals: u64,
     /// How many hold a shared piece, at each node where it counts once.
     pub(crate) sharing: HashMap<(Node, Id, Arc<Kind>), u32>,
@@ -186,6 +204,8 @@ pub(crate) struct Leaf {
     pub(crate) pending: BTreeSet<Turn>,
     pub(crate) bound: BTreeSet<Id>,
     pub(crate) offers: BTreeSet<Id>,
+    /// Those of them that were not answered.
+    pub(crate) unanswered: usize,
 }
 
 impl Leaf {
@@ -220,6 +240,15 @@ impl Allocator {
             planned_at_ms: None,
             claimed: BTreeSet::new(),
             claims: BTreeMap::new(),
+            nominated: BTreeMap::new(),
+            changes: Changes::default(),
+            limited: BTreeSet::new(),
+            guaranteed: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            filter_ends: BTreeSet::new(),
+            ending: BTreeSet::new(),
+            bound_priorities: BTreeMap::new(),
+            queue_priorities: false,
             arrivals: 0,
             sharing: HashMap::new(),
             maintenance: BTreeMap::new(),
@@ -235,7 +264,17 @@ impl Allocator {
         for (_, offer) in self.offers.iter_mut().filter(|_| self.plans == 0) {
             offer.since_ms = Some(now_ms);
         }
-        let (plan, claimed) = crate::cycle::run(self, now_ms, seed, None);
+        self.plans += 1;
+        self.planned_at_ms = Some(now_ms);
+        if let Some(last) = self.changes.last.clone().filter(|_| self.is_quiet(now_ms)) {
+            return last;
+        }
+        let some = self.is_plain() && !self.changes.everything;
+        let look = some.then(|| self.changes.agents.clone());
+        let mut decided = self.run(now_ms, seed, look, None);
+        self.note_decided(&mut decided);
+        let Decided { plan, claimed, nominated, .. } = decided;
+        self.nominated = nominated;
         if plan.why.is_empty() {
             self.claims.clear();
         }
@@ -243,9 +282,12 @@ impl Allocator {
             *self.claims.entry(*agent).or_default() += 1;
         }
         self.claimed = claimed;
-        self.planned_at_ms = Some(now_ms);
-        self.plans += 1;
         plan
+    }
+
+    /// Lets the next plan look at everything, as if all of it had changed.
+    pub fn look_at_everything(&mut self) {
+        self.changes.all();
     }
 
     /// Decides what to do at once about these agents, or about all of them: what Mesos does between
@@ -254,7 +296,23 @@ impl Allocator {
         self.forget_old_filters(now_ms);
         let scope: Option<BTreeSet<Id>> =
             agents.map(|names| names.iter().filter_map(|name| self.agents.id(*name)).collect());
-        crate::cycle::run(self, now_ms, seed, scope.as_ref()).0
+        let look = scope.as_ref().map(|scope| scope.iter().copied().collect());
+        self.run(now_ms, seed, look, scope.as_ref()).plan
+    }
+
+    fn run(
+        &mut self,
+        now_ms: u64,
+        seed: u64,
+        look: Option<Vec<Id>>,
+        scope: Option<&BTreeSet<Id>>,
+    ) -> Decided {
+        let mut free = std::mem::take(&mut self.changes.free);
+        free.begin();
+        let (decided, mut free) = crate::cycle::run(self, free, now_ms, seed, look, scope);
+        free.put_back();
+        self.changes.free = free;
+        decided
     }
 
     /// Tells of an agent, or of a change of it. Refusals of it are forgotten when its labels change.
@@ -263,13 +321,20 @@ impl Allocator {
         let (total, _) = self.names.lanes(&info.allocatable);
         let pieces = self.pieces_of(&info.parts);
         let id = self.agent_id(name);
+        self.change_agent(id, |all| all.set_agent(id, info, total, pieces));
+        let offers = self.agents[id].offers.iter().copied();
+        self.changes.suspects.extend(offers);
+    }
+
+    fn set_agent(&mut self, id: Id, info: AgentInfo, total: Lanes, pieces: Vec<Piece>) {
         self.book_reservations(&pieces, true);
         let before = std::mem::replace(&mut self.agents[id].parts, pieces);
         self.book_reservations(&before, false);
         let agent = &mut self.agents[id];
         if agent.labels != info.labels {
-            agent.filters.clear();
+            self.retain_filters(id, |_| false);
         }
+        let agent = &mut self.agents[id];
         agent.known = true;
         agent.labels = info.labels;
         agent.availability = info.availability;
@@ -284,17 +349,24 @@ impl Allocator {
     /// removed too.
     pub fn remove_agent(&mut self, name: &str) {
         let Some(id) = self.agents.id(name) else { return };
+        self.change_agent(id, |all| all.unset_agent(id));
+        let offers = self.agents[id].offers.iter().copied();
+        self.changes.suspects.extend(offers);
+        self.collect_agent(id);
+    }
+
+    fn unset_agent(&mut self, id: Id) {
         let agent = &mut self.agents[id];
         agent.known = false;
         agent.labels.clear();
-        agent.filters.clear();
+        self.retain_filters(id, |_| false);
+        let agent = &mut self.agents[id];
         agent.total = Lanes::ZERO;
         agent.total_goods = Goods::default();
         let before = std::mem::take(&mut agent.parts);
         self.maintenance.remove(&id);
         self.book_reservations(&before, false);
         self.recount_goods(id);
-        self.collect_agent(id);
     }
 
     pub(crate) fn agent_id(&mut self, name: &str) -> Id {
@@ -302,19 +374,25 @@ impl Allocator {
             return id;
         }
         let name: Arc<str> = name.into();
-        self.agents.id_or_insert_with(&name, || Agent { name: name.clone(), ..Agent::default() })
+        let id = self
+            .agents
+            .id_or_insert_with(&name, || Agent { name: name.clone(), ..Agent::default() });
+        self.changes.grow(id);
+        id
     }
 
     pub(crate) fn collect_agent(&mut self, id: Id) {
         let agent = &self.agents[id];
         if !agent.known && agent.tasks.is_empty() && agent.offers.is_empty() {
             let name = agent.name.clone();
+            self.nominated.retain(|_, agent| *agent != id);
             self.agents.remove(&name);
         }
     }
 
     /// Tells of a framework, or of a change of it.
     pub fn upsert_framework(&mut self, key: &ObjectKey, info: FrameworkInfo) {
+        self.changes.all();
         let id = self.frameworks.id_or_insert_with(key, Framework::default);
         let listed: BTreeSet<Id> =
             info.queues.iter().map(|queue| self.leaf_id(id, key, queue)).collect();
@@ -335,6 +413,7 @@ impl Allocator {
         framework.info = info;
         self.resolve_framework(id);
         for leaf in self.frameworks[id].leaves.clone() {
+            self.changes.suspects.extend(&self.leaves[leaf].offers);
             self.collect_leaf(leaf);
         }
     }
@@ -368,6 +447,8 @@ impl Allocator {
         let framework = &mut self.frameworks[id];
         framework.least_in = least_in;
         framework.least = least;
+        let mut units = by_leaf.values().flatten();
+        self.changes.port_demand |= units.any(|unit: &Unit| unit.ports > 0);
         framework.demand = by_leaf;
     }
 
@@ -385,10 +466,12 @@ impl Allocator {
     /// Tells that a framework is gone. What its tasks hold stays booked until they are removed too.
     pub fn remove_framework(&mut self, key: &ObjectKey) {
         let Some(id) = self.frameworks.id(key) else { return };
+        self.changes.all();
         self.frameworks[id] =
             Framework { leaves: self.frameworks[id].leaves.clone(), ..Framework::default() };
         for leaf in self.frameworks[id].leaves.clone() {
             self.leaves[leaf].listed = false;
+            self.changes.suspects.extend(&self.leaves[leaf].offers);
             self.forget_filters(leaf);
             self.collect_leaf(leaf);
         }
@@ -423,6 +506,7 @@ impl Allocator {
             pending: BTreeSet::new(),
             bound: BTreeSet::new(),
             offers: BTreeSet::new(),
+            unanswered: 0,
         });
         self.queues[queue].leaves.insert(id);
         self.frameworks[framework].leaves.insert(id);
@@ -453,6 +537,7 @@ impl Allocator {
         if !self.names.learn(resources) {
             return;
         }
+        self.changes.all();
         let waiting: Vec<_> = self
             .tasks
             .iter_mut()

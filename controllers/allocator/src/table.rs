@@ -50,6 +50,10 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
         Some((id, value))
     }
 
+    pub(crate) fn get_mut(&mut self, id: Id) -> Option<&mut V> {
+        self.slots.get_mut(id as usize)?.as_mut()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Id, &V)> {
         (0..).zip(&self.slots).filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
     }

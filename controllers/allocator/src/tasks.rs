@@ -32,6 +32,10 @@ pub(crate) struct Task {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) group: Option<MembersKey>,
     pub(crate) gang: Option<(MembersKey, usize)>,
+    pub(crate) priority: i32,
+    pub(crate) revocable: bool,
+    pub(crate) ending: bool,
+    pub(crate) created_ms: u64,
     /// Kept while it wants something under a name that no agent has yet.
     pub(crate) deferred: Option<Box<TaskInfo>>,
 }
@@ -70,7 +74,16 @@ impl Allocator {
             let task = &mut self.tasks[id];
             known_as_bound = task.uid == info.uid && task.held.is_some();
             if known_as_bound && task.held.as_ref() == Some(&held) {
-                task.labels.clone_from(&info.labels);
+                let mut news = (task.priority, task.revocable, task.ending)
+                    != (info.priority, info.revocable, info.ending);
+                if task.labels != info.labels {
+                    task.labels.clone_from(&info.labels);
+                    news = true;
+                }
+                if news {
+                    self.changes.agent(place);
+                }
+                self.mark(id, info);
                 return;
             }
         }
@@ -78,6 +91,8 @@ impl Allocator {
         let id = self.insert_task(key, info, leaf);
         self.hold(Holder::Task(id), &held);
         self.tasks[id].held = Some(held);
+        *self.bound_priorities.entry(info.priority).or_default() += 1;
+        self.mark(id, info);
         if !known_as_bound {
             self.count_allocation(leaf);
             if self.places_tasks(self.leaves[leaf].framework) {
@@ -87,14 +102,37 @@ impl Allocator {
         self.collect_places(before);
     }
 
+    /// What may change of a bound task while it holds what it holds.
+    fn mark(&mut self, id: Id, info: &TaskInfo) {
+        self.unmark(id);
+        let task = &mut self.tasks[id];
+        (task.priority, task.revocable, task.ending) = (info.priority, info.revocable, info.ending);
+        *self.bound_priorities.entry(info.priority).or_default() += 1;
+        if info.ending {
+            self.ending.insert(id);
+        }
+    }
+
+    fn unmark(&mut self, id: Id) {
+        self.ending.remove(&id);
+        let priority = self.tasks[id].priority;
+        if let Some(count) = self.bound_priorities.get_mut(&priority) {
+            *count -= 1;
+            if *count == 0 {
+                self.bound_priorities.remove(&priority);
+            }
+        }
+    }
+
     fn upsert_waiting(&mut self, key: &ObjectKey, info: &TaskInfo) {
-        let mut arrival = None;
+        let (mut arrival, mut nominated) = (None, None);
         if let Some(id) = self.tasks.id(key) {
             let task = &self.tasks[id];
             if task.uid == info.uid && task.held.is_some() {
                 return;
             }
             arrival = task.wait.as_ref().map(|wait| wait.turn.2);
+            nominated = self.nominated.get(&id).copied();
         }
         let framework =
             ObjectKey { namespace: key.namespace.clone(), name: (*info.framework).into() };
@@ -112,7 +150,11 @@ impl Allocator {
         let turn = (Reverse(info.priority), info.created_ms, arrival, id);
         let shape = self.shapes.acquire(shape);
         self.leaves[leaf].pending.insert(turn);
+        if let Some(agent) = nominated {
+            self.nominated.insert(id, agent);
+        }
         self.tasks[id].wait = Some(Wait { shape, turn });
+        self.changes.tasks.insert(id);
         self.collect_places(before);
     }
 
@@ -151,6 +193,10 @@ impl Allocator {
             labels: info.labels.clone(),
             group: group.clone(),
             gang: gang.clone(),
+            priority: info.priority,
+            revocable: info.revocable,
+            ending: info.ending,
+            created_ms: info.created_ms,
             deferred: None,
         });
         if let Some(group) = group {
@@ -183,7 +229,14 @@ impl Allocator {
         let task = &mut self.tasks[id];
         let (leaf, held, wait) = (task.leaf, task.held.take(), task.wait.take());
         let (group, gang) = (task.group.take(), task.gang.take());
+        // What was kept for it on that agent is not any more.
+        if let Some(agent) = self.nominated.remove(&id) {
+            self.changes.agent(agent);
+        }
+        self.changes.tasks.remove(&id);
+        self.changes.anything = true;
         if let Some(held) = &held {
+            self.unmark(id);
             self.release(Holder::Task(id), held);
         }
         if let Some(wait) = wait {

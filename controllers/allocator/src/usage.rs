@@ -175,14 +175,7 @@ impl Allocator {
 
     /// Everything that all agents together have.
     pub(crate) fn total(&self) -> Lanes {
-        let mut total = Lanes::ZERO;
-        for (_, agent) in self.agents.iter() {
-            total.add(&agent.total);
-            for piece in &agent.parts {
-                total.add(&piece.lanes);
-            }
-        }
-        total
+        self.changes.total
     }
 }
 
@@ -190,7 +183,8 @@ impl Allocator {
 pub(crate) fn dominant(held: &Lanes, total: &Lanes) -> (f64, Option<usize>) {
     let mut most = (0.0, None);
     for (lane, (held, total)) in held.0.iter().zip(&total.0).enumerate() {
-        if *total > 0 {
+        // A division costs more than everything else in here.
+        if *held > 0 && *total > 0 {
             let share = *held as f64 / *total as f64;
             if share > most.0 {
                 most = (share, Some(lane));

@@ -5,23 +5,33 @@
 //! answered *and* all of its tasks are known, and those tasks count from that moment on: what is
 //! held never dips in between, and is never counted twice.
 
+mod claims;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use commonage_allocator::{Allocator, ObjectKey, Options, Plan, Refusal, RescindReason};
+use commonage_allocator::{
+    Allocator, InverseOffer, ObjectKey, Options, Plan, Refusal, RescindReason,
+};
 use commonage_schemas::{
-    Offer, Task,
-    offer::{OfferAnswer, refuse_seconds},
+    Offer, Resources, Task, TaskKill,
+    offer::{OfferAnswer, OfferVerdict, refuse_seconds},
+    reasons,
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
+use crate::metrics::{self, OfferOutcome};
+
+use self::claims::Claims;
 use super::{
     apply::{Addressee, Outcome, Write},
     cache::{Key, key},
-    info,
+    info, preemption,
+    reserved::{Reserved, minus},
+    tallies::Tallies,
     unanswered::{Ending, Unanswered},
     world::{Input, World},
 };
@@ -41,6 +51,11 @@ pub(crate) struct Accounting {
     /// Offers that we are taking back ourselves.
     ending: HashMap<Key, Ending>,
     unanswered: Unanswered,
+    reserved: Reserved,
+    claims: Claims,
+    /// When the maintenance of agents begins, in milliseconds, as the allocator was told.
+    windows: HashMap<String, u64>,
+    pub(crate) tallies: Tallies,
     now: Timestamp,
 }
 
@@ -58,12 +73,20 @@ impl Accounting {
             to_close: HashMap::new(),
             ending: HashMap::new(),
             unanswered: Unanswered::default(),
+            reserved: Reserved::default(),
+            claims: Claims::default(),
+            windows: HashMap::new(),
+            tallies: Tallies::default(),
             now: Timestamp::UNIX_EPOCH,
         }
     }
 
     pub(crate) fn world(&self) -> &World {
         &self.world
+    }
+
+    pub(crate) fn reserved(&self) -> &Reserved {
+        &self.reserved
     }
 
     pub(crate) fn allocator(&self) -> &Allocator {
@@ -73,6 +96,10 @@ impl Accounting {
     /// Tells the time; what is taken in from here on happened now.
     pub(crate) fn tick(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -110,6 +137,15 @@ impl Accounting {
                 let changed = self.world.tasks.apply(event);
                 self.sync_tasks(changed)
             }
+            Input::Reservation(event) => {
+                let before = self.reserved_agents();
+                let changed = self.world.reservations.apply(event);
+                self.sync_reservations(changed, before)
+            }
+            Input::Volume(event) => {
+                let changed = self.world.volumes.apply(event);
+                self.sync_volumes(changed)
+            }
         }
     }
 
@@ -117,10 +153,21 @@ impl Accounting {
     pub(crate) fn take_in_outcome(&mut self, outcome: Outcome) -> bool {
         match outcome {
             Outcome::Offered(offer) | Outcome::Ending(offer) => {
+                if offer.metadata.deletion_timestamp.is_none() {
+                    metrics::offer(OfferOutcome::Made);
+                }
                 let changed = self.world.offers.assume(*offer);
                 self.sync_offers(changed)
             }
-            Outcome::Bound(task) => {
+            Outcome::Reserved(reservation) => {
+                let changed = self.world.reservations.assume(*reservation);
+                self.sync_reservations(changed, Vec::new())
+            }
+            Outcome::Provided(volume) => {
+                let changed = self.world.volumes.assume(*volume);
+                self.sync_volumes(changed)
+            }
+            Outcome::Bound(task) | Outcome::Killing(task) => {
                 let changed = self.world.tasks.assume(*task);
                 self.sync_tasks(changed)
             }
@@ -147,7 +194,13 @@ impl Accounting {
             let owner_key =
                 (offer.framework.namespace.to_string(), offer.framework.name.to_string());
             let framework = self.world.frameworks.get(&owner_key);
+            let (reserved, volumes) = match offer.parts.is_empty() {
+                true => Default::default(),
+                false => self.reserved.spell_out(&self.view(), offer),
+            };
             let to = Addressee {
+                reserved,
+                volumes,
                 framework: framework.and_then(|f| f.controller_owner_ref(&())),
                 agent_labels: agent
                     .map(|a| commonage_schemas::task::labels(&a.metadata))
@@ -155,7 +208,16 @@ impl Accounting {
             };
             writes.push(Write::Offer(offer.clone(), to));
         }
-        writes.extend(plan.bindings.iter().cloned().map(Write::Bind));
+        let (ours, tasks): (Vec<_>, Vec<_>) =
+            plan.bindings.iter().cloned().partition(|b| b.task.namespace.is_empty());
+        writes.extend(tasks.into_iter().map(|binding| Write::Bind(binding, Vec::new())));
+        writes.extend(self.bind_reservations(&ours));
+        writes.extend(plan.preempt.iter().map(|victim| {
+            let mut order =
+                TaskKill::new(reasons::task::PREEMPTED, preemption::told_victim(victim));
+            order.metadata.uid = Some(victim.uid.to_string());
+            Write::Kill(victim.task.clone(), order)
+        }));
         let rescinded = plan.rescind.iter().map(|r| match r.reason {
             RescindReason::NeededForTask => (&r.offer, Ending::Unanswered),
             _ => (&r.offer, Ending::Obsolete),
@@ -219,13 +281,36 @@ impl Accounting {
     }
 
     fn sync_agent(&mut self, key: &Key) {
+        self.tallies.touch_agent(&key.1);
         match self.world.agents.get(key) {
-            Some(agent) => self.allocator.upsert_agent(&key.1, info::agent(agent)),
+            Some(agent) => {
+                let portions = self.reserved.portions(&self.view(), &key.1);
+                let window = agent.spec.maintenance.as_ref().map(|m| info::millis(m.start.0));
+                self.allocator.upsert_agent(&key.1, info::agent(agent, portions));
+                self.schedule(&key.1, window);
+            }
             None => {
                 self.unanswered.forget_agent(&key.1);
+                self.windows.remove(&key.1);
                 self.allocator.remove_agent(&key.1);
             }
         }
+    }
+
+    fn schedule(&mut self, agent: &str, window: Option<u64>) {
+        if self.windows.get(agent).copied() == window {
+            return;
+        }
+        match window {
+            Some(start) => self.windows.insert(agent.to_owned(), start),
+            None => self.windows.remove(agent),
+        };
+        self.allocator.schedule_maintenance(agent, window);
+    }
+
+    /// Tells that these were asked to leave.
+    pub(crate) fn asked_to_leave(&mut self, offers: &[InverseOffer]) {
+        self.allocator.asked_to_leave(offers);
     }
 
     fn sync_queue(&mut self, key: &Key) {
@@ -236,6 +321,7 @@ impl Accounting {
     }
 
     fn sync_framework(&mut self, key: &Key) {
+        self.sync_claimants(key);
         match self.world.frameworks.get(key) {
             Some(framework) => {
                 self.allocator.upsert_framework(&object_key(key), info::framework(framework))
@@ -250,6 +336,10 @@ impl Accounting {
     fn sync_tasks(&mut self, changed: Vec<Key>) -> bool {
         for key in &changed {
             let task = self.world.tasks.get(key).cloned();
+            self.tallies.task(key, task.as_deref());
+            if let Some(agent) = task.as_ref().and_then(|task| task.spec.agent.as_deref()) {
+                self.tallies.touch_agent(agent);
+            }
             let offer = task.as_ref().and_then(|t| offer_key(t));
             if let Some(offer) = offer.filter(|offer| self.holding.contains(offer)) {
                 // Its offer still holds what it uses.
@@ -263,14 +353,22 @@ impl Accounting {
     }
 
     fn sync_task(&mut self, key: &Key) {
-        match self.world.tasks.get(key).and_then(|task| info::task(task)) {
+        let task = self.world.tasks.get(key).cloned();
+        let info = task.as_ref().and_then(|task| info::task(task));
+        let info = info.and_then(|info| self.claimed(key, task.as_deref(), info));
+        match info {
             Some(task) => self.allocator.upsert_task(&object_key(key), &task),
             None => self.allocator.remove_task(&object_key(key)),
         }
+        let agents = self.reserved.task(key, task.as_deref(), &self.world);
+        self.sync_portions(&agents);
     }
 
     fn sync_offers(&mut self, changed: Vec<Key>) -> bool {
         for key in &changed {
+            if let Some(offer) = self.world.offers.get(key) {
+                self.tallies.touch_agent(&offer.spec.agent);
+            }
             let Some(offer) = self.world.offers.get(key).cloned() else {
                 self.settle(key, None);
                 self.to_close.remove(key);
@@ -278,7 +376,10 @@ impl Accounting {
             };
             if offer.metadata.deletion_timestamp.is_none() || !self.all_tasks_known(&offer) {
                 self.holding.insert(key.clone());
-                self.allocator.upsert_offer(&object_key(key), &info::offer(&offer));
+                let agents = self.reserved.offer(key, Some(&offer));
+                self.sync_portions(&agents);
+                let parts = self.reserved.parts_of(&self.view(), &offer);
+                self.allocator.upsert_offer(&object_key(key), &info::offer(&offer, parts));
             } else {
                 self.account_for(key, offer);
             }
@@ -288,7 +389,16 @@ impl Accounting {
 
     /// An answered offer whose tasks are all known: it holds nothing any more and can go.
     fn account_for(&mut self, key: &Key, offer: Arc<Offer>) {
-        let refusal = self.holding.contains(key).then(|| self.refusal(key, &offer)).flatten();
+        let first = self.holding.contains(key);
+        if let Some(answer) = answer(&offer).filter(|_| first) {
+            metrics::offer(match answer.verdict {
+                OfferVerdict::Accepted => OfferOutcome::Accepted,
+                OfferVerdict::Declined => OfferOutcome::Declined,
+                OfferVerdict::Rescinded => OfferOutcome::Rescinded,
+                OfferVerdict::Expired => OfferOutcome::Expired,
+            });
+        }
+        let refusal = first.then(|| self.refusal(key, &offer)).flatten();
         self.settle(key, refusal.as_ref());
         self.to_close.insert(key.clone(), offer);
     }
@@ -297,11 +407,20 @@ impl Accounting {
     fn settle(&mut self, key: &Key, refusal: Option<&Refusal>) {
         self.holding.remove(key);
         self.ending.remove(key);
+        let mut agents = self.reserved.offer(key, None);
         for task in self.launched.remove(key).unwrap_or_default() {
             self.sync_task(&task);
         }
         let now_ms = self.now_ms();
         self.allocator.close_offer(&object_key(key), refusal, now_ms);
+        // What was made from it counts from now on.
+        let offer = self.world.offers.get(key);
+        let made = offer.and_then(|offer| answer(offer).map(|answer| (offer, answer)));
+        agents.extend(
+            made.filter(|(_, a)| !a.reservations.is_empty() || !a.volumes.is_empty())
+                .map(|(offer, _)| offer.spec.agent.clone()),
+        );
+        self.sync_portions(&agents);
     }
 
     fn all_tasks_known(&self, offer: &Offer) -> bool {
@@ -309,10 +428,11 @@ impl Accounting {
             return true;
         };
         let name = offer.name_any();
-        task_keys(offer, answer).iter().all(|key| {
+        let tasks = task_keys(offer, answer).iter().all(|key| {
             let task = self.world.tasks.get(key);
             task.is_some_and(|task| task.spec.offer.as_deref() == Some(name.as_str()))
-        })
+        });
+        tasks && self.all_made_known(offer, answer)
     }
 
     /// What its framework does not want again for a while, by the answer to an offer.
@@ -337,9 +457,11 @@ impl Accounting {
         let tasks: Vec<Arc<Task>> =
             tasks.iter().filter_map(|key| self.world.tasks.get(key).cloned()).collect();
         // As an unsigned number of milliseconds: at most a year, see `refuse_seconds`.
+        let (parts, sum) = self.reserved.parts_of(&self.view(), offer);
+        let plain = minus(&offer.spec.resources, &sum);
         Some(Refusal {
-            parts: Vec::new(),
-            resources: info::left_over(offer, &tasks),
+            parts,
+            resources: info::left_over(&plain, &tasks),
             for_ms: (seconds * 1000.0) as u64,
         })
     }
@@ -349,12 +471,13 @@ impl Accounting {
         self.allocator.heard_from(&object_key(framework), false);
         let for_ms = self.unanswered.one_more(framework, &offer.spec.agent);
         let agent = self.world.agents.get(&(String::new(), offer.spec.agent.clone()));
-        let all = agent.map(|agent| info::agent(agent).allocatable);
-        Refusal {
-            resources: all.unwrap_or_else(|| offer.spec.resources.clone()),
-            parts: Vec::new(),
-            for_ms,
-        }
+        let portions = self.reserved.portions(&self.view(), &offer.spec.agent);
+        let all = agent.map(|agent| info::agent(agent, portions));
+        let (resources, parts): (Resources, _) = match all {
+            Some(all) => (all.allocatable, all.parts),
+            None => (offer.spec.resources.clone(), Vec::new()),
+        };
+        Refusal { resources, parts, for_ms }
     }
 }
 
@@ -373,5 +496,7 @@ fn offer_key(task: &Task) -> Option<Key> {
     task.spec.offer.clone().map(|offer| (namespace, offer))
 }
 
+#[cfg(test)]
+mod reserved_tests;
 #[cfg(test)]
 mod tests;

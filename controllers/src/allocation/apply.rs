@@ -1,20 +1,26 @@
 //! Carries out what was planned: each decision is one guarded write, all of them at once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use commonage_allocator::{Binding, NewOffer, ObjectKey};
-use commonage_schemas::{Offer, OfferSpec, Task, TaskBinding, names::OFFER_FINALIZER};
+use commonage_schemas::{
+    Offer, OfferSpec, Reservation, Task, TaskBinding, TaskKill, Volume,
+    names::OFFER_FINALIZER,
+    offer::{OfferedVolume, ReservedPart},
+};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::ObjectMeta,
 };
+use serde::Serialize;
+use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use super::cache::Key;
+use super::{cache::Key, reserved::plus};
 use crate::patch;
 
 /// Writes under way at once. The store packs what waits into one transaction, so more of them cost
@@ -25,11 +31,33 @@ const WRITES_AT_ONCE: usize = 100;
 #[derive(Debug)]
 pub(crate) enum Write {
     Offer(NewOffer, Addressee),
-    Bind(Binding),
+    /// With what comes from reservations.
+    Bind(Binding, Vec<ReservedPart>),
+    /// What the status of a Reservation is to be.
+    Reserve(Arc<Reservation>, Value),
+    /// What the status of a Volume is to be.
+    Provide(Arc<Volume>, Value),
+    /// Ends a task for the reason that the order gives.
+    Kill(ObjectKey, TaskKill),
     /// Take an offer back, if nobody has answered it meanwhile.
     End(Offer),
     /// An answered offer has been accounted for: let it go.
     Close(Offer),
+}
+
+impl Write {
+    /// What it does to which object, for the log.
+    fn described(&self) -> (&'static str, String) {
+        match self {
+            Write::Offer(offer, _) => ("offer", offer.framework.to_string()),
+            Write::Bind(binding, _) => ("bind", binding.task.to_string()),
+            Write::Reserve(reservation, _) => ("reserve", reservation.name_any()),
+            Write::Provide(volume, _) => ("provide", volume.name_any()),
+            Write::Kill(task, _) => ("kill", task.to_string()),
+            Write::End(offer) => ("end", offer.name_any()),
+            Write::Close(offer) => ("close", offer.name_any()),
+        }
+    }
 }
 
 /// What an offer says beyond the allocator's decision.
@@ -38,6 +66,8 @@ pub(crate) struct Addressee {
     /// Its framework, with which it goes.
     pub(crate) framework: Option<OwnerReference>,
     pub(crate) agent_labels: BTreeMap<String, String>,
+    pub(crate) reserved: Vec<ReservedPart>,
+    pub(crate) volumes: Vec<OfferedVolume>,
 }
 
 /// What a write did.
@@ -45,6 +75,9 @@ pub(crate) struct Addressee {
 pub(crate) enum Outcome {
     Offered(Box<Offer>),
     Bound(Box<Task>),
+    Reserved(Box<Reservation>),
+    Provided(Box<Volume>),
+    Killing(Box<Task>),
     Ending(Box<Offer>),
     Closed(Box<Offer>),
     /// Somebody was faster; the watch tells, or has told, what is now.
@@ -62,10 +95,13 @@ pub(crate) async fn apply(client: &Client, writes: Vec<Write>) -> Vec<Outcome> {
 }
 
 async fn carry_out(client: &Client, write: Write) -> Outcome {
-    let described = format!("{write:?}");
+    let described = write.described();
     let result = match write {
         Write::Offer(offer, to) => make_offer(client, offer, to).await,
-        Write::Bind(binding) => bind(client, binding).await,
+        Write::Bind(binding, reserved) => bind(client, binding, reserved).await,
+        Write::Reserve(reservation, status) => reserve(client, &reservation, status).await,
+        Write::Provide(volume, status) => provide(client, &volume, status).await,
+        Write::Kill(task, order) => kill(client, &task, &order).await,
         Write::End(offer) => end(client, &offer).await,
         Write::Close(offer) => close(client, offer).await,
     };
@@ -73,14 +109,14 @@ async fn carry_out(client: &Client, write: Write) -> Outcome {
         Ok(outcome) => outcome,
         Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => {
             if !matches!(status.code, 404 | 409) {
-                warn!(write = described, message = %status.message, "write refused");
+                warn!(write = ?described, message = %status.message, "write refused");
             } else {
-                debug!(write = described, message = %status.message, "overtaken");
+                debug!(write = ?described, message = %status.message, "overtaken");
             }
             Outcome::Overtaken
         }
         Err(error) => {
-            warn!(write = described, %error, "write failed");
+            warn!(write = ?described, %error, "write failed");
             Outcome::Unknown
         }
     }
@@ -93,7 +129,12 @@ async fn make_offer(client: &Client, new: NewOffer, to: Addressee) -> kube::Resu
         framework: new.framework.name.to_string(),
         queue: new.queue.to_string(),
         agent: new.agent.to_string(),
-        resources: new.resources,
+        resources: to
+            .reserved
+            .iter()
+            .fold((*new.resources).clone(), |sum, part| plus(&sum, &part.resources)),
+        reserved: to.reserved,
+        volumes: to.volumes,
         agent_labels: to.agent_labels,
         expires_at: expires.map(Time),
         ..OfferSpec::default()
@@ -113,16 +154,61 @@ async fn make_offer(client: &Client, new: NewOffer, to: Addressee) -> kube::Resu
     Ok(Outcome::Offered(Box::new(made)))
 }
 
-async fn bind(client: &Client, binding: Binding) -> kube::Result<Outcome> {
+async fn bind(
+    client: &Client,
+    binding: Binding,
+    reserved: Vec<ReservedPart>,
+) -> kube::Result<Outcome> {
     let mut body = TaskBinding::new(binding.agent.as_ref(), binding.host_ports);
     body.metadata.uid = Some(binding.uid.to_string());
-    let ObjectKey { namespace, name } = &binding.task;
-    let path = format!("{}/{name}/binding", Task::url_path(&(), Some(namespace)));
+    body.reserved = reserved;
+    let bound = post(client, &binding.task, "binding", &body).await?;
+    Ok(Outcome::Bound(Box::new(bound)))
+}
+
+async fn kill(client: &Client, task: &ObjectKey, order: &TaskKill) -> kube::Result<Outcome> {
+    Ok(Outcome::Killing(Box::new(post(client, task, "kill", order).await?)))
+}
+
+async fn post(
+    client: &Client,
+    task: &ObjectKey,
+    subresource: &str,
+    body: &impl Serialize,
+) -> kube::Result<Task> {
+    let ObjectKey { namespace, name } = task;
+    let path = format!("{}/{name}/{subresource}", Task::url_path(&(), Some(namespace)));
     let request = http::Request::post(path)
         .header(http::header::CONTENT_TYPE, "application/json")
-        .body(serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?)
+        .body(serde_json::to_vec(body).map_err(kube::Error::SerdeError)?)
         .map_err(kube::Error::HttpError)?;
-    Ok(Outcome::Bound(Box::new(client.request::<Task>(request).await?)))
+    client.request::<Task>(request).await
+}
+
+async fn reserve(
+    client: &Client,
+    reservation: &Reservation,
+    status: Value,
+) -> kube::Result<Outcome> {
+    let api = Api::<Reservation>::all(client.clone());
+    let patch = status_patch(reservation, status);
+    let written = api
+        .patch_status(&reservation.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    Ok(Outcome::Reserved(Box::new(written)))
+}
+
+async fn provide(client: &Client, volume: &Volume, status: Value) -> kube::Result<Outcome> {
+    let api = Api::<Volume>::namespaced(client.clone(), &volume.namespace().unwrap_or_default());
+    let patch = status_patch(volume, status);
+    let written =
+        api.patch_status(&volume.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+    Ok(Outcome::Provided(Box::new(written)))
+}
+
+/// Only if the object is still as it was read.
+fn status_patch<K: Resource>(object: &K, status: Value) -> Value {
+    json!({"metadata": {"resourceVersion": object.resource_version()}, "status": status})
 }
 
 async fn end(client: &Client, offer: &Offer) -> kube::Result<Outcome> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use commonage_allocator as alloc;
 use commonage_schemas::{
-    Agent, Framework, Offer, Queue, Resources, Task,
+    Agent, Framework, Offer, Queue, Resources, Task, TaskState,
     agent::condition,
     framework::{self, Capability, FrameworkPhase},
     names::{DEFAULT_FRAMEWORK, DEFAULT_QUEUE},
@@ -14,6 +14,8 @@ use commonage_schemas::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use kube::ResourceExt;
+
+use super::reserved::{Portions, minus, plus};
 
 /// Milliseconds since 1970.
 pub(crate) fn millis(time: Timestamp) -> u64 {
@@ -24,7 +26,16 @@ fn created_ms(created: Option<&Time>) -> u64 {
     created.map_or(0, |time| millis(time.0))
 }
 
-pub(crate) fn agent(agent: &Agent) -> alloc::AgentInfo {
+/// Every agent has its own name under this label, as far as the allocator is concerned: so that a
+/// task or a reservation can be for one agent.
+const AGENT_LABEL: &str = "commonage.dev/agent";
+
+/// Only these agents, or all but these.
+pub(crate) fn agents(operator: alloc::Operator, names: &[String]) -> alloc::Requirement {
+    alloc::Requirement { key: AGENT_LABEL.to_owned(), operator, values: names.to_vec() }
+}
+
+pub(crate) fn agent(agent: &Agent, portions: Portions) -> alloc::AgentInfo {
     let status = agent.status.as_ref();
     let says = |kind: &str| {
         status
@@ -41,12 +52,21 @@ pub(crate) fn agent(agent: &Agent) -> alloc::AgentInfo {
         } else {
             alloc::Availability::Open
         };
+    let all = status.and_then(|s| s.allocatable.clone()).unwrap_or_default();
+    let mut labels = labels(&agent.metadata);
+    labels.insert(AGENT_LABEL.to_owned(), agent.name_any());
     alloc::AgentInfo {
-        allocatable: status.and_then(|s| s.allocatable.clone()).unwrap_or_default(),
-        labels: labels(&agent.metadata),
+        allocatable: if portions.parts.is_empty() { all } else { minus(&all, &portions.sum) },
+        parts: portions.parts,
+        labels,
         availability,
         ..alloc::AgentInfo::default()
     }
+}
+
+/// Whether something new may go there.
+pub(crate) fn is_open(found: &Agent) -> bool {
+    agent(found, Portions::default()).availability == alloc::Availability::Open
 }
 
 pub(crate) fn queue(queue: &Queue) -> alloc::QueueInfo {
@@ -54,6 +74,7 @@ pub(crate) fn queue(queue: &Queue) -> alloc::QueueInfo {
         weight: queue.spec.weight(),
         guarantee: queue.spec.guarantee.clone().unwrap_or_default(),
         limit: queue.spec.limit.clone().unwrap_or_default(),
+        priority: queue.spec.priority,
     }
 }
 
@@ -106,16 +127,20 @@ pub(crate) fn framework(framework: &Framework) -> alloc::FrameworkInfo {
 /// deleted.
 pub(crate) fn task(task: &Task) -> Option<alloc::TaskInfo> {
     let spec = &task.spec;
-    let waits = spec.agent.is_none();
+    let waits = !task.is_bound();
     if task.state().is_terminal() || (waits && task.metadata.deletion_timestamp.is_some()) {
         return None;
     }
     let constraints = spec.constraints.as_ref();
+    let mut required = spec.required_labels().map(selector).unwrap_or_default();
+    if let Some(claimed) = spec.agent.as_ref().filter(|_| waits) {
+        required.0.push(agents(alloc::Operator::In, std::slice::from_ref(claimed)));
+    }
     Some(alloc::TaskInfo {
         uid: task.uid().unwrap_or_default().into(),
         framework: spec.framework.clone().unwrap_or_else(|| DEFAULT_FRAMEWORK.to_owned()),
         queue: spec.queue.clone().unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
-        agent: spec.agent.clone(),
+        agent: spec.agent.clone().filter(|_| !waits),
         resources: spec.resources.clone(),
         host_ports: spec
             .container
@@ -125,13 +150,17 @@ pub(crate) fn task(task: &Task) -> Option<alloc::TaskInfo> {
             .collect(),
         labels: labels(&task.metadata),
         priority: spec.priority,
+        revocable: spec.revocable,
+        ending: spec.kill.is_some()
+            || task.metadata.deletion_timestamp.is_some()
+            || task.state() == TaskState::Killing,
         created_ms: created_ms(task.metadata.creation_timestamp.as_ref()),
         group: spec.group.clone(),
         gang: spec.gang.as_ref().map(|g| alloc::Gang {
             name: g.name.clone(),
             size: usize::try_from(g.size).unwrap_or(1),
         }),
-        required: spec.required_labels().map(selector).unwrap_or_default(),
+        required,
         preferred: constraints.and_then(|c| c.preferred.as_ref()).map(selector).unwrap_or_default(),
         spread: constraints.and_then(|c| c.spread.clone()),
         anti_affinity: constraints.and_then(|c| c.anti_affinity.as_ref()).map(selector),
@@ -140,26 +169,35 @@ pub(crate) fn task(task: &Task) -> Option<alloc::TaskInfo> {
 
 /// What an offer holds. One that was accepted holds its resources until `tasks_seen`: from then on
 /// its tasks do.
-pub(crate) fn offer(offer: &Offer) -> alloc::OfferInfo {
+pub(crate) fn offer(
+    offer: &Offer,
+    (parts, sum): (Vec<alloc::Part>, Resources),
+) -> alloc::OfferInfo {
     alloc::OfferInfo {
         framework: offer.spec.framework.clone(),
         queue: offer.spec.queue.clone(),
         agent: offer.spec.agent.clone(),
-        resources: offer.spec.resources.clone(),
-        parts: Vec::new(),
+        resources: if sum.is_empty() {
+            offer.spec.resources.clone()
+        } else {
+            minus(&offer.spec.resources, &sum)
+        },
+        parts,
         expires_at_ms: offer.spec.expires_at.as_ref().map(|t| millis(t.0)),
         answered: offer.metadata.deletion_timestamp.is_some(),
     }
 }
 
-/// What a refusal of `offer` is about: all of it, or what its tasks left over.
-pub(crate) fn left_over(offer: &Offer, tasks: &[Arc<Task>]) -> Resources {
-    tasks.iter().fold(offer.spec.resources.clone(), |left, task| {
-        left.checked_sub(&task.spec.held()).unwrap_or_default()
+/// What of an offer nobody has reserved and its tasks left over.
+pub(crate) fn left_over(plain: &Resources, tasks: &[Arc<Task>]) -> Resources {
+    tasks.iter().fold(plain.clone(), |left, task| {
+        let reserved = task.spec.reserved.iter();
+        let reserved = reserved.fold(Resources::new(), |sum, part| plus(&sum, &part.resources));
+        minus(&left, &minus(&task.spec.held(), &reserved))
     })
 }
 
-fn selector(labels: &LabelSelector) -> alloc::Selector {
+pub(crate) fn selector(labels: &LabelSelector) -> alloc::Selector {
     let equal = labels.match_labels.iter().flatten().map(|(key, value)| alloc::Requirement {
         key: key.clone(),
         operator: alloc::Operator::In,

@@ -2,15 +2,18 @@
 //! each waiting task waits. Written when it has changed, at most twice a second.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fmt::Debug,
+    sync::Arc,
 };
 
 use commonage_allocator::{ObjectKey, Plan, WaitingFor, Why};
 use commonage_schemas::{
-    Agent, Framework, Queue, Resources, Task,
+    Agent, Framework, Queue, Reservation, Resources, Task, Volume,
     names::{DEFAULT_FRAMEWORK, DEFAULT_QUEUE},
     reasons,
+    reservation::BOUND,
+    resources::{DISK, MEMORY},
     task::{Excluded, WhyPending},
 };
 use futures::{StreamExt, stream};
@@ -22,13 +25,21 @@ use tracing::debug;
 use super::{
     accounting::Accounting,
     cache::{Key, key},
+    reserved::{disk, named, plus},
+    starving::{self, Starving},
+    world::World,
 };
-use crate::patch;
+use crate::{events, metrics, patch};
 
 /// Status writes under way at once: they must not crowd out the decisions themselves.
 const WRITES_AT_ONCE: usize = 16;
 /// Explanations written at one time, at most; the others follow in the next turns.
 const EXPLANATIONS_PER_TURN: usize = 500;
+
+/// Turns after which all agents are looked at, in case one was missed.
+const ALL_AGENTS_EVERY: u64 = 120;
+/// Of many tasks that begin to wait at once, so many get an Event; their status has it all.
+const EVENTS_PER_TURN: usize = 20;
 
 /// Ages are shown in steps of so many seconds, or a queue with waiting tasks would be rewritten at
 /// every turn.
@@ -41,6 +52,12 @@ pub(crate) struct Statuses {
     frameworks: HashMap<Key, Value>,
     agents: HashMap<Key, Value>,
     tasks: HashMap<String, Value>,
+    reservations: HashMap<Key, Value>,
+    volumes: HashMap<Key, Value>,
+    /// Tasks that wait since now, and why.
+    news: Vec<(Arc<Task>, Value)>,
+    starving: Starving,
+    turns: u64,
 }
 
 struct StatusWrite {
@@ -56,22 +73,36 @@ enum Kind {
     Framework,
     Agent,
     Task,
+    Reservation,
+    Volume,
 }
 
 impl Statuses {
-    pub(crate) async fn publish(&mut self, client: &Client, accounting: &Accounting, plan: &Plan) {
+    pub(crate) async fn publish(
+        &mut self,
+        client: &Client,
+        accounting: &mut Accounting,
+        plan: &Plan,
+    ) {
+        measure(accounting, plan);
         let mut writes = Vec::new();
         self.queues(accounting, &mut writes);
-        self.frameworks(accounting, &mut writes);
+        self.frameworks(accounting, plan, &mut writes);
         self.agents(accounting, &mut writes);
         self.explanations(accounting, plan, &mut writes);
+        self.reservations(accounting, plan, &mut writes);
+        self.volumes(accounting, &mut writes);
         stream::iter(writes)
             .for_each_concurrent(WRITES_AT_ONCE, |write| carry_out(client, write))
+            .await;
+        stream::iter(std::mem::take(&mut self.news))
+            .for_each_concurrent(WRITES_AT_ONCE, |(task, why)| tell(client, task, why))
             .await;
     }
 
     fn queues(&mut self, accounting: &Accounting, writes: &mut Vec<StatusWrite>) {
         let now_ms = accounting.now_ms();
+        let reserved = reserved_by_queue(accounting.world());
         for usage in accounting.allocator().queue_usage() {
             let key = (String::new(), usage.queue.to_string());
             if accounting.world().queues.get(&key).is_none() {
@@ -80,7 +111,7 @@ impl Statuses {
             let oldest = usage
                 .oldest_pending_ms
                 .map(|since| now_ms.saturating_sub(since) / 1000 / AGE_STEP_S * AGE_STEP_S);
-            let status = json!({
+            let mut status = json!({
                 "allocated": shown(&usage.allocated),
                 "offered": shown(&usage.offered),
                 "dominantShare": share(usage.dominant_share),
@@ -88,21 +119,20 @@ impl Statuses {
                 "pendingTasks": usage.pending,
                 "oldestPendingSeconds": oldest,
             });
+            let was = self.queues.get(&key).is_some_and(|status| !status["reserved"].is_null());
+            let now = reserved.get(&key.1);
+            if now.is_some() || was {
+                status["reserved"] = shown(now.unwrap_or(&Resources::new()));
+            }
             changed(&mut self.queues, Kind::Queue, key, status, writes);
         }
         let world = accounting.world();
         self.queues.retain(|key, _| world.queues.get(key).is_some());
     }
 
-    fn frameworks(&mut self, accounting: &Accounting, writes: &mut Vec<StatusWrite>) {
+    fn frameworks(&mut self, accounting: &Accounting, plan: &Plan, writes: &mut Vec<StatusWrite>) {
         let world = accounting.world();
-        let mut states: HashMap<Key, BTreeMap<&str, u64>> = HashMap::new();
-        for task in world.tasks.iter() {
-            let framework = task.spec.framework.clone().unwrap_or_default();
-            let counts =
-                states.entry((task.namespace().unwrap_or_default(), framework)).or_default();
-            *counts.entry(task.state().name()).or_default() += 1;
-        }
+        let now_ms = accounting.now_ms();
         for framework in world.frameworks.iter() {
             let key = key(framework.as_ref());
             let Some(usage) =
@@ -110,29 +140,43 @@ impl Statuses {
             else {
                 continue;
             };
-            let mut tasks = json!(states.remove(&key).unwrap_or_default());
+            let mut tasks = json!(accounting.tallies.states(&key));
             // A merge patch keeps what it does not name: states that emptied are named with null.
             for state in framework.status.iter().flat_map(|s| s.tasks.keys()) {
                 if tasks.get(state).is_none() {
                     tasks[state] = Value::Null;
                 }
             }
-            let status = json!({
+            let mut status = json!({
                 "allocated": shown(&usage.allocated),
                 "offered": shown(&usage.offered),
                 "offers": usage.offers,
                 "dominantShare": share(usage.dominant_share),
                 "tasks": tasks,
             });
+            let why = self.starving.look(framework, &key, &usage, now_ms, (world, plan));
+            if let Some(conditions) = starving::conditions(framework, why, accounting.now()) {
+                status["conditions"] = conditions;
+            }
             changed(&mut self.frameworks, Kind::Framework, key, status, writes);
         }
         self.frameworks.retain(|key, _| world.frameworks.get(key).is_some());
+        self.starving.retain(|key| world.frameworks.get(key).is_some());
     }
 
-    fn agents(&mut self, accounting: &Accounting, writes: &mut Vec<StatusWrite>) {
-        let world = accounting.world();
-        for agent in world.agents.iter() {
-            let key = key(agent.as_ref());
+    fn agents(&mut self, accounting: &mut Accounting, writes: &mut Vec<StatusWrite>) {
+        self.turns += 1;
+        if self.turns.is_multiple_of(ALL_AGENTS_EVERY) {
+            let all: Vec<String> =
+                accounting.world().agents.iter().map(|agent| agent.name_any()).collect();
+            all.iter().for_each(|name| accounting.tallies.touch_agent(name));
+        }
+        for name in accounting.tallies.take_agents() {
+            let key = named(&name);
+            if accounting.world().agents.get(&key).is_none() {
+                self.agents.remove(&key);
+                continue;
+            }
             let Some(usage) = accounting.allocator().agent_usage(&key.1) else {
                 continue;
             };
@@ -140,7 +184,6 @@ impl Statuses {
                 json!({"allocated": shown(&usage.allocated), "offered": shown(&usage.offered)});
             changed(&mut self.agents, Kind::Agent, key, status, writes);
         }
-        self.agents.retain(|key, _| world.agents.get(key).is_some());
     }
 
     fn explanations(
@@ -157,20 +200,144 @@ impl Statuses {
             };
             let uid = task.uid().unwrap_or_default();
             waiting.insert(uid.clone());
-            let status = explanation(task, why);
-            if self.tasks.get(&uid) == Some(&status) || writes.len() >= EXPLANATIONS_PER_TURN {
-                continue;
+            self.explain(task, key, explanation(task, why), writes);
+        }
+        for (key, why) in accounting.waiting_for_volumes() {
+            if let Some(task) = accounting.world().tasks.get(key) {
+                waiting.insert(task.uid().unwrap_or_default());
+                let reason = reasons::task::WAITING_FOR_VOLUME;
+                let status = json!({"reason": reason, "message": why, "whyPending": null});
+                self.explain(task, key.clone(), status, writes);
             }
-            self.tasks.insert(uid, status.clone());
-            writes.push(StatusWrite {
-                kind: Kind::Task,
-                key,
-                version: task.resource_version(),
-                status,
-            });
         }
         self.tasks.retain(|uid, _| waiting.contains(uid));
     }
+
+    fn explain(
+        &mut self,
+        task: &Arc<Task>,
+        key: Key,
+        status: Value,
+        writes: &mut Vec<StatusWrite>,
+    ) {
+        let uid = task.uid().unwrap_or_default();
+        if self.tasks.get(&uid) == Some(&status) || writes.len() >= EXPLANATIONS_PER_TURN {
+            return;
+        }
+        if !self.tasks.contains_key(&uid) && self.news.len() < EVENTS_PER_TURN {
+            self.news.push((task.clone(), status.clone()));
+        }
+        self.tasks.insert(uid, status.clone());
+        let version = task.resource_version();
+        writes.push(StatusWrite { kind: Kind::Task, key, version, status });
+    }
+
+    fn reservations(
+        &mut self,
+        accounting: &Accounting,
+        plan: &Plan,
+        writes: &mut Vec<StatusWrite>,
+    ) {
+        let world = accounting.world();
+        let mut why: HashMap<String, &Why> = HashMap::new();
+        for (waiting, reason) in &plan.why {
+            if let Some(reservation) = accounting.reservation_of(waiting) {
+                why.entry(reservation.name_any()).or_insert(reason);
+            }
+        }
+        for reservation in world.reservations.iter() {
+            let name = reservation.name_any();
+            let mut used = Resources::new();
+            for agent in reservation.agents() {
+                used = plus(&used, &accounting.reserved().used(&name, agent));
+            }
+            for volume in world.volumes.iter().filter(|v| v.spec.reservation == name) {
+                used = plus(&used, &disk(volume.bound_bytes()));
+            }
+            let before = reservation.status.as_ref().and_then(|s| s.used.clone());
+            let mut status = json!({});
+            if !used.is_empty() || before.is_some_and(|before| !before.is_empty()) {
+                status["used"] = shown(&used);
+            }
+            if let Some(why) = why.get(&name) {
+                status["phase"] = json!("Pending");
+                let message = exclusions(why);
+                let said = reservation.status.iter().flat_map(|s| &s.conditions);
+                let said = said.into_iter().find(|c| c.type_ == BOUND);
+                if said.is_none_or(|said| said.message != message) {
+                    let condition =
+                        accounting.condition(false, reasons::task::WAITING_FOR_RESOURCES, &message);
+                    status["conditions"] = json!([condition]);
+                }
+            }
+            if status.as_object().is_some_and(|status| !status.is_empty()) {
+                let key = key(reservation.as_ref());
+                changed(&mut self.reservations, Kind::Reservation, key, status, writes);
+            }
+        }
+        self.reservations.retain(|key, _| world.reservations.get(key).is_some());
+    }
+
+    fn volumes(&mut self, accounting: &Accounting, writes: &mut Vec<StatusWrite>) {
+        let world = accounting.world();
+        for volume in world.volumes.iter() {
+            let key = key(volume.as_ref());
+            let users = accounting.reserved().users(&key);
+            let known = volume.status.as_ref().map(|s| s.used_by.clone()).unwrap_or_default();
+            if users != known || self.volumes.contains_key(&key) {
+                let status = json!({"usedBy": users});
+                changed(&mut self.volumes, Kind::Volume, key, status, writes);
+            }
+        }
+        self.volumes.retain(|key, _| world.volumes.get(key).is_some());
+    }
+}
+
+/// What the page of metrics shows of now.
+fn measure(accounting: &Accounting, plan: &Plan) {
+    let refusals = accounting.allocator().refusals(accounting.now_ms());
+    let queues = accounting.allocator().queue_usage().into_iter().map(|usage| {
+        let mut names: Vec<&str> = usage.allocated.scalars().map(|(name, _)| name).collect();
+        names.extend(usage.offered.scalars().map(|(name, _)| name));
+        names.sort_unstable();
+        names.dedup();
+        let shown = |of: &Resources, name: &str| {
+            let unit = if matches!(name, MEMORY | DISK) { 1.0 } else { 1000.0 };
+            of.scalar(name) as f64 / unit
+        };
+        let held = names.into_iter().map(|name| {
+            (name.to_owned(), shown(&usage.allocated, name), shown(&usage.offered, name))
+        });
+        metrics::QueueNow {
+            queue: usage.queue.to_string(),
+            share: usage.dominant_share,
+            pending: usage.pending,
+            filters: refusals.get(&usage.queue).copied().unwrap_or(0),
+            held: held.collect(),
+        }
+    });
+    metrics::now(queues.collect(), plan.why.len());
+}
+
+/// What is reserved for each queue and those below it.
+fn reserved_by_queue(world: &World) -> HashMap<String, Resources> {
+    let mut reserved: HashMap<String, Resources> = HashMap::new();
+    // A refinement is part of what it refines, which is its queue's or one's above.
+    for reservation in world.reservations.iter() {
+        let spec = &reservation.spec;
+        let above = spec.parent.as_ref().and_then(|parent| world.reservations.get(&named(parent)));
+        let covered = above.map(|above| above.spec.queue.as_str());
+        let mut queue = spec.queue.as_str();
+        while covered != Some(queue) {
+            let sum = reserved.entry(queue.to_owned()).or_default();
+            for _ in reservation.agents() {
+                *sum = plus(sum, &spec.resources);
+            }
+            let Some((parent, _)) = queue.rsplit_once('.') else { break };
+            queue = parent;
+        }
+    }
+    reserved
 }
 
 fn changed(
@@ -190,6 +357,10 @@ async fn carry_out(client: &Client, write: StatusWrite) {
     let result = match write.kind {
         Kind::Queue => merge::<Queue>(Api::all(client.clone()), &write).await,
         Kind::Agent => merge::<Agent>(Api::all(client.clone()), &write).await,
+        Kind::Reservation => merge::<Reservation>(Api::all(client.clone()), &write).await,
+        Kind::Volume => {
+            merge::<Volume>(Api::namespaced(client.clone(), &write.key.0), &write).await
+        }
         Kind::Framework => {
             merge::<Framework>(Api::namespaced(client.clone(), &write.key.0), &write).await
         }
@@ -207,6 +378,12 @@ where
     patch::status(&api, &write.key.1, write.version.clone(), write.status.clone()).await.map(|_| ())
 }
 
+/// Says as an Event that a task waits, once.
+async fn tell(client: &Client, task: Arc<Task>, why: Value) {
+    let text = |field: &str| why[field].as_str().unwrap_or_default().to_owned();
+    events::warn_once(client, &*task, &text("reason"), text("message")).await;
+}
+
 /// The whole amount, with zeros for what is gone: a merge patch keeps what it does not name.
 fn shown(resources: &Resources) -> Value {
     let mut shown = json!({"cpu": "0", "memory": "0"});
@@ -221,8 +398,9 @@ fn share(share: f64) -> String {
     format!("{share:.2}")
 }
 
-fn explanation(task: &Task, why: &Why) -> Value {
-    let (reason, message) = match why.waiting_for {
+/// Why a task waits: the reason, and words.
+pub(super) fn in_words(task: &Task, why: &Why) -> (&'static str, String) {
+    match why.waiting_for {
         WaitingFor::Framework => (reasons::task::FRAMEWORK_NOT_FOUND, "its framework does not exist in this namespace".to_owned()),
         WaitingFor::Queue => (
             reasons::task::QUEUE_NOT_OF_FRAMEWORK,
@@ -238,8 +416,12 @@ fn explanation(task: &Task, why: &Why) -> Value {
             "its framework answers offers itself: launch the task on an offer, or set the framework's placement to Tasks".to_owned(),
         ),
         WaitingFor::Gang => (reasons::task::WAITING_FOR_RESOURCES, "its gang is not complete".to_owned()),
-        WaitingFor::Resources => (reasons::task::WAITING_FOR_RESOURCES, in_words(why)),
-    };
+        WaitingFor::Resources => (reasons::task::WAITING_FOR_RESOURCES, exclusions(why)),
+    }
+}
+
+fn explanation(task: &Task, why: &Why) -> Value {
+    let (reason, message) = in_words(task, why);
     let excluded =
         why.excluded.iter().map(|e| Excluded { by: e.by.clone(), agents: e.agents as i64 });
     let pending = WhyPending { agents: why.agents as i64, excluded: excluded.collect() };
@@ -247,7 +429,7 @@ fn explanation(task: &Task, why: &Why) -> Value {
 }
 
 /// `3 agents: 2 without enough memory, 1 unschedulable`.
-fn in_words(why: &Why) -> String {
+pub(super) fn exclusions(why: &Why) -> String {
     if why.agents == 0 {
         return "there are no agents: start one with `cmn agent`".to_owned();
     }
@@ -264,6 +446,7 @@ fn in_words(why: &Why) -> String {
                 "antiAffinity" => format!("{n} excluded by anti-affinity"),
                 "offered" => format!("{n} with resources that are offered to others now"),
                 "queueLimit" => format!("{n} beyond the queue's limit"),
+                "headroom" => format!("{n} kept free for what other queues are guaranteed"),
                 "gang" => format!("{n} without room for the whole gang"),
                 "group" => format!("{n} without room for the whole group"),
                 "ports" => format!("{n} without the ports that it asks for"),

@@ -1,6 +1,6 @@
 //! Everything that the allocator looks at, fed by one watch per kind.
 
-use commonage_schemas::{Agent, Framework, Offer, Queue, Task};
+use commonage_schemas::{Agent, Framework, Offer, Queue, Reservation, Task, Volume};
 use futures::StreamExt;
 use kube::{
     Api, Client,
@@ -28,6 +28,8 @@ pub(crate) enum Input {
     Queue(Event<Queue>),
     Offer(Event<Offer>),
     Task(Event<Task>),
+    Reservation(Event<Reservation>),
+    Volume(Event<Volume>),
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +39,8 @@ pub(crate) struct World {
     pub(crate) queues: Cache<Queue>,
     pub(crate) offers: Cache<Offer>,
     pub(crate) tasks: Cache<Task>,
+    pub(crate) reservations: Cache<Reservation>,
+    pub(crate) volumes: Cache<Volume>,
 }
 
 impl World {
@@ -46,6 +50,8 @@ impl World {
             && self.queues.synced()
             && self.offers.synced()
             && self.tasks.synced()
+            && self.reservations.synced()
+            && self.volumes.synced()
     }
 }
 
@@ -56,6 +62,8 @@ pub(crate) fn watch(client: &Client) -> mpsc::Receiver<Input> {
     feed(Api::all(client.clone()), Input::Framework, sender.clone());
     feed(Api::all(client.clone()), Input::Queue, sender.clone());
     feed(Api::all(client.clone()), Input::Offer, sender.clone());
+    feed(Api::all(client.clone()), Input::Reservation, sender.clone());
+    feed(Api::all(client.clone()), Input::Volume, sender.clone());
     feed(Api::all(client.clone()), Input::Task, sender);
     receiver
 }

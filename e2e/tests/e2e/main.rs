@@ -1,12 +1,16 @@
 //! The whole circle over real processes: one module per thing that is promised.
 #![allow(clippy::unwrap_used)]
 
+mod allocation;
 mod apart;
 mod bad_input;
 mod by_hand;
+mod definitions;
 mod etcd;
 mod isolation;
+mod leaders;
 mod offers;
 mod pods;
 mod recovery;
+mod sessions;
 mod tidiness;

@@ -227,7 +227,9 @@ impl Driver {
         let env = work.env.iter();
         let container = Container {
             command: ["sh", "-c", work.script].map(str::to_owned).to_vec(),
-            env: env.map(|(k, v)| EnvVar { name: (*k).to_owned(), value: v.clone() }).collect(),
+            env: env
+                .map(|(k, v)| EnvVar { name: (*k).to_owned(), value: v.clone(), value_from: None })
+                .collect(),
             network: Some("None".to_owned()),
             ..Container::default()
         };

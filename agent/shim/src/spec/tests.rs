@@ -16,6 +16,8 @@ fn launch() -> Launch {
         env: [("A".to_owned(), "b".to_owned())].into(),
         working_dir: None,
         user: User::default(),
+        user_name: None,
+        own_sandbox: false,
         hostname: None,
         limits: Limits::default(),
         root: Root::HostReadOnly,

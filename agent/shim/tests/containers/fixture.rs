@@ -67,6 +67,8 @@ impl Task {
             env: BTreeMap::new(),
             working_dir: None,
             user: User::default(),
+            user_name: None,
+            own_sandbox: false,
             hostname: None,
             limits: Limits::default(),
             root: Root::HostReadOnly,

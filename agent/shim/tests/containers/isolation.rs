@@ -241,8 +241,8 @@ fn mounts_are_as_ordered() {
     let task = Task::sh("cat /data/one/here /data/two/here; touch /data/one/new && echo one; touch /data/two/new 2>/dev/null && echo two; true")
         .with(|launch| {
             launch.mounts = vec![
-                Mount { source: one.clone(), target: "/data/one".into(), read_only: false },
-                Mount { source: two.clone(), target: "/data/two".into(), read_only: true },
+                Mount { source: one.clone(), target: "/data/one".into(), read_only: false, ..Mount::default() },
+                Mount { source: two.clone(), target: "/data/two".into(), read_only: true, ..Mount::default() },
             ];
         });
     let exit = task.run();

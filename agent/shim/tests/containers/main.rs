@@ -7,6 +7,7 @@
 
 mod exec;
 mod fixture;
+mod image;
 mod isolation;
 mod life;
 mod limits;
@@ -22,7 +23,8 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     let tests: Vec<Test> =
-        [life::TESTS, limits::TESTS, isolation::TESTS, recovery::TESTS, exec::TESTS].concat();
+        [life::TESTS, limits::TESTS, isolation::TESTS, recovery::TESTS, exec::TESTS, image::TESTS]
+            .concat();
     if has("--list") {
         for (name, _) in tests.iter().filter(|_| !has("--ignored")) {
             println!("{name}: test");

@@ -188,9 +188,16 @@ fn items_of(list: &List, old: &[Value], new: &[Value], delta: &mut Delta) {
             (_, [] | [_]) if old.len() < 2 => {
                 compare(&list.items, old.first().copied(), new.first().copied())
             }
-            // Duplicates are owned together.
+            // Duplicates are owned together, as one leaf, which a single item replaces or is
+            // replaced by.
             ([], _) => Delta { taken: Some(Node::new()), removed: None },
             (_, []) => Delta { taken: None, removed: Some(Node::new()) },
+            (_, [one]) => {
+                Delta { removed: Some(Node::new()), ..compare(&list.items, None, Some(one)) }
+            }
+            ([one], _) => {
+                Delta { taken: Some(Node::new()), ..compare(&list.items, Some(one), None) }
+            }
             (old, new) if old == new => continue,
             _ => Delta { taken: Some(Node::new()), removed: None },
         };

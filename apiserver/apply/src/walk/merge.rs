@@ -1,6 +1,6 @@
 //! Laying what an applier wants over what is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -48,54 +48,54 @@ fn objects(
     merged
 }
 
-/// The applier's order for the items that it names; the others stay where they were among them.
+/// The applier's order for the items that it names; the others stay before the item that followed
+/// them, as far as both lists agree on the order. Step by step as structured-merge-diff does it,
+/// since the order of a list is content.
 fn lists(list: &List, live: &[Value], wanted: &[Value]) -> Vec<Value> {
     let named = |items: &[Value]| -> Vec<Option<String>> {
         items.iter().map(|item| element_of(&list.relation, item).ok()).collect()
     };
     let (live_names, wanted_names) = (named(live), named(wanted));
-    let places: BTreeMap<&str, usize> = wanted_names
-        .iter()
-        .enumerate()
-        .filter_map(|(at, name)| Some((name.as_deref()?, at)))
-        .collect();
     // An item that the live list has twice is nobody's counterpart.
     let mut counterparts: BTreeMap<&str, Option<&Value>> = BTreeMap::new();
     for (name, item) in live_names.iter().zip(live) {
         let Some(name) = name.as_deref() else { continue };
         counterparts.entry(name).and_modify(|found| *found = None).or_insert(Some(item));
     }
-    let shared =
-        |at: usize| wanted_names[at].as_deref().is_some_and(|name| counterparts.contains_key(name));
+    let is_wanted: BTreeSet<&str> = wanted_names.iter().flatten().map(String::as_str).collect();
+    let names = wanted_names.iter().flatten().map(String::as_str);
+    let mut shared = names.filter(|name| counterparts.contains_key(name));
+    let mut next_shared = shared.next();
+
     let mut merged = Vec::with_capacity(live.len().max(wanted.len()));
-    let mut next = 0;
-    let take = |at: usize, merged: &mut Vec<Value>| {
-        let counterpart =
-            wanted_names[at].as_deref().and_then(|name| counterparts.get(name).copied()).flatten();
-        merged.extend(merge(&list.items, counterpart, Some(&wanted[at])));
-    };
-    for (name, item) in live_names.iter().zip(live) {
-        let place = name.as_deref().and_then(|name| places.get(name).copied());
-        let Some(place) = place else {
-            merged.push(item.clone());
-            continue;
-        };
-        // Its own turn comes when the items before it in the applier's order have been taken, up
-        // to the next one that both have.
-        if place < next {
-            continue;
+    let (mut at, mut taken) = (0, 0);
+    while at < live.len() || taken < wanted.len() {
+        let name = live_names.get(at).and_then(Option::as_deref);
+        let turn = wanted_names.get(taken).and_then(Option::as_deref);
+        if at < live.len() {
+            if !name.is_some_and(|name| is_wanted.contains(name)) {
+                merged.push(live[at].clone());
+                at += 1;
+                continue;
+            }
+            if name == turn {
+                at += 1;
+            } else if taken < wanted.len() && next_shared.is_some() && next_shared != name {
+                // Both have it, but it is not its turn.
+                at += 1;
+                continue;
+            } else if wanted_names[..taken].iter().any(|before| before.as_deref() == name) {
+                at += 1;
+            }
         }
-        while next < wanted.len() && !shared(next) {
-            take(next, &mut merged);
-            next += 1;
+        if taken < wanted.len() {
+            let counterpart = turn.and_then(|name| counterparts.get(name).copied()).flatten();
+            merged.extend(merge(&list.items, counterpart, Some(&wanted[taken])));
+            taken += 1;
+            if turn.is_some() && turn == next_shared {
+                next_shared = shared.next();
+            }
         }
-        if next == place {
-            take(place, &mut merged);
-            next += 1;
-        }
-    }
-    for at in next..wanted.len() {
-        take(at, &mut merged);
     }
     merged
 }

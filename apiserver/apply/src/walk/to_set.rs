@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::fields::{self, Node};
-use crate::types::{Relation, Shape, Type, element_of};
+use crate::types::{Relation, Scalar, Shape, Type, element_of};
 
 /// The fields of a whole object.
 pub(crate) fn to_set(type_: &Type, value: &Value) -> Node {
@@ -39,38 +39,78 @@ fn below(type_: &Type, value: &Value) -> Option<Node> {
     node
 }
 
-/// The set with everything below an atomic place folded into that place: what is left of a set
-/// from before the schema made the place atomic.
-pub(crate) fn without_details_of_atoms(type_: &Type, set: &Node) -> Node {
-    let atom = type_.atom();
-    let mut out = Node::new();
-    for (element, child) in fields::children(set) {
-        let type_ = if let Some(name) = element.strip_prefix("f:") {
-            atom.map.as_ref().and_then(|map| map.member(name))
-        } else {
-            atom.list.as_ref().map(|list| &list.items)
-        };
-        let atomic = type_.is_some_and(|type_| is_atomic(type_) && !child.is_empty());
-        let folded = match type_ {
-            _ if atomic => Node::new(),
-            Some(type_) => {
-                let mut folded = without_details_of_atoms(type_, child);
-                if fields::is_member(child) && !folded.is_empty() {
-                    folded.insert(fields::SELF.to_owned(), Value::Object(Node::new()));
-                }
-                folded
-            }
-            None => child.clone(),
-        };
-        out.insert(element.clone(), Value::Object(folded));
-    }
-    out
+/// The set with everything below an atomic place folded into that place, where there is such: what
+/// is left of a set from before the schema made the place atomic. The other way round nothing is
+/// to do: a place that becomes granular counts as if it always had been.
+pub(crate) fn without_details_of_atoms(root: &Type, set: &Node) -> Option<Node> {
+    has_details(root, set).then(|| folded(root, set))
 }
 
-/// Whether nothing below the place can be owned, whatever the value there.
-fn is_atomic(type_: &Type) -> bool {
+fn has_details(type_: &Type, set: &Node) -> bool {
+    match ownership(type_) {
+        Ownership::Whole => !set.is_empty(),
+        Ownership::Untold => false,
+        Ownership::Parts => fields::children(set).any(|(element, below)| {
+            part(type_, element).is_some_and(|type_| has_details(type_, below))
+        }),
+    }
+}
+
+fn folded(type_: &Type, set: &Node) -> Node {
+    match ownership(type_) {
+        Ownership::Whole => return Node::new(),
+        Ownership::Untold => return set.clone(),
+        Ownership::Parts => {}
+    }
+    let fold = |(element, below): (&String, &Value)| {
+        let below = match (part(type_, element), below.as_object()) {
+            (Some(type_), Some(set)) if element != fields::SELF => {
+                Value::Object(folded(type_, set))
+            }
+            _ => below.clone(),
+        };
+        (element.clone(), below)
+    };
+    set.iter().map(fold).collect()
+}
+
+/// How a place may be owned, whatever the value there.
+enum Ownership {
+    Whole,
+    Parts,
+    /// The schema leaves it open.
+    Untold,
+}
+
+fn ownership(type_: &Type) -> Ownership {
     let atom = type_.atom();
-    let map = atom.map.as_ref().is_none_or(|map| map.atomic);
-    let list = atom.list.as_ref().is_none_or(|list| matches!(list.relation, Relation::Atomic));
-    map && list
+    match (&atom.map, atom.scalar, &atom.list) {
+        (Some(map), _, _) if map.fields.is_empty() && map.others.as_ref().is_some_and(is_open) => {
+            Ownership::Untold
+        }
+        (Some(map), _, _) if map.atomic => Ownership::Whole,
+        (Some(_), _, _) => Ownership::Parts,
+        (None, None, Some(list)) => match list.relation {
+            Relation::Atomic => Ownership::Whole,
+            Relation::Set | Relation::Keyed(_) => Ownership::Parts,
+        },
+        _ => Ownership::Untold,
+    }
+}
+
+fn is_open(type_: &Type) -> bool {
+    match type_ {
+        Type::Deduced => true,
+        Type::Opaque => false,
+        Type::Known(atom) => atom.scalar == Some(Scalar::Any),
+    }
+}
+
+fn part<'t>(type_: &'t Type, element: &str) -> Option<&'t Type> {
+    let atom = type_.atom();
+    match (&atom.map, element.strip_prefix("f:")) {
+        (Some(map), Some(name)) => map.member(name),
+        (Some(_), None) => None,
+        (None, _) => atom.list.as_ref().map(|list| &list.items),
+    }
 }

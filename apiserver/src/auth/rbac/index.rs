@@ -77,11 +77,19 @@ impl Roles {
 #[derive(Debug)]
 pub(crate) struct Grant {
     /// Two subjects of one binding may be the same user.
-    binding: usize,
-    /// `ClusterRoleBinding "x" of ClusterRole "y" to User "z"`.
-    pub(crate) source: Box<str>,
+    number: usize,
+    binding: Arc<Binding>,
+    /// Of the binding's subjects.
+    subject: usize,
     /// `Err`: the role that is bound does not exist.
     rules: Result<Arc<Role>, String>,
+}
+
+impl Grant {
+    /// `ClusterRoleBinding "x" of ClusterRole "y" to User "z"`.
+    pub(crate) fn source(&self) -> String {
+        source(&self.binding, &self.binding.subjects[self.subject])
+    }
 }
 
 #[derive(Debug, Default)]
@@ -110,10 +118,10 @@ impl Index {
                 "" => &mut index.cluster,
                 _ => index.namespaces.entry(namespace.into()).or_default(),
             };
-            for subject in &binding.subjects {
-                let Some((list, key)) = grants.of(subject, namespace) else { continue };
-                let source = source(binding, subject).into();
-                let grant = Grant { binding: number, source, rules: rules.clone() };
+            for (subject, to) in binding.subjects.iter().enumerate() {
+                let Some((list, key)) = grants.of(to, namespace) else { continue };
+                let binding = binding.clone();
+                let grant = Grant { number, binding, subject, rules: rules.clone() };
                 list.entry(key.into()).or_default().push(Arc::new(grant));
             }
         }
@@ -163,7 +171,7 @@ impl Index {
     ) -> (Vec<&'i Rule>, Vec<String>) {
         let (mut rules, mut errors, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for grant in self.grants(user, namespace) {
-            if !seen.insert(grant.binding) {
+            if !seen.insert(grant.number) {
                 continue;
             }
             match &grant.rules {
@@ -292,7 +300,7 @@ mod tests {
                 name: "p",
                 ..Attributes::default()
             };
-            index.decide(user, &request).map(|grant| grant.source.to_string())
+            index.decide(user, &request).map(|grant| grant.source())
         };
         let alice = UserInfo::authenticated("alice", &[]);
         assert_eq!(

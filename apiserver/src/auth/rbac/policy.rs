@@ -161,7 +161,7 @@ fn edit_rules() -> Vec<Rule> {
         rule(ALL_VERBS, "coordination.k8s.io", &["leases"]),
         rule(WRITE, OURS, &["frameworks", "tasks", "volumes"]),
         rule(&["create", "get"], OURS, &into_tasks),
-        rule(&["create"], OURS, &["offers/accept", "offers/decline"]),
+        rule(&["create"], OURS, &["offers/accept", "offers/decline", "tasks/kill"]),
         // What an account may do that speaks for a framework: see `super::super::frameworks`.
         rule(&["use"], OURS, &["frameworks"]),
     ]
@@ -169,7 +169,7 @@ fn edit_rules() -> Vec<Rule> {
 
 fn view_rules() -> Vec<Rule> {
     vec![
-        rule(READ, "", &["configmaps", "pods", "serviceaccounts"]),
+        rule(READ, "", &["configmaps", "pods", "serviceaccounts", "services"]),
         rule(READ, "", &["events", "namespaces/status", "pods/log", "pods/status"]),
         rule(READ, "", &["namespaces"]),
         rule(

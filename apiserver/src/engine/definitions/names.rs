@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::governor::{Condition, condition, set_condition};
 use crate::cache::Objects;
 use crate::engine::{Engine, Target, take_version};
+use crate::kinds;
 use crate::object::Object;
 use crate::resource::{ResourceDef, Scheme};
 use crate::status::ApiError;
@@ -95,6 +96,10 @@ fn decided(definition: &Value, others: &Objects, compiled: &Scheme, now: Timesta
         let condition =
             Condition { type_: "Established", status: fine, reason, message: message.into() };
         set_condition(&mut new, &condition, now);
+    }
+    if let Some((status, reason, message)) = kinds::approval(definition) {
+        let type_ = "KubernetesAPIApprovalPolicyConformant";
+        set_condition(&mut new, &Condition { type_, status, reason, message }, now);
     }
     new
 }

@@ -1,6 +1,7 @@
 //! A store that breaks off, forgets and does not know: over the real one.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -20,6 +21,9 @@ struct Shaky {
     /// The next commit answers that its outcome is unknown: after it has landed, or instead.
     landed_unknown: AtomicBool,
     lost_unknown: AtomicBool,
+    /// The next commit lands after its writer has looked for it and not found it.
+    late_unknown: AtomicBool,
+    late: Mutex<Option<GuardedWrite>>,
 }
 
 impl Shaky {
@@ -29,6 +33,8 @@ impl Shaky {
             tail_length,
             landed_unknown: AtomicBool::new(false),
             lost_unknown: AtomicBool::new(false),
+            late_unknown: AtomicBool::new(false),
+            late: Mutex::default(),
         })
     }
 }
@@ -40,6 +46,10 @@ impl Store for Shaky {
         if self.lost_unknown.swap(false, Ordering::SeqCst) {
             return Err(unknown());
         }
+        if self.late_unknown.swap(false, Ordering::SeqCst) {
+            *self.late.lock().unwrap() = Some(write);
+            return Err(unknown());
+        }
         let committed = self.store.commit(write).await?;
         if self.landed_unknown.swap(false, Ordering::SeqCst) {
             return Err(unknown());
@@ -48,6 +58,10 @@ impl Store for Shaky {
     }
 
     async fn revision(&self) -> Result<Revision, StoreError> {
+        let late = self.late.lock().unwrap().take();
+        if let Some(late) = late {
+            self.store.commit(late).await?;
+        }
         self.store.revision().await
     }
 
@@ -96,6 +110,25 @@ async fn a_write_of_unknown_outcome_is_looked_up() {
     let error = world.create(config_map("b", json!({}))).await.unwrap_err();
     assert_eq!((error.code, &*error.reason), (504, "Timeout"));
     assert_eq!(world.get("ConfigMap", "b").await.unwrap_err().code, 404);
+}
+
+/// Whoever tried again would patch what his own patch had changed.
+#[tokio::test]
+async fn a_write_of_unknown_outcome_is_not_tried_again() {
+    let store = Shaky::new(usize::MAX);
+    let world = World::over(store.clone()).await;
+    world.create(config_map("a", json!({}))).await.unwrap();
+    let mut watch = world.watch("ConfigMap", watch_options()).await;
+    assert_eq!(watch.short().await, "ADDED a");
+    store.late_unknown.store(true, Ordering::SeqCst);
+    let patch = json!({"metadata": {"labels": {"try": "1"}}});
+    let error = world.merge("ConfigMap", "a", None, patch).await.unwrap_err();
+    assert_eq!((error.code, &*error.reason), (504, "Timeout"));
+    // It lands now, once.
+    assert_eq!(world.get("ConfigMap", "a").await.unwrap()["metadata"]["labels"]["try"], "1");
+    world.create(config_map("b", json!({}))).await.unwrap();
+    assert_eq!(watch.short().await, "MODIFIED a");
+    assert_eq!(watch.short().await, "ADDED b");
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! Lists: versions, pages, selectors.
 #![allow(clippy::unwrap_used)]
 
+use bytes::Bytes;
+use commonage_store::{GuardedWrite, Op};
+
 use super::*;
 
 async fn with_maps(names: &[&str]) -> World {
@@ -192,4 +195,41 @@ async fn the_trigger_field_has_an_index_that_pages_too() {
     }
     assert_eq!(names(&world.list("Task", by("odd", 0, None)).await.unwrap()), ["t5"]);
     assert!(names(&world.list("Task", by("nobody", 0, None)).await.unwrap()).is_empty());
+}
+
+/// What others wrote in the same revision, but behind it, is not there yet.
+#[tokio::test]
+async fn a_list_at_a_version_within_a_revision_shows_no_more_than_that() {
+    let world = with_maps(&["a", "b", "c"]).await;
+    let def = world.def("ConfigMap");
+    let key = |name: &str| Bytes::from(def.key("default", name));
+    let stored = world.store.get(&key("a"), None).await.unwrap().unwrap().value;
+    let text = String::from_utf8(stored.to_vec()).unwrap();
+    let put = |name: &str| {
+        let value = text.replace("\"name\":\"a\"", &format!("\"name\":\"{name}\""));
+        Op::Put { key: key(name), value: value.into() }
+    };
+    let delete = Op::Delete { key: key("b") };
+    let ops = vec![put("x"), put("c"), delete, put("y")];
+    let committed = world.store.commit(GuardedWrite { compares: vec![], ops }).await.unwrap();
+    let shown = async |place: usize| {
+        let options = ListOptions {
+            resource_version: Some(committed.versions[place].0),
+            version_match: Some(VersionMatch::Exact),
+            ..ListOptions::default()
+        };
+        let list = world.list("ConfigMap", options).await.unwrap();
+        assert_eq!(list.version, committed.versions[place]);
+        let c = list.items.iter().find(|object| object.name() == "c").unwrap();
+        (names(&list).join(" "), c.version == committed.versions[1])
+    };
+    for later in [false, true] {
+        if later {
+            world.create(config_map("z", json!({}))).await.unwrap();
+        }
+        assert_eq!(shown(0).await, ("a b c x".to_owned(), false));
+        assert_eq!(shown(1).await, ("a b c x".to_owned(), true));
+        assert_eq!(shown(2).await, ("a c x".to_owned(), true));
+        assert_eq!(shown(3).await, ("a c x y".to_owned(), true));
+    }
 }

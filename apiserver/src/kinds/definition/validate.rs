@@ -78,11 +78,11 @@ fn check_spec(spec: &Value, causes: &mut Vec<Cause>) {
     }
     if !unique {
         let detail = "must contain unique version names";
-        causes.push(Cause::invalid("spec.versions", &spec["versions"], detail));
+        causes.push(Cause::invalid_shown("spec.versions", &version::shown(versions), detail));
     }
     if versions.iter().filter(|version| version["storage"] == true).count() != 1 {
         let detail = "must have exactly one version marked as storage version";
-        causes.push(Cause::invalid("spec.versions", &spec["versions"], detail));
+        causes.push(Cause::invalid_shown("spec.versions", &version::shown(versions), detail));
     }
     for field in ["plural", "singular", "kind", "listKind"] {
         if text(&spec["names"], field).is_empty() {
@@ -175,10 +175,42 @@ fn check_stored_versions(object: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
+/// Whether the group of a definition is one of the Kubernetes community's, and then how it stands with
+/// its approval: as `Some(reason)` of the condition, whether it is given, and why.
+pub(crate) fn approval(definition: &Value) -> Option<(bool, &'static str, String)> {
+    if !is_protected(text(&definition["spec"], "group")) {
+        return None;
+    }
+    let annotation = &definition["metadata"]["annotations"][APPROVAL];
+    let given = annotation.as_str().unwrap_or_default();
+    Some(match Approval::of(annotation) {
+        Approval::Missing => {
+            (false, "MissingAnnotation", format!("{}, {APPROVAL_SEE}", must_have()))
+        }
+        Approval::Invalid => (false, "InvalidAnnotation", must_be()),
+        Approval::Given if given.starts_with("unapproved") => {
+            (false, "UnapprovedAnnotation", format!("not approved: {given:?}"))
+        }
+        Approval::Given => (true, "ApprovedAnnotation", format!("approved in {given}")),
+    })
+}
+
+fn is_protected(group: &str) -> bool {
+    PROTECTED.iter().any(|domain| group == *domain || group.ends_with(&format!(".{domain}")))
+}
+
+fn must_have() -> String {
+    format!("protected groups must have approval annotation {APPROVAL:?}")
+}
+
+fn must_be() -> String {
+    let must = must_have();
+    format!("{must} with either a URL or a reason starting with \"unapproved\", {APPROVAL_SEE}")
+}
+
 fn check_approval(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let group = text(&object["spec"], "group");
-    let protected =
-        PROTECTED.iter().any(|domain| group == *domain || group.ends_with(&format!(".{domain}")));
+    let protected = is_protected(group);
     let annotation = |object: &Value| object["metadata"]["annotations"][APPROVAL].clone();
     let approval = annotation(object);
     let changed = old.is_none_or(|old| Approval::of(&annotation(old)) != Approval::of(&approval));
@@ -186,17 +218,13 @@ fn check_approval(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) 
         return;
     }
     let field = format!("metadata.annotations[{APPROVAL}]");
-    let must = format!("protected groups must have approval annotation {APPROVAL:?}");
     match Approval::of(&approval) {
         Approval::Given => {}
         Approval::Missing => {
-            causes.push(Cause::required(field, &format!("{must}, {APPROVAL_SEE}")));
+            causes.push(Cause::required(field, &format!("{}, {APPROVAL_SEE}", must_have())));
         }
         Approval::Invalid => {
-            let detail = format!(
-                "{must} with either a URL or a reason starting with \"unapproved\", {APPROVAL_SEE}"
-            );
-            causes.push(Cause::invalid(field, &approval, &detail));
+            causes.push(Cause::invalid(field, &approval, &must_be()));
         }
     }
 }

@@ -61,6 +61,33 @@ impl Common {
     }
 }
 
+/// All versions as Go prints apiextensions' internal type, into which nothing is written that all of
+/// them have alike.
+pub(super) fn shown(versions: &[Value]) -> String {
+    let common = Common::of(versions);
+    let own = |version: &Value, alike: bool, field: &str| match alike {
+        true => Value::Null,
+        false => version[field].clone(),
+    };
+    let one = |version: &Value| {
+        let flag = |field: &str| version[field] == true;
+        format!(
+            "{{\"Name\":{:?},\"Served\":{},\"Storage\":{},\"Deprecated\":{},\"DeprecationWarning\":{},\"Schema\":{},\
+             \"Subresources\":{},\"AdditionalPrinterColumns\":{},\"SelectableFields\":{}}}",
+            text(version, "name"),
+            flag("served"),
+            flag("storage"),
+            flag("deprecated"),
+            version["deprecationWarning"],
+            own(version, common.schema, "schema"),
+            own(version, common.subresources, "subresources"),
+            own(version, common.columns, "additionalPrinterColumns"),
+            own(version, common.selectable, "selectableFields"),
+        )
+    };
+    format!("[{}]", versions.iter().map(one).collect::<Vec<_>>().join(","))
+}
+
 /// What is wrong with what this version has for itself.
 pub(super) fn check(version: &Value, common: &Common, at: &str, causes: &mut Vec<Cause>) {
     check_deprecation(version, at, causes);

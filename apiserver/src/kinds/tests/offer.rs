@@ -125,7 +125,7 @@ async fn what_does_not_fit_changes_nothing_and_names_operation_and_field() {
         );
         assert!(untouched(&world).await, "{field}");
     }
-    let unknown = json!({"operations": [{"reserve": {}}]});
+    let unknown = json!({"operations": [{"merge": {}}]});
     let error = world.post("Offer", "o", "accept", unknown).await.unwrap_err();
     assert_eq!((error.code, fields(&error)), (422, vec!["operations[0]"]));
     let many: Vec<Value> = (0..101).map(|number| sized(&format!("t{number}"), "1m")).collect();

@@ -27,6 +27,36 @@ async fn a_new_task_waits_in_its_queue() {
 }
 
 #[tokio::test]
+async fn what_reaches_out_of_a_container_needs_leave_of_the_queue() {
+    let world = World::new().await;
+    let mut mounting = new_task("t");
+    mounting["spec"]["container"]["mounts"] =
+        json!([{"path": "/mnt-x", "hostPath": "/srv/data/x"}]);
+    let mut capable = new_task("u");
+    capable["spec"]["container"]["capabilities"] = json!(["CAP_NET_ADMIN"]);
+    for (task, field) in [
+        (&mounting, "spec.container.mounts[0].hostPath"),
+        (&capable, "spec.container.capabilities[0]"),
+    ] {
+        let error = world.create(task.clone()).await.err().unwrap();
+        assert_eq!((error.code, &*error.reason), (403, "SandboxDenied"));
+        assert!(error.message.contains(field), "{}", error.message);
+    }
+    let queue = json!({
+        "apiVersion": "commonage.dev/v1", "kind": "Queue", "metadata": {"name": "default"},
+        "spec": {"sandbox": {"hostPaths": ["/srv/data"], "capabilities": ["NET_ADMIN"]}},
+    });
+    world.create(queue).await.unwrap();
+    world.create(mounting.clone()).await.unwrap();
+    world.create(capable).await.unwrap();
+    for path in ["/srv/data/../x", "/srv/database", "/"] {
+        mounting["metadata"]["name"] = json!("v");
+        mounting["spec"]["container"]["mounts"][0]["hostPath"] = json!(path);
+        assert_eq!(world.create(mounting.clone()).await.err().unwrap().code, 403, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn wrong_tasks_are_refused_with_their_fields() {
     let world = World::new().await;
     let cases: [(&str, Value, &str); 9] = [

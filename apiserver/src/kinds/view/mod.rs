@@ -6,6 +6,7 @@
 
 mod cells;
 mod definitions;
+mod events;
 mod node;
 mod pod;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use commonage_schemas::GROUP;
 use serde_json::Value;
 
 pub(crate) use definitions::definitions;
+pub(crate) use events::shown_in_events;
 pub(crate) use pod::CONTAINER;
 
 use crate::cache::EventKind;
@@ -36,6 +38,14 @@ impl View {
         match self {
             View::Pod => (GROUP, "Task"),
             View::Node => (GROUP, "Agent"),
+        }
+    }
+
+    /// The view's own kind, of core/v1.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            View::Pod => "Pod",
+            View::Node => "Node",
         }
     }
 

@@ -80,8 +80,8 @@ fn every_state_reads_as_kubectl_would_say_it() {
             "Failed",
         ),
         (
-            json!({"state": "Error", "reason": "ImageUnsupported"}),
-            "web 0/1 ImageUnsupported 0 11m <none> n1 <none> <none>",
+            json!({"state": "Error", "reason": "ImageInvalid"}),
+            "web 0/1 ImageInvalid 0 11m <none> n1 <none> <none>",
             "Failed",
         ),
         (

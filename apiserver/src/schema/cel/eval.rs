@@ -14,6 +14,7 @@ use kube_cel::cel::{IdedExpr, Value};
 
 use super::functions;
 use super::operand::{index, is_operator, key_of, of_literal, of_operator, optional, some, weight};
+use super::typed_lists::TypedLists;
 
 /// Why there is no value.
 #[derive(Debug, PartialEq)]
@@ -34,8 +35,9 @@ pub(super) struct Scope<'s> {
 }
 
 /// What is left to spend: one for every step, and more for those that read or make much.
-pub(super) struct Meter {
+pub(super) struct Meter<'l> {
     pub(super) left: u64,
+    pub(super) lists: &'l TypedLists<'l>,
 }
 
 pub(super) fn failed<T>(why: impl Into<String>) -> Result<T, Stop> {
@@ -46,7 +48,7 @@ pub(super) fn no_overload<T>() -> Result<T, Stop> {
     failed("no such overload")
 }
 
-impl Meter {
+impl Meter<'_> {
     pub(super) fn spend(&mut self, cost: u64) -> Result<(), Stop> {
         match self.left.checked_sub(cost) {
             Some(left) => self.left = left,
@@ -192,8 +194,10 @@ impl Meter {
             None => no_overload(),
         };
         match name {
-            op::EQUALS => Ok(Value::Bool(left == right)),
-            op::NOT_EQUALS => Ok(Value::Bool(left != right)),
+            op::EQUALS | op::NOT_EQUALS => {
+                self.spend(self.lists.effort(&left, &right) / 10)?;
+                Ok(Value::Bool(self.lists.equal(&left, &right) == (name == op::EQUALS)))
+            }
             op::LESS => ordered(&left, &right, Ordering::is_lt),
             op::LESS_EQUALS => ordered(&left, &right, Ordering::is_le),
             op::GREATER => ordered(&left, &right, Ordering::is_gt),
@@ -211,6 +215,10 @@ impl Meter {
             },
             op::ADD => {
                 self.spend((weight(&left) + weight(&right)) / 10)?;
+                self.spend(self.lists.effort(&left, &right) / 10)?;
+                if let Some(sum) = self.lists.sum(&left, &right) {
+                    return Ok(sum);
+                }
                 (left + right).map_err(of_operator)
             }
             op::SUBSTRACT => (left - right).map_err(of_operator),
@@ -223,26 +231,21 @@ impl Meter {
     fn comprehension(&mut self, of: &ComprehensionExpr, scope: &Scope<'_>) -> Answer {
         let range = self.eval(&of.iter_range, scope)?;
         let mut accu = self.eval(&of.accu_init, scope)?;
-        let items: Vec<Value> = match &range {
-            Value::List(items) => items.to_vec(),
-            Value::Map(map) => {
-                let mut keys: Vec<&Key> = map.map.keys().collect();
-                keys.sort_by_key(|key| key.to_string());
-                keys.into_iter().map(|key| Value::from(key.clone())).collect()
-            }
-            _ => return no_overload(),
-        };
+        let items = turns(&range, of.iter_var2.is_some())?;
         self.spend(items.len() as u64)?;
         let init = accu.clone();
         let mut error = None;
-        for item in &items {
-            let of_item = Scope { name: &of.iter_var, value: item, outer: Some(scope) };
+        for (first, second) in &items {
+            let of_first = Scope { name: &of.iter_var, value: first, outer: Some(scope) };
+            let name = of.iter_var2.as_deref().unwrap_or_default();
+            let of_second = Scope { name, value: second, outer: Some(&of_first) };
+            let of_item = if name.is_empty() { &of_first } else { &of_second };
             let held = accu.clone();
-            let inner = Scope { name: &of.accu_var, value: &held, outer: Some(&of_item) };
+            let inner = Scope { name: &of.accu_var, value: &held, outer: Some(of_item) };
             if self.eval(&of.loop_cond, &inner)? != Value::Bool(true) {
                 break;
             }
-            match self.step(&of.loop_step, &of.accu_var, &mut accu, held, &of_item) {
+            match self.step(&of.loop_step, &of.accu_var, &mut accu, held, of_item) {
                 // `all` and `exists` go on over an item that fails: a later one may decide.
                 Err(Stop::Failed(why)) if matches!(accu, Value::Bool(_)) => error = Some(why),
                 other => other?,
@@ -291,6 +294,25 @@ impl Meter {
         let inner = Scope { name, value: &held, outer: Some(scope) };
         *accu = self.eval(step, &inner)?;
         Ok(())
+    }
+}
+
+/// What the variables of a loop are in each of its turns. With one variable it is an item, or the
+/// key of a map; with two they are index and item, or key and value.
+fn turns(range: &Value, two: bool) -> Result<Vec<(Value, Value)>, Stop> {
+    match range {
+        Value::List(items) if two => {
+            let numbered = items.iter().enumerate();
+            Ok(numbered.map(|(at, item)| (Value::Int(at as i64), item.clone())).collect())
+        }
+        Value::List(items) => Ok(items.iter().map(|item| (item.clone(), Value::Null)).collect()),
+        Value::Map(map) => {
+            let mut members: Vec<(&Key, &Value)> = map.map.iter().collect();
+            members.sort_by_key(|(key, _)| key.to_string());
+            let members = members.into_iter();
+            Ok(members.map(|(key, value)| (Value::from(key.clone()), value.clone())).collect())
+        }
+        _ => no_overload(),
     }
 }
 

@@ -5,11 +5,13 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use kube_cel::KubeCelExt;
 use kube_cel::cel::common::ast::{CallExpr, Expr};
+use kube_cel::cel::objects::{Key, Map};
 use kube_cel::cel::{Context, ExecutionError, IdedExpr, Value};
 use regex::{Regex, RegexBuilder};
 
 use super::eval::{Answer, Meter, Scope, Stop, failed, no_overload};
-use super::operand::{optional, some, weight};
+use super::macros::MAP_INSERT;
+use super::operand::{key_of, optional, some, weight};
 
 /// Compiled size of a pattern in a rule, in bytes.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
@@ -38,7 +40,7 @@ pub(super) fn is_namespace(expr: &IdedExpr) -> Option<&str> {
     }
 }
 
-pub(super) fn call(meter: &mut Meter, call: &CallExpr, scope: &Scope<'_>) -> Answer {
+pub(super) fn call(meter: &mut Meter<'_>, call: &CallExpr, scope: &Scope<'_>) -> Answer {
     let mut name = call.func_name.clone();
     let mut values = Vec::with_capacity(call.args.len() + 1);
     if let Some(target) = call.target.as_deref() {
@@ -69,11 +71,34 @@ pub(super) fn call(meter: &mut Meter, call: &CallExpr, scope: &Scope<'_>) -> Ans
         ("matches", [Value::String(text), Value::String(pattern)]) => {
             matches(text, pattern).map(Value::Bool)
         }
+        (MAP_INSERT, [Value::Map(map), Value::Map(more)]) => {
+            let more = more.map.iter().map(|(key, value)| (key.clone(), value.clone()));
+            insert(map, more.collect())
+        }
+        (MAP_INSERT, [Value::Map(map), key, value]) => {
+            insert(map, vec![(key_of(key)?, value.clone())])
+        }
         ("dyn", [value]) => Ok(value.clone()),
         ("bool", [Value::Bool(value)]) => Ok(Value::Bool(*value)),
         ("type", [value]) => Ok(Value::String(Arc::new(type_name(value).to_owned()))),
         _ => of_library(&name, is_method, values),
     }
+}
+
+fn insert(map: &Map, members: Vec<(Key, Value)>) -> Answer {
+    let mut grown = (*map.map).clone();
+    for (key, value) in members {
+        if grown.contains_key(&key) {
+            return failed(format!("insert failed: key {key} already exists"));
+        }
+        grown.insert(key, value);
+    }
+    Ok(Value::Map(Map { map: Arc::new(grown) }))
+}
+
+/// Whether a text is one of a duration, or of a time stamp.
+pub(super) fn converts(function: &str, text: &str) -> bool {
+    of_library(function, false, vec![Value::String(Arc::new(text.to_owned()))]).is_ok()
 }
 
 fn size(value: &Value) -> Answer {
@@ -145,6 +170,8 @@ fn cost(name: &str, values: &[Value]) -> u64 {
         }
         "sets.contains" | "sets.equivalent" | "sets.intersects" => product(0, 1) / 10 + 1,
         "lists.range" => number(),
+        // The map is copied.
+        MAP_INSERT => sum,
         // The width of a number is that of its precision, which the text may name.
         "format" => match values.first() {
             Some(Value::String(text)) if has_wide_precision(text) => u64::MAX,

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::children::children;
 use super::field_path::field_path;
+use super::parser::{self, Parsed, Refused};
 
 /// Length of an expression, in bytes. Kubernetes has no such limit; nobody writes rules as long.
 const EXPRESSION_BYTES_MAX: usize = 32 << 10;
@@ -42,14 +43,14 @@ impl Rule {
         };
         let rules = rules.into_iter().flatten();
         let compiled = rules.map(|rule| {
-            let (expression, message_expression) =
-                (parse(&text(rule, "rule")), text(rule, "messageExpression"));
+            let expression = parse(&text(rule, "rule")).map(|parsed| parsed.expression);
+            let message_expression = text(rule, "messageExpression");
             Rule {
                 uses_old: expression.as_ref().is_ok_and(|expression| names(expression, "oldSelf")),
                 expression,
                 message_expression: match message_expression.trim().is_empty() {
                     true => None,
-                    false => parse(&message_expression).ok(),
+                    false => parse(&message_expression).ok().map(|parsed| parsed.expression),
                 },
                 text: text(rule, "rule"),
                 message: text(rule, "message").trim().to_owned(),
@@ -68,47 +69,53 @@ impl Rule {
 }
 
 /// Parses an expression; the error is in cel-go's words.
-pub(super) fn parse(text: &str) -> Result<IdedExpr, String> {
+pub(super) fn parse(text: &str) -> Result<Parsed, String> {
     if text.len() > EXPRESSION_BYTES_MAX {
         return Err(format!("expression is longer than {EXPRESSION_BYTES_MAX} bytes"));
     }
     let text = text.to_owned();
-    // The parser works with a stack as deep as the expression, and may give up with a panic.
+    // The parsers work with a stack as deep as the expression, and one may give up with a panic.
     let thread = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
-    let parsed = thread.spawn(move || {
-        let expression =
-            Parser::new().enable_optional_syntax(true).parse(&text).map_err(|errors| {
-                let told = errors.errors.iter().map(|error| {
-                    located(
-                        &text,
-                        error.pos.0.max(1) as usize,
-                        error.pos.1.max(1) as usize,
-                        &error.msg,
-                    )
-                });
-                told.collect::<Vec<_>>().join("\n")
-            })?;
-        match depth(&expression) {
-            depth if depth > DEPTH_MAX => Err(located(
-                &text,
-                1,
-                1,
-                &format!("expression is nested more than {DEPTH_MAX} times"),
-            )),
-            _ => Ok(expression),
+    let parsed = thread.spawn(move || match parser::parse(&text) {
+        Ok(parsed) if depth(&parsed.expression) > DEPTH_MAX => {
+            Err(located(&text, 0, &format!("expression recursion limit exceeded: {DEPTH_MAX}")))
         }
+        Ok(parsed) => Ok(parsed),
+        Err(Refused::Macro(place, why)) => Err(located(&text, place, &why)),
+        Err(Refused::Malformed) => Err(syntax_error(&text)),
     });
     let joined = thread_result(parsed);
     joined.unwrap_or_else(|| Err("expression cannot be parsed".to_owned()))
+}
+
+/// What the grammar's own parser says of a text that is no expression.
+fn syntax_error(text: &str) -> String {
+    let errors = match Parser::new().enable_optional_syntax(true).parse(text) {
+        Ok(_) => return located(text, 0, "Syntax error: unexpected input"),
+        Err(errors) => errors,
+    };
+    let told = errors.errors.iter().map(|error| {
+        let (line, column) = (error.pos.0.max(1) as usize, error.pos.1.max(1) as usize);
+        drawn(text, line, column, &error.msg)
+    });
+    told.collect::<Vec<_>>().join("\n")
 }
 
 fn thread_result<T>(spawned: std::io::Result<std::thread::JoinHandle<T>>) -> Option<T> {
     spawned.ok()?.join().ok()
 }
 
-/// An error with its place drawn, as cel-go does. Lines and columns count from one.
-pub(super) fn located(text: &str, line: usize, column: usize, message: &str) -> String {
-    let source = text.lines().nth(line - 1).unwrap_or_default();
+/// An error at a place, a byte offset, drawn as cel-go does.
+pub(super) fn located(text: &str, place: usize, message: &str) -> String {
+    let before = text.get(..place).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    drawn(text, line, column, message)
+}
+
+/// Lines and columns count from one.
+fn drawn(text: &str, line: usize, column: usize, message: &str) -> String {
+    let source = text.lines().nth(line - 1).unwrap_or_default().replace('\t', " ");
     let dots = ".".repeat(column - 1);
     format!("ERROR: <input>:{line}:{column}: {message}\n | {source}\n | {dots}^")
 }

@@ -1,7 +1,7 @@
 //! From an object to what its rules see.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use kube_cel::cel::Value;
@@ -9,6 +9,7 @@ use kube_cel::cel::objects::{Key, Map};
 use serde_json::Value as Json;
 
 use super::super::node::{Node, Type};
+use super::typed_lists::TypedLists;
 
 /// Words that cannot be names of fields in an expression.
 const RESERVED: [&str; 21] = [
@@ -49,8 +50,14 @@ pub(super) fn escape(name: &str) -> String {
         .replace('/', "__slash__")
 }
 
-/// `is_resource`: the object has a type and metadata, of which rules see the names.
-pub(super) fn of_json(node: &Node, value: &Json, is_resource: bool) -> Value {
+/// `is_resource`: the object has a type and metadata, of which rules see the names. Its sets and
+/// maps are added to `lists`.
+pub(super) fn of_json<'n>(
+    node: &'n Node,
+    value: &Json,
+    is_resource: bool,
+    lists: &mut TypedLists<'n>,
+) -> Value {
     match value {
         Json::Null => Value::Null,
         Json::Bool(value) => Value::Bool(*value),
@@ -66,14 +73,13 @@ pub(super) fn of_json(node: &Node, value: &Json, is_resource: bool) -> Value {
         },
         Json::String(text) => of_text(node, text),
         Json::Array(list) => {
-            let any = Node::default();
-            let items = node.items.as_deref().unwrap_or(&any);
-            Value::List(Arc::new(
-                list.iter().map(|item| of_json(items, item, items.embedded)).collect(),
-            ))
+            let items = node.items.as_deref().unwrap_or(&ANY);
+            let list = list.iter().map(|item| of_json(items, item, items.embedded, lists));
+            let list = Arc::new(list.collect());
+            lists.add(&list, &node.list);
+            Value::List(list)
         }
         Json::Object(object) => {
-            let any = Node::default();
             let is_map = node.additional.is_some();
             let mut members = HashMap::with_capacity(object.len());
             for (name, value) in object {
@@ -81,8 +87,8 @@ pub(super) fn of_json(node: &Node, value: &Json, is_resource: bool) -> Value {
                 let value = match (is_resource, name.as_str()) {
                     (true, "metadata") => names_of(value),
                     _ => {
-                        let child = child.unwrap_or(&any);
-                        of_json(child, value, child.embedded)
+                        let child = child.unwrap_or(&ANY);
+                        of_json(child, value, child.embedded, lists)
                     }
                 };
                 let name = if is_map { name.clone() } else { escape(name) };
@@ -92,6 +98,9 @@ pub(super) fn of_json(node: &Node, value: &Json, is_resource: bool) -> Value {
         }
     }
 }
+
+/// What no schema speaks of.
+static ANY: LazyLock<Node> = LazyLock::new(Node::default);
 
 fn names_of(metadata: &Json) -> Value {
     let names = ["name", "generateName"].into_iter().filter_map(|name| {

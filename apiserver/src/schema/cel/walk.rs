@@ -9,6 +9,7 @@ use super::super::ratchet::Items;
 use super::eval::{Meter, Scope, Stop};
 use super::operand::some;
 use super::rule::Rule;
+use super::typed_lists::TypedLists;
 use super::value::of_json;
 use crate::status::Cause;
 
@@ -101,9 +102,11 @@ impl Walk<'_> {
             [one] => one.name(),
             _ => "",
         };
-        let this = of_json(node, value, is_resource);
+        let mut lists = TypedLists::default();
+        let this = of_json(node, value, is_resource, &mut lists);
         let uses_old = node.rules.iter().any(|rule| rule.uses_old);
-        let old_this = old.filter(|_| uses_old).map(|old| of_json(node, old, is_resource));
+        let old_this = old.filter(|_| uses_old);
+        let old_this = old_this.map(|old| of_json(node, old, is_resource, &mut lists));
         for rule in node.rules.iter() {
             if rule.uses_old && old.is_none() && !rule.optional_old {
                 continue;
@@ -123,7 +126,7 @@ impl Walk<'_> {
                     continue;
                 }
             };
-            let mut meter = Meter { left: CALL_STEPS_MAX.min(self.left) };
+            let mut meter = Meter { left: CALL_STEPS_MAX.min(self.left), lists: &lists };
             let before = meter.left;
             let answer = meter.eval(expression, &scope);
             self.left -= before - meter.left;
@@ -140,9 +143,9 @@ impl Walk<'_> {
                     if !rule.uses_old && anchor.is_some_and(|(new, old)| new == old) {
                         continue;
                     }
-                    let mut meter = Meter { left: CALL_STEPS_MAX.min(self.left) };
+                    let mut meter = Meter { left: CALL_STEPS_MAX.min(self.left), lists: &lists };
                     let detail = message(rule, &mut meter, &scope);
-                    told(of_rule(rule, path, type_, &detail));
+                    told(of_rule(rule, path, value, &detail));
                 }
             }
         }
@@ -172,7 +175,7 @@ fn of_failure(why: &str, rule: &Rule) -> String {
 }
 
 /// The message of a rule that does not hold: evaluated, written, or the rule itself.
-fn message(rule: &Rule, meter: &mut Meter, scope: &Scope<'_>) -> String {
+fn message(rule: &Rule, meter: &mut Meter<'_>, scope: &Scope<'_>) -> String {
     if let Some(expression) = &rule.message_expression
         && let Ok(CelValue::String(text)) = meter.eval(expression, scope)
     {
@@ -187,7 +190,8 @@ fn message(rule: &Rule, meter: &mut Meter, scope: &Scope<'_>) -> String {
     }
 }
 
-fn of_rule(rule: &Rule, path: &Path<'_>, type_: &str, detail: &str) -> Cause {
+/// A plain value is shown; of an object or a list, only where it is.
+fn of_rule(rule: &Rule, path: &Path<'_>, value: &Value, detail: &str) -> Cause {
     let field = match (&rule.field_path, path) {
         (None, path) => path.field(),
         (Some(inner), Path::Root) => inner.clone(),
@@ -197,7 +201,11 @@ fn of_rule(rule: &Rule, path: &Path<'_>, type_: &str, detail: &str) -> Cause {
     match rule.reason.as_str() {
         "FieldValueForbidden" => Cause::forbidden(field, detail),
         "FieldValueRequired" => Cause::required(field, detail),
-        "FieldValueDuplicate" => Cause::duplicate(field, &type_.into()),
-        _ => Cause::invalid(field, &type_.into(), detail),
+        "FieldValueDuplicate" if value.is_object() || value.is_array() => {
+            Cause::duplicate_there(field)
+        }
+        "FieldValueDuplicate" => Cause::duplicate(field, value),
+        _ if value.is_object() || value.is_array() => Cause::invalid_there(field, detail),
+        _ => Cause::invalid(field, value, detail),
     }
 }

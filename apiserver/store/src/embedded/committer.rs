@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::expiry::{self, Expiring};
 use super::log::Log;
 use crate::check::{not_yet, write_bytes};
 use crate::{
@@ -30,8 +31,16 @@ const FORGET_STEP: usize = 2_000;
 pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 pub(super) enum Command {
-    Commit { write: GuardedWrite, reply: Answer<Committed> },
-    Compact { revision: Revision, reply: Answer<()> },
+    Commit {
+        write: GuardedWrite,
+        reply: Answer<Committed>,
+    },
+    Compact {
+        revision: Revision,
+        reply: Answer<()>,
+    },
+    /// Some time has passed.
+    Expire,
 }
 
 pub(super) struct Committer {
@@ -40,6 +49,7 @@ pub(super) struct Committer {
     queue: mpsc::Receiver<Command>,
     /// There may be compacted changes to remove.
     forgetful: bool,
+    expiring: Expiring,
     superseded_max: usize,
 }
 
@@ -48,10 +58,11 @@ impl Committer {
         log: Arc<Log>,
         published: watch::Sender<Revision>,
         queue: mpsc::Receiver<Command>,
+        expiring: Expiring,
         superseded_max: usize,
     ) -> Committer {
         // A removal may have been cut short by the last exit.
-        Committer { log, published, queue, forgetful: true, superseded_max }
+        Committer { log, published, queue, forgetful: true, expiring, superseded_max }
     }
 
     /// Returns when the store is dropped or the disk fails; after that all writes are refused.
@@ -96,6 +107,7 @@ impl Committer {
                     // Nobody waiting for the answer is no reason not to compact.
                     let _ = reply.send(self.compact(revision)?);
                 }
+                Command::Expire => self.expire(&mut group),
             }
         }
         self.finish(group)?;
@@ -115,15 +127,20 @@ impl Committer {
     }
 
     /// Makes the group durable, shows and answers it; returns the next, empty one.
-    fn finish(&self, group: Group) -> Result<Group, fjall::Error> {
-        let Group { log, batches, decided, .. } = group;
+    fn finish(&mut self, group: Group) -> Result<Group, fjall::Error> {
+        let Group { log, batches, decided, expiring, .. } = group;
+        let untils: HashMap<Version, u64> =
+            expiring.iter().map(|(until, version, _)| (*version, *until)).collect();
         if !batches.is_empty() {
             let newest = batches[batches.len() - 1].revision;
-            if let Err(error) = log.write(&batches) {
+            if let Err(error) = log.write(&batches, &untils) {
                 for (reply, _) in decided {
                     let _ = reply.send(Err(StoreError::UnknownOutcome(error.to_string())));
                 }
                 return Err(error);
+            }
+            for (until, version, key) in expiring {
+                self.expiring.add(until, version, key);
             }
             log.show(batches);
             self.published.send_replace(newest);
@@ -133,6 +150,19 @@ impl Committer {
             let _ = reply.send(outcome);
         }
         Ok(Group::begin(log))
+    }
+
+    /// Deletes what is due, as anybody would; a few at a time, so that writers are not held up.
+    fn expire(&mut self, group: &mut Group) {
+        const STEP: usize = 500;
+        let now = expiry::now_ms();
+        let mut due = std::iter::from_fn(|| self.expiring.pop_due(now));
+        for _ in 0..STEP {
+            let Some((version, key)) = due.next() else { return };
+            if group.newest(&key) == Some(version) {
+                group.take(vec![Op::Delete { key }]);
+            }
+        }
     }
 
     fn compact(&mut self, revision: Revision) -> Result<Result<(), StoreError>, fjall::Error> {
@@ -157,6 +187,8 @@ struct Group {
     /// What the writes of this group did to their keys; the index does not know yet.
     changed: HashMap<Bytes, Option<Version>>,
     bytes: usize,
+    /// When which of the versions go.
+    expiring: Vec<(u64, Version, Bytes)>,
 }
 
 impl Group {
@@ -169,6 +201,7 @@ impl Group {
             decided: Vec::new(),
             changed: HashMap::new(),
             bytes: 0,
+            expiring: Vec::new(),
         }
     }
 
@@ -202,6 +235,10 @@ impl Group {
             let version = Version::new(revision, changes.len() as u64);
             let (key, value) = match op {
                 Op::Put { key, value } => (key, Some(value)),
+                Op::PutFor { key, value, ttl } => {
+                    self.expiring.push((expiry::until(ttl), version, key.clone()));
+                    (key, Some(value))
+                }
                 Op::Delete { key } if self.newest(&key).is_some() => (key, None),
                 Op::Delete { .. } => {
                     versions.push(Version::new(revision, NO_CHANGE_INDEX));

@@ -1,14 +1,16 @@
 //! The log on disk with its index: what the committer writes, and readers and tails read.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::EmbeddedOptions;
+use super::expiry::Expiring;
 use super::index::Index;
 use super::record;
 use crate::{Batch, Change, Entry, Revision, StoreError, Version};
@@ -77,7 +79,7 @@ impl Log {
     pub(super) fn open(
         dir: &Path,
         options: &EmbeddedOptions,
-    ) -> Result<(Log, watch::Sender<Revision>), StoreError> {
+    ) -> Result<(Log, watch::Sender<Revision>, Expiring), StoreError> {
         let builder = Database::builder(dir).cache_size(options.cache_bytes);
         let database = builder.open().map_err(|error| match error {
             fjall::Error::Locked => StoreError::Unavailable(format!(
@@ -90,7 +92,7 @@ impl Log {
             .keyspace("log", KeyspaceCreateOptions::default)
             .map_err(|error| broken("cannot open the log", error))?;
         let compacted = read_about(&database, &changes)?;
-        let (index, newest) = read_index(&changes)?;
+        let (index, newest, expiring) = read_index(&changes)?;
         let newest = newest.max(compacted);
         let published = watch::Sender::new(newest);
         let log = Log {
@@ -105,7 +107,7 @@ impl Log {
             compacted: AtomicU64::new(compacted.0),
             published: published.subscribe(),
         };
-        Ok((log, published))
+        Ok((log, published, expiring))
     }
 
     pub(super) fn newest(&self) -> Revision {
@@ -148,11 +150,17 @@ impl Log {
         Err(broken("the log is damaged", format!("version {} is missing", missing.0)))
     }
 
-    /// Makes `batches` durable, all or nothing.
-    pub(super) fn write(&self, batches: &[Batch]) -> Result<(), fjall::Error> {
+    /// Makes `batches` durable, all or nothing; with when which of them go.
+    pub(super) fn write(
+        &self,
+        batches: &[Batch],
+        untils: &HashMap<Version, u64>,
+    ) -> Result<(), fjall::Error> {
         let mut durable = self.database.batch().durability(Some(PersistMode::SyncData));
         for change in batches.iter().flat_map(|batch| &batch.changes) {
-            durable.insert(&self.changes, record::position(change.version), record::encode(change));
+            let until = untils.get(&change.version).copied();
+            let record = record::encode(change, until);
+            durable.insert(&self.changes, record::position(change.version), record);
         }
         durable.commit()
     }
@@ -228,11 +236,20 @@ impl Log {
 }
 
 fn read_change(guard: fjall::Guard) -> Result<Change, StoreError> {
-    let (position, bytes) =
+    let (position, record) = read_record(guard)?;
+    change_of(&position, record)
+}
+
+fn read_record(guard: fjall::Guard) -> Result<(Bytes, Bytes), StoreError> {
+    let (position, record) =
         guard.into_inner().map_err(|error| broken("cannot read the log", error))?;
-    let version = record::version_at(&position)
+    Ok((position.into(), record.into()))
+}
+
+fn change_of(position: &[u8], record: Bytes) -> Result<Change, StoreError> {
+    let version = record::version_at(position)
         .ok_or_else(|| broken("the log is damaged", "a position is not a version"))?;
-    record::decode(version, bytes.into()).map_err(|error| broken("cannot read the log", error))
+    record::decode(version, record).map_err(|error| broken("cannot read the log", error))
 }
 
 /// Checks the format, or writes it down in a new log; returns the oldest readable revision.
@@ -258,13 +275,19 @@ fn read_about(database: &Database, changes: &Keyspace) -> Result<Revision, Store
 }
 
 /// Reads the whole log once.
-fn read_index(changes: &Keyspace) -> Result<(Index, Revision), StoreError> {
+fn read_index(changes: &Keyspace) -> Result<(Index, Revision, Expiring), StoreError> {
     let mut index = Index::default();
+    let mut expiring = Expiring::default();
     let mut newest = Revision(0);
     for change in changes.range(..ABOUT) {
-        let change = read_change(change)?;
+        let (position, bytes) = read_record(change)?;
+        let until = record::until(&bytes);
+        let change = change_of(&position, bytes)?;
         newest = change.version.revision();
         index.apply(&change);
+        if let Some(until) = until {
+            expiring.add(until, change.version, Bytes::copy_from_slice(&change.key));
+        }
     }
-    Ok((index, newest))
+    Ok((index, newest, expiring))
 }

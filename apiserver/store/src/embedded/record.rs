@@ -1,6 +1,7 @@
 //! How one change lies in the log: its version is the key, this record the value.
 //!
-//! `kind (1 byte) | length of the key (2 bytes, big endian) | key | value`
+//! `kind (1 byte) | length of the key (2 bytes, big endian) | key | value`, and behind the value of
+//! a key that goes by itself when it does (8 bytes, big endian, milliseconds of the clock).
 
 use bytes::{BufMut, Bytes};
 
@@ -8,6 +9,9 @@ use crate::{Change, Version};
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
+const PUT_UNTIL: u8 = 3;
+/// When an expiring key goes.
+const UNTIL_BYTES: usize = 8;
 const HEAD_BYTES: usize = 3;
 
 /// A record that cannot be read: the directory is damaged, or not ours.
@@ -17,14 +21,22 @@ pub(super) struct DamagedRecord {
     version: u64,
 }
 
-pub(super) fn encode(change: &Change) -> Vec<u8> {
+/// `until`: when the key goes, in milliseconds since 1970.
+pub(super) fn encode(change: &Change, until: Option<u64>) -> Vec<u8> {
     let value = change.value.as_deref().unwrap_or_default();
-    let mut record = Vec::with_capacity(HEAD_BYTES + change.key.len() + value.len());
-    record.put_u8(if change.value.is_some() { PUT } else { DELETE });
+    let mut record = Vec::with_capacity(HEAD_BYTES + change.key.len() + value.len() + UNTIL_BYTES);
+    record.put_u8(match (&change.value, until) {
+        (None, _) => DELETE,
+        (Some(_), None) => PUT,
+        (Some(_), Some(_)) => PUT_UNTIL,
+    });
     let key_bytes = u16::try_from(change.key.len()).expect("check_write bounds the key's length");
     record.put_u16(key_bytes);
     record.put_slice(&change.key);
     record.put_slice(value);
+    if let (Some(_), Some(until)) = (&change.value, until) {
+        record.put_u64(until);
+    }
     record
 }
 
@@ -38,10 +50,21 @@ pub(super) fn decode(version: Version, record: Bytes) -> Result<Change, DamagedR
     }
     let value = match head[0] {
         PUT => Some(record.slice(key_end..)),
+        PUT_UNTIL => {
+            let end = record.len().checked_sub(UNTIL_BYTES).filter(|end| *end >= key_end);
+            Some(record.slice(key_end..end.ok_or_else(damaged)?))
+        }
         DELETE => None,
         _ => return Err(damaged()),
     };
     Ok(Change { key: record.slice(HEAD_BYTES..key_end), value, version })
+}
+
+/// When the key of this record goes; `None` for most.
+pub(super) fn until(record: &[u8]) -> Option<u64> {
+    let (head, last) = record.split_at_checked(record.len().checked_sub(UNTIL_BYTES)?)?;
+    let until = u64::from_be_bytes(last.try_into().ok()?);
+    (head.first() == Some(&PUT_UNTIL)).then_some(until)
 }
 
 /// The log's key for a version: big endian, so that the log is sorted by version.
@@ -62,13 +85,18 @@ mod tests {
     fn a_record_comes_back_as_it_was() {
         for value in [None, Some(Bytes::new()), Some(Bytes::from_static(b"{}"))] {
             let change = Change { key: Bytes::from_static(b"/a/b"), value, version: Version(77) };
-            assert_eq!(decode(Version(77), encode(&change).into()).unwrap(), change);
+            assert_eq!(decode(Version(77), encode(&change, None).into()).unwrap(), change);
+            let expiring = encode(&change, Some(5));
+            assert_eq!(until(&expiring), change.value.is_some().then_some(5));
+            assert_eq!(decode(Version(77), expiring.into()).unwrap(), change);
         }
     }
 
     #[test]
     fn a_damaged_record_is_an_error() {
-        for record in [&b""[..], b"\x01", b"\x01\x00\x05abc", b"\x09\x00\x01a"] {
+        for record in
+            [&b""[..], b"\x01", b"\x01\x00\x05abc", b"\x09\x00\x01a", b"\x03\x00\x01a1234567"]
+        {
             assert!(decode(Version(1), Bytes::copy_from_slice(record)).is_err());
         }
     }

@@ -28,6 +28,8 @@ const WAITING_WRITES_MAX: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) write: GuardedWrite,
+    /// What its expiring keys are bound to; 0 without any.
+    pub(super) lease: i64,
     pub(super) reply: oneshot::Sender<Result<Committed, StoreError>>,
 }
 
@@ -41,6 +43,8 @@ pub(super) struct Committer {
     held: Keys,
     on_the_way: FuturesUnordered<BoxFuture<'static, (Request, Answer)>>,
     requests_max: usize,
+    /// etcd has no room: see [`Request::suits_a_full_etcd`].
+    full: bool,
 }
 
 impl Committer {
@@ -56,6 +60,7 @@ impl Committer {
             held: Keys::default(),
             on_the_way: FuturesUnordered::new(),
             requests_max,
+            full: false,
         }
     }
 
@@ -93,8 +98,9 @@ impl Committer {
         let mut passed_keys = Keys::default();
         let mut passed: Vec<Pending> = Vec::new();
         while let Some(pending) = self.waiting.pop_front() {
-            if !self.held.are_free_for(&pending.write) || !passed_keys.are_free_for(&pending.write)
-            {
+            let busy = !self.held.are_free_for(&pending.write)
+                || !passed_keys.are_free_for(&pending.write);
+            if busy || (self.full && !request.suits_a_full_etcd(&pending.write)) {
                 passed_keys.hold(&pending.write);
                 passed.push(pending);
             } else if request.has_room_for(&pending.write) {
@@ -110,15 +116,9 @@ impl Committer {
     }
 
     fn send(&mut self, request: Request) {
-        let transaction = request.transaction(&self.connection);
-        let mut kv = self.connection.kv.clone();
-        let timeout = self.connection.timeout;
+        let connection = self.connection.clone();
         self.on_the_way.push(Box::pin(async move {
-            let answer = match tokio::time::timeout(timeout, kv.txn(transaction)).await {
-                Ok(Ok(response)) => Ok(response),
-                Ok(Err(error)) => Err(fault::of_write(&error)),
-                Err(_) => Err(StoreError::UnknownOutcome(format!("no answer within {timeout:?}"))),
-            };
+            let answer = ask(&connection, &request).await;
             (request, answer)
         }));
     }
@@ -127,16 +127,27 @@ impl Committer {
         for pending in &request.writes {
             self.held.release(&pending.write);
         }
+        let deletes_only = request.writes.iter().all(|pending| only_deletes(&pending.write));
         // The callers may have gone; their writes stay.
         match answer.and_then(|response| request.outcomes(&response)) {
             Ok(outcomes) => {
+                self.full &= deletes_only;
                 for (pending, outcome) in request.writes.into_iter().zip(outcomes) {
                     let _ = pending.reply.send(outcome);
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, writes = request.writes.len(), "a transaction failed");
-                for pending in request.writes {
+                let full = matches!(error, StoreError::Full(_));
+                if full {
+                    self.full = true;
+                }
+                for pending in request.writes.into_iter().rev() {
+                    // Nothing of it was done; alone, what only deletes is let through.
+                    if full && !deletes_only && only_deletes(&pending.write) {
+                        self.waiting.push_front(pending);
+                        continue;
+                    }
                     let _ = pending.reply.send(Err(again(&error)));
                 }
             }
@@ -144,11 +155,43 @@ impl Committer {
     }
 }
 
-/// One error for each of the writes that shared it.
-fn again(error: &StoreError) -> StoreError {
+/// Sends a request to one member; to the next one only when it surely was not done.
+async fn ask(connection: &Connection, request: &Request) -> Answer {
+    let Connection { members, timeout, .. } = connection;
+    let mut left = members.count();
+    loop {
+        let member = members.current();
+        let mut kv = member.kv.clone();
+        let transaction = request.transaction(connection);
+        let error = match tokio::time::timeout(*timeout, kv.txn(transaction)).await {
+            Ok(Ok(response)) => return Ok(response),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                members.leave(member);
+                return Err(StoreError::UnknownOutcome(format!("no answer within {timeout:?}")));
+            }
+        };
+        if fault::is_of_member(&error) {
+            members.leave(member);
+        }
+        left -= 1;
+        if left == 0 || !fault::surely_not_sent(&error) {
+            return Err(fault::of_write(&error));
+        }
+    }
+}
+
+/// Which etcd does even when it has no room left.
+pub(super) fn only_deletes(write: &GuardedWrite) -> bool {
+    write.ops.iter().all(|op| matches!(op, Op::Delete { .. }))
+}
+
+/// One error for each of those that shared it.
+pub(super) fn again(error: &StoreError) -> StoreError {
     match error {
         StoreError::Refused(why) => StoreError::Refused(why.clone()),
         StoreError::Unavailable(why) => StoreError::Unavailable(why.clone()),
+        StoreError::Full(why) => StoreError::Full(why.clone()),
         error => StoreError::UnknownOutcome(error.to_string()),
     }
 }

@@ -1,11 +1,11 @@
 //! One request to etcd: guarded writes as nested transactions, and what became of each.
 
 use etcd_client::{
-    Compare as EtcdCompare, CompareOp, GetOptions, GetResponse, Txn, TxnOp, TxnOpResponse,
-    TxnResponse,
+    Compare as EtcdCompare, CompareOp, GetOptions, GetResponse, PutOptions, Txn, TxnOp,
+    TxnOpResponse, TxnResponse,
 };
 
-use super::committer::Pending;
+use super::committer::{Pending, only_deletes};
 use super::numbering::{self, Numbering};
 use super::{Connection, header_revision};
 use crate::check::write_bytes;
@@ -37,6 +37,14 @@ impl Request {
                 && self.bytes + write_bytes(write) <= WRITE_BYTES_MAX)
     }
 
+    /// Whether a write may come in while etcd has no room. What only deletes goes by itself; what
+    /// puts goes alone: etcd 3.4 does not look for puts in nested transactions, and would let them
+    /// through.
+    pub(super) fn suits_a_full_etcd(&self, write: &GuardedWrite) -> bool {
+        let first = self.writes.first();
+        first.is_none_or(|first| only_deletes(&first.write) && only_deletes(write))
+    }
+
     pub(super) fn push(&mut self, pending: Pending) {
         self.ops += pending.write.ops.len();
         self.largest = self.largest.max(width(&pending.write));
@@ -48,7 +56,7 @@ impl Request {
         let mut index = 0;
         let mut nested: Vec<Txn> = Vec::with_capacity(self.writes.len());
         for pending in &self.writes {
-            nested.push(guarded(connection, &pending.write, &mut index));
+            nested.push(guarded(connection, pending, &mut index));
         }
         match nested.pop() {
             Some(only) if nested.is_empty() => only,
@@ -103,9 +111,10 @@ fn strange() -> StoreError {
 }
 
 /// One guarded write. If one of several compares fails, it reads what the keys are at instead.
-fn guarded(connection: &Connection, write: &GuardedWrite, index: &mut u8) -> Txn {
+fn guarded(connection: &Connection, pending: &Pending, index: &mut u8) -> Txn {
+    let Pending { write, lease, .. } = pending;
     let compares: Vec<_> = write.compares.iter().map(|c| compare(connection, c)).collect();
-    let ops: Vec<_> = write.ops.iter().map(|op| operation(connection, op, index)).collect();
+    let ops: Vec<_> = write.ops.iter().map(|op| operation(connection, op, *lease, index)).collect();
     let txn = Txn::new();
     match compares.len() {
         0 => return txn.and_then(ops),
@@ -124,13 +133,17 @@ fn guarded(connection: &Connection, write: &GuardedWrite, index: &mut u8) -> Txn
     txn.when(compares).and_then(ops).or_else(states)
 }
 
-fn operation(connection: &Connection, op: &Op, index: &mut u8) -> TxnOp {
+fn operation(connection: &Connection, op: &Op, lease: i64, index: &mut u8) -> TxnOp {
     let own = *index;
     // A request has at most `OPS_PER_WRITE_MAX` operations, which is less than 256.
     *index += 1;
     match op {
         Op::Put { key, value } => {
             TxnOp::put(connection.key(key), numbering::join(value, own), None)
+        }
+        Op::PutFor { key, value, .. } => {
+            let options = PutOptions::new().with_lease(lease);
+            TxnOp::put(connection.key(key), numbering::join(value, own), Some(options))
         }
         Op::Delete { key } => TxnOp::delete(connection.key(key), None),
     }

@@ -14,6 +14,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tokio::time::Instant;
 
+use super::members::Member;
 use super::numbering::{self, Numbering};
 use super::{Connection, etcd_revision, fault};
 use crate::check::not_yet;
@@ -29,14 +30,25 @@ struct Follower {
     /// Everything up to here has been handed out or is in `ready`.
     position: Revision,
     ready: VecDeque<Batch>,
+    /// The newest batch: it comes again with the next watch.
+    last: Option<Batch>,
     watch: Option<WatchStream>,
+    /// Where the watch is.
+    member: Option<Member>,
 }
 
 pub(super) fn tail(
     connection: Connection,
     after: Revision,
 ) -> BoxStream<'static, Result<Batch, StoreError>> {
-    let follower = Follower { connection, position: after, ready: VecDeque::new(), watch: None };
+    let follower = Follower {
+        connection,
+        position: after,
+        ready: VecDeque::new(),
+        last: None,
+        watch: None,
+        member: None,
+    };
     stream::unfold(Some((follower, false)), |follower| async {
         let (mut follower, begun) = follower?;
         let next = follower.next(begun).await;
@@ -62,18 +74,36 @@ impl Follower {
                 }
             };
             patience = true;
-            match watch.message().await {
+            let left = async {
+                match &self.member {
+                    Some(member) => self.connection.members.left(member).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let message = tokio::select! {
+                message = watch.message() => message,
+                () = left => Ok(None),
+            };
+            match message {
                 Ok(Some(response)) => self.take(&response)?,
-                Ok(None) => self.watch = None,
+                Ok(None) => self.lose(),
                 Err(error) => {
                     tracing::info!(%error, "the watch broke off, watching again");
-                    self.watch = None;
+                    self.lose();
                 }
             }
         }
     }
 
-    async fn connect(&self, patience: bool) -> Result<WatchStream, StoreError> {
+    /// The watch is gone; the next one is on another member, if there is one.
+    fn lose(&mut self) {
+        self.watch = None;
+        if let Some(member) = self.member.take() {
+            self.connection.members.leave(&member);
+        }
+    }
+
+    async fn connect(&mut self, patience: bool) -> Result<WatchStream, StoreError> {
         let deadline = Instant::now() + RECONNECT_MAX;
         let mut pause = RECONNECT_PAUSE_FIRST;
         loop {
@@ -87,18 +117,29 @@ impl Follower {
         }
     }
 
-    async fn watch_on(&self) -> Result<WatchStream, StoreError> {
+    async fn watch_on(&mut self) -> Result<WatchStream, StoreError> {
         // A watch from the future waits without a word: after a restore from a backup, for ever.
         let newest = self.connection.revision().await?;
         if newest < self.position {
-            return Err(not_yet(self.position, newest));
+            return Err(match self.last {
+                Some(_) => StoreError::Restored { asked: self.position },
+                None => not_yet(self.position, newest),
+            });
         }
-        watch_from(&self.connection, self.position).await
+        let member = self.connection.members.current().clone();
+        let watch = watch_from(&self.connection, &member, self.position).await;
+        match watch {
+            Ok(_) => self.member = Some(member),
+            Err(_) => self.connection.members.leave(&member),
+        }
+        watch
     }
 
     fn take(&mut self, response: &WatchResponse) -> Result<(), StoreError> {
         if response.canceled() {
-            return Err(self.canceled(response));
+            let why = self.canceled(response);
+            self.lose();
+            return Err(why);
         }
         let events = response.events();
         let last = events.last().and_then(event_revision);
@@ -106,17 +147,37 @@ impl Follower {
             let Some(revision) = event_revision(&events[0]) else {
                 continue;
             };
-            if revision <= self.position {
+            if revision < self.position {
                 continue;
             }
             let changes = changes(&self.connection.prefix, revision, events);
+            if revision == self.position {
+                self.check_history(&changes)?;
+                continue;
+            }
             self.position = revision;
             // Other people's revisions are told only to say how far the log is.
             if !changes.is_empty() || last == Some(revision) {
-                self.ready.push_back(Batch { revision, changes });
+                let batch = Batch { revision, changes };
+                self.last = Some(batch.clone());
+                self.ready.push_back(batch);
             }
         }
         Ok(())
+    }
+
+    /// What comes again of the newest revision must be what came before. (Not all of it has to come:
+    /// what was deleted by it may be compacted.)
+    fn check_history(&self, again: &[Change]) -> Result<(), StoreError> {
+        match &self.last {
+            Some(last) if last.revision == self.position => {
+                match again.iter().all(|change| last.changes.contains(change)) {
+                    true => Ok(()),
+                    false => Err(StoreError::Restored { asked: self.position }),
+                }
+            }
+            _ => Ok(()),
+        }
     }
 
     fn canceled(&self, response: &WatchResponse) -> StoreError {
@@ -134,10 +195,11 @@ impl Follower {
 
 async fn watch_from(
     connection: &Connection,
+    member: &Member,
     revision: Revision,
 ) -> Result<WatchStream, StoreError> {
     let options = WatchOptions::new().with_all_keys().with_start_revision(etcd_revision(revision));
-    let mut client = connection.watch.clone();
+    let mut client = member.watch.clone();
     match tokio::time::timeout(connection.timeout, client.watch([], Some(options))).await {
         Ok(Ok(watch)) => Ok(watch),
         Ok(Err(error)) => Err(fault::of_read(&error)),
@@ -148,7 +210,8 @@ async fn watch_from(
 /// The oldest revision that can be read, if `asked` is older.
 pub(super) async fn oldest_revision(connection: &Connection, asked: Revision) -> Option<Revision> {
     let ask = async {
-        let mut watch = watch_from(connection, asked).await.ok()?;
+        let member = connection.members.current();
+        let mut watch = watch_from(connection, member, asked).await.ok()?;
         loop {
             let response = watch.message().await.ok()??;
             if response.canceled() || !response.events().is_empty() {

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use commonage_store::Store;
 use commonage_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use commonage_store::etcd::{EtcdOptions, EtcdStore};
 use commonage_store::memory::MemoryStore;
+use commonage_store::renumbered::RenumberedStore;
+use commonage_store::{Revision, Store};
 
 use crate::etcd_process::EtcdProcess;
 
@@ -28,6 +29,13 @@ pub(crate) async fn embedded() -> Engine {
     Engine { store: Arc::new(store), _ground: Some(Box::new(dir)) }
 }
 
+/// As a store is that was restored: the same contract, from a later revision on.
+pub(crate) async fn renumbered() -> Engine {
+    let store = RenumberedStore::open(Arc::new(MemoryStore::new())).await.unwrap();
+    store.begin_after(Revision(1_000_000)).await.unwrap();
+    Engine { store: Arc::new(store), _ground: None }
+}
+
 pub(crate) async fn etcd() -> Engine {
     let process = EtcdProcess::start();
     let options = EtcdOptions::new([process.endpoint()]);
@@ -40,6 +48,7 @@ macro_rules! for_every_engine {
     ($($test:ident),* $(,)?) => {
         $crate::engine::for_every_engine!(@ memory $($test),*);
         $crate::engine::for_every_engine!(@ embedded $($test),*);
+        $crate::engine::for_every_engine!(@ renumbered $($test),*);
         $crate::engine::for_every_engine!(@ etcd $($test),*);
     };
     (@ $engine:ident $($test:ident),*) => {

@@ -16,17 +16,24 @@ pub(crate) struct EtcdProcess {
     dir: tempfile::TempDir,
     client_port: u16,
     peer_port: u16,
+    extra: Vec<String>,
     child: Child,
 }
 
 impl EtcdProcess {
     pub(crate) fn start() -> EtcdProcess {
+        EtcdProcess::start_with(&[])
+    }
+
+    /// With further options. With a certificate among them it serves by TLS.
+    pub(crate) fn start_with(extra: &[&str]) -> EtcdProcess {
+        let extra: Vec<String> = extra.iter().map(|&option| option.to_owned()).collect();
         let dir = tempfile::tempdir().unwrap();
         // Somebody else may take a port between our looking and etcd's binding: look again.
         for _ in 0..5 {
             let (client_port, peer_port) = free_ports();
-            if let Some(child) = spawn(dir.path(), client_port, peer_port) {
-                return EtcdProcess { dir, client_port, peer_port, child };
+            if let Some(child) = spawn(dir.path(), client_port, peer_port, &extra) {
+                return EtcdProcess { dir, client_port, peer_port, extra, child };
             }
         }
         panic!("etcd does not start; is it installed?");
@@ -44,7 +51,7 @@ impl EtcdProcess {
 
     /// After `kill`, on the same directory and ports.
     pub(crate) fn start_again(&mut self) {
-        self.child = spawn(self.dir.path(), self.client_port, self.peer_port).unwrap();
+        self.child = spawn(self.dir.path(), self.client_port, self.peer_port, &self.extra).unwrap();
     }
 }
 
@@ -63,8 +70,15 @@ fn free_ports() -> (u16, u16) {
 }
 
 /// Returns when etcd serves clients; `None` if it gave up.
-fn spawn(dir: &std::path::Path, client_port: u16, peer_port: u16) -> Option<Child> {
-    let client = format!("http://127.0.0.1:{client_port}");
+fn spawn(
+    dir: &std::path::Path,
+    client_port: u16,
+    peer_port: u16,
+    extra: &[String],
+) -> Option<Child> {
+    let secure = extra.iter().any(|option| option == "--cert-file");
+    let scheme = if secure { "https" } else { "http" };
+    let client = format!("{scheme}://127.0.0.1:{client_port}");
     let peer = format!("http://127.0.0.1:{peer_port}");
     let mut child = Command::new("etcd")
         .arg("--data-dir")
@@ -72,6 +86,7 @@ fn spawn(dir: &std::path::Path, client_port: u16, peer_port: u16) -> Option<Chil
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .args(["--initial-cluster", &format!("default={peer}")])
+        .args(extra)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

@@ -39,7 +39,9 @@ async fn the_past_stays_as_it_was(store: Arc<dyn Store>) {
         assert_eq!(page.revision, at);
         assert_eq!(page.entries.len(), a.iter().chain(b.iter()).count(), "{at:?}");
     }
-    assert_eq!(store.get(b"/a", Some(Revision(0))).await.unwrap(), None);
+    // The empty store, or (of one that was restored) a time that it does not know.
+    let first = store.get(b"/a", Some(Revision(0))).await;
+    assert!(matches!(first, Ok(None) | Err(StoreError::Compacted { .. })), "{first:?}");
 }
 
 async fn pages_show_one_revision(store: Arc<dyn Store>) {

@@ -62,7 +62,7 @@ async fn commotion(store: &Arc<dyn Store>) -> Told {
     for writer in soon("all writers", join_all(writers)).await {
         for (op, version) in writer.unwrap() {
             match op {
-                Op::Put { key, .. } => {
+                Op::Put { key, .. } | Op::PutFor { key, .. } => {
                     assert_eq!(told.puts.insert(version, key), None, "one version given twice");
                 }
                 Op::Delete { .. } if version.index() == NO_CHANGE_INDEX => {}

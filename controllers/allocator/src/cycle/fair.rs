@@ -135,6 +135,13 @@ impl Ledger {
         room.min(&self.surplus().plus(&self.unmet(queue)))
     }
 
+    /// Whether nothing but what there is bounds what may be given to the queue.
+    pub(super) fn is_unbounded(&self, queue: Id) -> bool {
+        let book = |id: &Id| &self.queues[*id as usize];
+        let mut path = std::iter::successors(Some(queue), |id| book(id).parent);
+        self.available.is_none() && !path.any(|id| book(&id).limited)
+    }
+
     pub(super) fn has_guarantees(&self) -> bool {
         self.available.is_some()
     }
@@ -147,6 +154,22 @@ impl Ledger {
 
     pub(super) fn is_guaranteed(&self, queue: Id) -> bool {
         !self.queues[queue as usize].guarantee.is_zero()
+    }
+
+    /// Whether the queue would have less than it is guaranteed if it had so much less, and not what
+    /// it is promised.
+    pub(super) fn is_needed_for_guarantee(
+        &self,
+        queue: Id,
+        lanes: &Lanes,
+        promised: &Lanes,
+    ) -> bool {
+        let book = &self.queues[queue as usize];
+        (0..LANES).any(|lane| {
+            let (guarantee, less) = (book.guarantee.0[lane], lanes.0[lane]);
+            let has = book.charged_in(lane) - promised.0[lane];
+            guarantee > 0 && less > 0 && has - less < guarantee
+        })
     }
 
     pub(super) fn is_random(&self) -> bool {
@@ -259,7 +282,7 @@ fn difference(a: &Lanes, b: &Lanes) -> [i64; LANES] {
 
 /// One of those who compete with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Who {
+pub(super) enum Who {
     Queue(Id),
     /// The frameworks of a queue that has children, together.
     Own,
@@ -268,12 +291,12 @@ enum Who {
 
 /// A competitor's place; the smallest is next.
 #[derive(Debug, Clone, Copy)]
-struct Rank {
+pub(super) struct Rank {
     share: f64,
     allocations: u64,
     /// Place by name among those it competes with.
-    place: usize,
-    who: Who,
+    pub(super) place: usize,
+    pub(super) who: Who,
 }
 
 impl Ord for Rank {
@@ -408,13 +431,16 @@ impl Contest {
 }
 
 fn settle_top(line: &mut Line, stays: bool, rank: impl Fn(Rank) -> Rank) {
-    if let Some(Reverse(top)) = line.pop().filter(|_| stays) {
-        line.push(Reverse(rank(top)));
+    if !stays {
+        line.pop();
+    } else if let Some(mut top) = line.peek_mut() {
+        let anew = rank(top.0);
+        *top = Reverse(anew);
     }
 }
 
 /// A competitor's rank inside `queue`.
-fn rank(state: &Allocator, ledger: &Ledger, queue: Id, who: Who, place: usize) -> Rank {
+pub(super) fn rank(state: &Allocator, ledger: &Ledger, queue: Id, who: Who, place: usize) -> Rank {
     let (book, weight) = match who {
         Who::Queue(id) => (&ledger.queues[id as usize].all, state.queues[id].weight),
         Who::Own => (&ledger.queues[queue as usize].own, 1.0),

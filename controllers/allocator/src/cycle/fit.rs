@@ -21,6 +21,9 @@ pub(super) struct Bundle {
     pub(super) picks: usize,
     /// Others of the group are there already.
     pub(super) pinned: Option<Id>,
+    /// Nobody has looked for a place for it since something was said of it: it may fit where
+    /// nothing has changed.
+    pub(super) fresh: bool,
 }
 
 /// How far the search for a place has come among the packed agents: first among those that are also
@@ -65,8 +68,10 @@ impl Cycle<'_> {
             goods: Goods::default(),
             picks: 0,
             pinned,
+            fresh: false,
         };
         for task in &bundle.tasks {
+            bundle.fresh |= self.state.changes.tasks.contains(task);
             let Some(wait) = &self.state.tasks[*task].wait else { continue };
             let shape = self.state.shapes.get(wait.shape);
             bundle.shapes.push(wait.shape);
@@ -136,8 +141,11 @@ impl Cycle<'_> {
         {
             return self.find_spread(bundle, shape);
         }
+        if bundle.fresh && !self.everything {
+            self.all_packed();
+        }
         let picky = self.shapes(bundle).any(|shape| !shape.preferred.is_empty());
-        let mut cursor = self.cursors.get(&bundle.shapes);
+        let mut cursor = self.cursors_of(bundle.fresh).get(&bundle.shapes);
         let mut found = None;
         if picky {
             found =
@@ -146,8 +154,12 @@ impl Cycle<'_> {
         if found.is_none() {
             found = self.walk(bundle, &mut cursor[1], |_, _| true);
         }
-        self.cursors.set(&bundle.shapes, cursor);
+        self.cursors_of(bundle.fresh).set(&bundle.shapes, cursor);
         found
+    }
+
+    pub(super) fn cursors_of(&mut self, fresh: bool) -> &mut Cursors {
+        if fresh && !self.everything { &mut self.fresh_cursors } else { &mut self.cursors }
     }
 
     /// Goes on from `at` to an agent that fits; it stays there, for the next of the same shape.
@@ -157,7 +169,11 @@ impl Cycle<'_> {
         at: &mut usize,
         also: impl Fn(&Self, Id) -> bool,
     ) -> Option<Id> {
-        while let Some(agent) = self.packed.get(*at).copied() {
+        let agents = match &self.packed_all {
+            Some(all) if bundle.fresh => all,
+            _ => &self.packed,
+        };
+        while let Some(agent) = agents.get(*at).copied() {
             if self.fits(bundle, agent) && also(self, agent) {
                 return Some(agent);
             }

@@ -43,6 +43,10 @@ impl Cycle<'_> {
                 Some(_) => {}
             }
         }
+        // One may have found a place where nothing has changed, when another did not.
+        for bundle in &mut bundles {
+            bundle.fresh = true;
+        }
         Party::Ready(bundles)
     }
 

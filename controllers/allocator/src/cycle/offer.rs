@@ -1,7 +1,12 @@
 //! Steps of frameworks that answer offers themselves.
 
+use std::sync::Arc;
+
+use commonage_schemas::resources::Resources;
+
+use crate::changes::Bits;
 use crate::cycle::{Cycle, Step};
-use crate::lanes::{Goods, Lanes};
+use crate::lanes::{Goods, LaneNames, Lanes};
 use crate::parts::Piece;
 use crate::plan::NewOffer;
 use crate::state::{Framework, Leaf, Unit};
@@ -16,7 +21,31 @@ pub(super) struct Draft {
     pub(super) agent: Id,
     pub(super) lanes: Lanes,
     pub(super) goods: Goods,
+    /// All goods of the agent, instead.
+    pub(super) all: bool,
     pub(super) parts: Vec<Piece>,
+}
+
+/// Amounts under their names, made once for many equal ones.
+#[derive(Default)]
+pub(super) struct Printed(Vec<(Lanes, Goods, Arc<Resources>)>);
+
+impl Printed {
+    /// Agents are of a few kinds: more than so many at a time are not looked through.
+    const KEPT: usize = 8;
+
+    fn resources(&mut self, names: &LaneNames, lanes: &Lanes, goods: &Goods) -> Arc<Resources> {
+        let known = self.0.iter().find(|one| one.0 == *lanes && one.1 == *goods);
+        if let Some((_, _, resources)) = known {
+            return resources.clone();
+        }
+        let resources = Arc::new(names.resources(lanes, Some(goods)));
+        if self.0.len() == Self::KEPT {
+            self.0.remove(0);
+        }
+        self.0.push((*lanes, goods.clone(), resources.clone()));
+        resources
+    }
 }
 
 /// What is left of one entry of a framework's demand.
@@ -27,33 +56,45 @@ pub(super) struct UnitRun {
     at: usize,
 }
 
-/// Places among the shuffled agents, of which closed ones are skipped at nearly no cost.
-pub(super) struct OpenAgents(Vec<u32>);
+/// Agents with something free, walked block by block; whole blocks of closed or refused ones are
+/// skipped at the cost of one word.
+pub(super) struct OpenAgents {
+    order: Vec<u32>,
+    open: Bits,
+    turn: u32,
+}
 
 impl OpenAgents {
-    pub(super) fn new(open: impl Iterator<Item = bool>) -> Self {
-        let mut next: Vec<u32> = Vec::new();
-        for (place, open) in (0_u32..).zip(open) {
-            next.push(if open { place } else { place + 1 });
-        }
-        next.push(u32::try_from(next.len()).expect("agents are counted in 32 bits"));
-        Self(next)
+    pub(super) fn new(seen: &Bits, offerable: &Bits, seed: u64) -> Self {
+        let words = seen.0.iter().zip(&offerable.0).map(|(seen, free)| seen & free);
+        let open = Bits(words.collect());
+        Self { order: super::blocks(&open.0, seed), open, turn: super::turn(seed) }
     }
 
-    /// The first open place from `at` on, or the number of places.
-    fn from(&mut self, at: usize) -> usize {
-        let last = self.0.len() - 1;
-        let mut place = at.min(last);
-        while self.0[place] as usize != place {
-            let next = self.0[place] as usize;
-            self.0[place] = self.0[next];
-            place = next;
+    /// The first from place `at` on, with its place.
+    fn from(&self, at: usize, refused: Option<&Bits>) -> Option<(usize, Id)> {
+        let mut mask = u64::MAX << (at % 64);
+        for place in at / 64..self.order.len() {
+            let block = self.order[place] as usize;
+            let out = refused.map_or(0, |refused| refused.word(block));
+            let word = (self.open.word(block) & !out).rotate_right(self.turn) & mask;
+            if word != 0 {
+                let offset = word.trailing_zeros();
+                let id = self.order[place] * 64 + (offset + self.turn) % 64;
+                return Some((place * 64 + offset as usize, id));
+            }
+            mask = u64::MAX;
         }
-        place
+        None
     }
 
-    fn close(&mut self, at: usize) {
-        self.0[at] += 1;
+    /// How many there are at most.
+    pub(super) fn count(&self) -> usize {
+        self.order.iter().map(|block| self.open.word(*block as usize).count_ones() as usize).sum()
+    }
+
+    fn close(&mut self, agent: Id) {
+        self.open.set(agent, false);
     }
 }
 
@@ -64,31 +105,52 @@ impl Cycle<'_> {
         let state = self.state;
         let leaf = &state.leaves[leaf_id];
         let framework = &state.frameworks[leaf.framework];
-        let room = self.ledger.room(leaf.queue);
-        if !self.may_hold_more(leaf, framework) || !is_enough(framework, leaf_id, &room) {
+        let unbounded = self.ledger.is_unbounded(leaf.queue);
+        let room = if unbounded { Lanes::UNLIMITED } else { self.ledger.room(leaf.queue) };
+        if !self.may_hold_more(leaf, framework)
+            || !(unbounded || is_enough(framework, leaf_id, &room))
+        {
             return Step::Done;
         }
-        loop {
-            *at = self.open.from(*at);
-            let Some(agent) = self.shuffled.get(*at).copied() else { return Step::Done };
-            let lanes = self.free_of(agent).min(&room);
-            let goods = self.goods_of(agent);
-            if is_enough(framework, leaf_id, &lanes)
-                && self.is_for(framework, leaf.queue, agent)
-                && self.may_come_first(framework, agent)
-                && !self.is_refused(leaf_id, agent, &lanes, goods, &[])
-            {
-                let goods = goods.clone();
-                self.draft(leaf_id, agent, &lanes, goods);
-                self.outstanding[leaf.framework as usize] += 1;
-                if self.free_of(agent).is_zero() {
-                    self.open.close(*at);
-                }
-                *at += 1;
-                return Step::Took;
+        let refused = state.changes.refused.get(leaf_id as usize);
+        let simple = state.options.region.is_none()
+            && framework.info.agents.is_empty()
+            && state.claimed.is_empty();
+        while let Some((place, agent)) = self.open.from(*at, refused) {
+            *at = place + 1;
+            let free = self.free_of(agent);
+            let lanes = if unbounded { free.whole_gpus() } else { free.min(&room) };
+            if !is_enough(framework, leaf_id, &lanes) {
+                continue;
             }
-            *at += 1;
+            if !simple || state.changes.peculiar.has(agent) {
+                let goods = self.goods_of(agent);
+                let is_out = !self.is_for(framework, leaf.queue, agent)
+                    || !self.may_come_first(framework, agent)
+                    || self.is_refused(leaf_id, agent, &lanes, goods, &[]);
+                if is_out {
+                    continue;
+                }
+            }
+            self.draft_all(leaf_id, agent, &lanes);
+            self.outstanding[leaf.framework as usize] += 1;
+            if self.free_of(agent).is_zero() {
+                self.open.close(agent);
+            }
+            return Step::Took;
         }
+        Step::Done
+    }
+
+    /// Drafts an offer with all that is there beside numbers.
+    fn draft_all(&mut self, leaf: Id, agent: Id, lanes: &Lanes) {
+        self.free[agent as usize].sub(lanes);
+        let untouched = !self.stripped.has(agent) && !self.goods.contains_key(&agent);
+        let goods = if untouched { Goods::default() } else { self.goods_of(agent).clone() };
+        self.stripped.set(agent, true);
+        self.ledger.give(leaf, self.state.leaves[leaf].queue, lanes);
+        let parts = Vec::new();
+        self.drafts.push(Draft { leaf, agent, lanes: *lanes, goods, all: untouched, parts });
     }
 
     /// One more unit of declared demand, on the first agent that has it; units on one agent become
@@ -151,9 +213,24 @@ impl Cycle<'_> {
         runs
     }
 
+    /// How much of a demand neither an offer nor a draft of this run stands for.
+    pub(super) fn unserved_demand(&self, id: Id, units: &[Unit]) -> Vec<(Unit, u64)> {
+        let mut runs = self.open_demand(&self.state.leaves[id], units);
+        for draft in self.drafts.iter().filter(|draft| draft.leaf == id) {
+            let mut rest = draft.lanes;
+            for run in &mut runs {
+                let covered = run.unit.lanes.times_in(&rest, run.left);
+                rest.sub(&run.unit.lanes.times(covered));
+                run.left -= covered;
+            }
+        }
+        runs.into_iter().map(|run| (run.unit, run.left)).collect()
+    }
+
     fn draft(&mut self, leaf: Id, agent: Id, lanes: &Lanes, goods: Goods) {
         self.take(leaf, agent, lanes, &goods);
-        self.drafts.push(Draft { leaf, agent, lanes: *lanes, goods, parts: Vec::new() });
+        let parts = Vec::new();
+        self.drafts.push(Draft { leaf, agent, lanes: *lanes, goods, all: false, parts });
     }
 
     /// Adds to the draft that the leaf has of this agent, or begins it.
@@ -174,26 +251,32 @@ impl Cycle<'_> {
         if !goods.is_empty() {
             let mut rest = self.goods_of(agent).clone();
             rest.sub(goods);
-            self.goods[agent as usize] = Some(rest);
+            self.goods.insert(agent, rest);
         }
         self.ledger.give(leaf, self.state.leaves[leaf].queue, lanes);
     }
 
-    pub(super) fn publish(&self, draft: &Draft) -> NewOffer {
+    pub(super) fn publish(&self, draft: Draft, names: &mut Printed) -> NewOffer {
         let leaf = &self.state.leaves[draft.leaf];
         let timeout_ms = self.state.frameworks[leaf.framework].info.offer_timeout_ms;
         NewOffer {
             framework: leaf.framework_key.clone(),
             queue: self.state.queues[leaf.queue].path.clone(),
             agent: self.state.agents[draft.agent].name.clone(),
-            resources: self.state.names.resources(&draft.lanes, Some(&draft.goods)),
+            resources: names.resources(
+                &self.state.names,
+                &draft.lanes,
+                if draft.all { &self.state.agents[draft.agent].free_goods } else { &draft.goods },
+            ),
             parts: draft.parts.iter().map(|piece| piece.part(&self.state.names)).collect(),
             expires_at_ms: self.now_ms.saturating_add(timeout_ms),
         }
     }
 
     pub(super) fn may_hold_more(&self, leaf: &Leaf, framework: &Framework) -> bool {
-        self.outstanding[leaf.framework as usize] < framework.info.max_outstanding
+        let more = self.outstanding[leaf.framework as usize] < framework.info.max_outstanding;
+        self.capped.set(self.capped.get() || !more);
+        more
     }
 
     /// Whether the framework is sent offers of this agent at all.
@@ -238,6 +321,7 @@ impl Cycle<'_> {
 }
 
 /// Whether an offer of so much is worth sending.
+#[inline]
 pub(super) fn is_enough(framework: &Framework, leaf: Id, lanes: &Lanes) -> bool {
     !lanes.is_zero() && reaches_least(framework, leaf, lanes)
 }

@@ -49,7 +49,7 @@ impl Cycle<'_> {
     }
 
     /// Places all of them, or none.
-    fn place_all(&mut self, leaf: Id, bundles: &[Bundle]) -> bool {
+    pub(super) fn place_all(&mut self, leaf: Id, bundles: &[Bundle]) -> bool {
         let together: usize = bundles.iter().map(|bundle| bundle.tasks.len()).sum();
         if together > 1 {
             self.done.extend(bundles.iter().flat_map(|bundle| &bundle.tasks));
@@ -87,7 +87,8 @@ impl Cycle<'_> {
         let queue = self.state.leaves[leaf].queue;
         let room = self.ledger.room(queue);
         if !bundle.lanes.fits(&room) {
-            return Err(Cause::QueueLimit);
+            let limited = !bundle.lanes.fits(&self.ledger.below_limits(queue));
+            return Err(if limited { Cause::QueueLimit } else { Cause::Headroom });
         }
         let agent = self.find(bundle).ok_or(match bundle.pinned {
             Some(_) => Cause::Group,
@@ -101,7 +102,7 @@ impl Cycle<'_> {
             rest.sub(&bundle.goods);
             (ports, rest.ports) =
                 rest.ports.take(bundle.picks).expect("fits() found that many ports");
-            self.goods[agent as usize] = Some(rest);
+            self.goods.insert(agent, rest);
             goods_before = Some(before);
         }
         self.ledger.give(leaf, queue, &bundle.lanes);
@@ -118,7 +119,7 @@ impl Cycle<'_> {
         let agent = placed.agent;
         self.free[agent as usize].add(&bundle.lanes);
         if let Some(before) = &placed.goods_before {
-            self.goods[agent as usize] = Some(before.clone());
+            self.goods.insert(agent, before.clone());
         }
         self.ledger.take_back(leaf, self.state.leaves[leaf].queue, &bundle.lanes);
         if self.neighbours_matter {
@@ -132,6 +133,8 @@ impl Cycle<'_> {
 
     fn bind(&mut self, bundle: &Bundle, placed: Placed) {
         let mut ports = placed.ports.into_iter();
+        self.bound.extend(&bundle.tasks);
+        self.bound_on.push(placed.agent);
         for id in &bundle.tasks {
             let task = &self.state.tasks[*id];
             let picks =
@@ -147,11 +150,11 @@ impl Cycle<'_> {
 
     /// Where the search for each of these bundles stands; an attempt that comes to nothing must not
     /// have moved it.
-    fn remember(&self, bundles: &[Bundle]) -> Memory {
+    fn remember(&mut self, bundles: &[Bundle]) -> Memory {
         let mut memory = Memory::default();
         for bundle in bundles {
-            let cursor = self.cursors.get(&bundle.shapes);
-            memory.cursors.push((bundle.shapes.clone(), cursor));
+            let cursor = self.cursors_of(bundle.fresh).get(&bundle.shapes);
+            memory.cursors.push((bundle.shapes.clone(), bundle.fresh, cursor));
             if let [shape] = bundle.shapes[..] {
                 let key = (self.framework_of(bundle.tasks[0]), shape);
                 memory.lists.push((key, self.spreads.lists.get(&key).cloned()));
@@ -161,8 +164,8 @@ impl Cycle<'_> {
     }
 
     fn recall(&mut self, memory: Memory) {
-        for (shapes, cursor) in memory.cursors {
-            self.cursors.set(&shapes, cursor);
+        for (shapes, fresh, cursor) in memory.cursors {
+            self.cursors_of(fresh).set(&shapes, cursor);
         }
         for (key, list) in memory.lists {
             match list {
@@ -186,6 +189,6 @@ type SpreadList = std::collections::BTreeMap<Option<String>, std::collections::V
 
 #[derive(Default)]
 struct Memory {
-    cursors: Vec<(Vec<Id>, Cursor)>,
+    cursors: Vec<(Vec<Id>, bool, Cursor)>,
     lists: Vec<((Id, Id), Option<SpreadList>)>,
 }

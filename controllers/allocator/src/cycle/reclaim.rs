@@ -45,22 +45,25 @@ struct Way {
 }
 
 impl Cycle<'_> {
-    /// Takes back what tasks wait for; returns the agents that are to be left to them.
-    pub(super) fn reclaim(&mut self, waiting: &[Waiting]) -> BTreeSet<Id> {
-        let could_be =
-            |cause| matches!(cause, Cause::Room | Cause::Gang | Cause::Group | Cause::QueueLimit);
+    /// Takes back what tasks wait for; returns the agents that are to be left to them, and the first
+    /// of each of those that way is made for.
+    pub(super) fn reclaim(&mut self, waiting: &[Waiting]) -> (BTreeSet<Id>, HashSet<Id>) {
+        let mut served = HashSet::new();
+        let could_be = |cause| cause != Cause::GangIncomplete;
         if !waiting.iter().any(|waiting| could_be(waiting.cause)) {
-            return BTreeSet::new();
+            return (BTreeSet::new(), served);
         }
         let mut pool = self.pool();
         if pool.idle.is_empty() && pool.ending.is_empty() {
-            return BTreeSet::new();
+            return (BTreeSet::new(), served);
         }
         // Parties are made up anew, also of those that this run has tried.
         self.done.clear();
+        self.all_packed();
         let mut left = MOST_AT_ONCE;
         for waiting in waiting.iter().filter(|waiting| could_be(waiting.cause)) {
             if left == 0 {
+                self.unfinished = true;
                 break;
             }
             let first = waiting.bundle.tasks[0];
@@ -74,6 +77,9 @@ impl Cycle<'_> {
                 Party::Incomplete => false,
             };
             left -= usize::from(found);
+            if found {
+                served.insert(first);
+            }
             if !found && !gang && waiting.bundle.pinned.is_none() {
                 pool.hopeless.insert(key);
             }
@@ -82,7 +88,7 @@ impl Cycle<'_> {
             let offer = self.state.offers[*offer].key.clone();
             self.plan.rescind.push(Rescind { offer, reason: RescindReason::NeededForTask });
         }
-        pool.claimed
+        (pool.claimed, served)
     }
 
     /// Sorts the offers: those that end in this plan count as free from here on.
@@ -100,6 +106,7 @@ impl Cycle<'_> {
             }
             if swept.contains(&offer.key) {
                 pool.ending.insert(agent);
+                self.preempting.returned.insert(id);
                 self.give_back(offer);
             } else if self.is_open_ended(offer) {
                 let idle_from = offer
@@ -121,7 +128,7 @@ impl Cycle<'_> {
     }
 
     /// It was made as large as it could be, since its framework has not said what it wants.
-    fn is_open_ended(&self, offer: &Offer) -> bool {
+    pub(super) fn is_open_ended(&self, offer: &Offer) -> bool {
         let framework = &self.state.frameworks[self.state.leaves[offer.held.leaf].framework];
         framework.info.placement == Placement::Offers
             && !framework.demand.contains_key(&offer.held.leaf)
@@ -138,13 +145,16 @@ impl Cycle<'_> {
                 if let Some((free, goods, ledger, idle)) = before {
                     (self.free, self.goods, self.ledger, pool.idle) = (free, goods, ledger, idle);
                 }
-                pool.taken.truncate(taken);
+                for offer in pool.taken.drain(taken..) {
+                    self.preempting.returned.remove(&offer);
+                }
                 return false;
             };
             claimed.insert(way.agent);
             for id in way.offers {
                 let offer = &self.state.offers[id];
                 claimed.insert(offer.held.agent);
+                self.preempting.returned.insert(id);
                 self.give_back(offer);
                 if let Some(idle) = pool.idle.get_mut(&offer.held.agent) {
                     idle.retain(|other| *other != id);
@@ -167,7 +177,8 @@ impl Cycle<'_> {
         let mut best: Option<Way> = None;
         let began = pool.claimed.iter().chain(&pool.ending).copied();
         let idle = pool.idle.keys().copied();
-        let all = self.packed.iter().copied().filter(|_| short);
+        let all =
+            self.packed_all.as_ref().unwrap_or(&self.packed).iter().copied().filter(|_| short);
         for agent in began.chain(idle).chain(all).chain(bundle.pinned) {
             if bundle.pinned.is_some_and(|pinned| pinned != agent)
                 || !self.state.agents[agent].is_open()
@@ -286,26 +297,26 @@ impl Cycle<'_> {
     }
 
     /// Counts what an offer holds as free.
-    fn give_back(&mut self, offer: &Offer) {
+    pub(super) fn give_back(&mut self, offer: &Offer) {
         let held = &offer.held;
         self.free[held.agent as usize].add(&held.lanes);
         if !held.goods.is_empty() {
             let mut goods = self.goods_of(held.agent).clone();
             goods.add(&held.goods);
-            self.goods[held.agent as usize] = Some(goods);
+            self.goods.insert(held.agent, goods);
         }
         self.ledger.take_back(held.leaf, self.state.leaves[held.leaf].queue, &held.lanes);
     }
 
     /// Counts the bundle as placed, so that the next one does not count on the same.
-    fn pretend(&mut self, leaf: Id, agent: Id, bundle: &Bundle) {
+    pub(super) fn pretend(&mut self, leaf: Id, agent: Id, bundle: &Bundle) {
         self.free[agent as usize].sub(&bundle.lanes);
         let mut goods = self.goods_of(agent).clone();
         goods.sub(&bundle.goods);
         if let Some((_, rest)) = goods.ports.take(bundle.picks) {
             goods.ports = rest;
         }
-        self.goods[agent as usize] = Some(goods);
+        self.goods.insert(agent, goods);
         self.ledger.give(leaf, self.state.leaves[leaf].queue, &bundle.lanes);
         if self.neighbours_matter {
             self.placed_on.entry(agent).or_default().extend(&bundle.tasks);

@@ -23,6 +23,7 @@ impl Cycle<'_> {
         let framework = self.framework_of(bundle.tasks[0]);
         let label = self.state.shapes.get(shape).spread.clone()?;
         let key = (framework, shape);
+        self.all_packed();
         let mut list = match self.spreads.lists.remove(&key) {
             Some(list) => list,
             None => self.domains(&label),
@@ -59,7 +60,7 @@ impl Cycle<'_> {
     /// Agents by the label's value, the emptiest first.
     fn domains(&self, label: &str) -> BTreeMap<Domain, VecDeque<Id>> {
         let mut domains: BTreeMap<Domain, VecDeque<Id>> = BTreeMap::new();
-        for id in self.packed.iter().rev() {
+        for id in self.packed_all.as_ref().unwrap_or(&self.packed).iter().rev() {
             let domain = self.state.agents[*id].labels.get(label).cloned();
             domains.entry(domain).or_default().push_back(*id);
         }

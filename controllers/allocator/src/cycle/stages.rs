@@ -4,7 +4,8 @@
 use crate::cycle::chance;
 use crate::cycle::fair::Contest;
 use crate::cycle::offer::{Draft, reaches_least};
-use crate::cycle::{Cycle, Run, Step, shuffle};
+use crate::cycle::ranked::Ranked;
+use crate::cycle::{Cycle, Run, Step, in_order, shuffle};
 use crate::lanes::{Goods, Lanes};
 use crate::parts::{self, Piece};
 use crate::state::Framework;
@@ -28,7 +29,7 @@ impl Cycle<'_> {
     /// in it with whom they must share fairly: then they come back for the rest.
     pub(super) fn take_whole(&self, runs: &mut [Option<Run>]) -> Vec<Id> {
         let options = &self.state.options;
-        let special = !self.pieces.is_empty() || self.ledger.has_guarantees();
+        let special = self.state.changes.with_parts > 0 || self.ledger.has_guarantees();
         if !options.agent_by_agent && !special {
             return Vec::new();
         }
@@ -49,7 +50,7 @@ impl Cycle<'_> {
         if leaves.is_empty() {
             return;
         }
-        let mut agents = self.shuffled.clone();
+        let mut agents = in_order(&self.seen, self.seed);
         if self.ledger.has_guarantees() {
             let guaranteed: Vec<Id> = leaves
                 .iter()
@@ -63,6 +64,54 @@ impl Cycle<'_> {
     }
 
     fn stage(&mut self, stage: Stage, agents: &[Id], leaves: &[Id]) {
+        if self.ledger.is_random() {
+            self.stage_by_chance(stage, agents, leaves);
+            return;
+        }
+        let mut ranked = Ranked::new(self.state, &self.ledger, leaves);
+        for agent in agents {
+            if ranked.is_empty() {
+                return;
+            }
+            let (mut took, mut done) = (Vec::new(), Vec::new());
+            let mut walk = ranked.iter();
+            while !self.is_given_out(*agent) {
+                let Some(leaf) = walk.next() else { break };
+                if self.is_served(stage, leaf) {
+                    done.push(leaf);
+                } else if let Some(share) = self.share(stage, leaf, *agent) {
+                    self.grant(leaf, *agent, share);
+                    took.push(leaf);
+                }
+            }
+            for leaf in done {
+                ranked.remove(self.state, leaf);
+            }
+            for leaf in took {
+                ranked.settle(self.state, &self.ledger, leaf);
+            }
+        }
+    }
+
+    /// Whether the leaf gets nothing more in this stage, of any agent: what it may have only
+    /// shrinks within a run.
+    fn is_served(&self, stage: Stage, leaf_id: Id) -> bool {
+        if self.state.changes.with_parts > 0 {
+            return false;
+        }
+        let leaf = &self.state.leaves[leaf_id];
+        let limit = self.ledger.below_limits(leaf.queue);
+        match stage {
+            Stage::Guarantees => self.ledger.unmet(leaf.queue).min(&limit).is_zero(),
+            Stage::Fair => {
+                let framework = &self.state.frameworks[leaf.framework];
+                let room = limit.min(&self.ledger.surplus());
+                !reaches_least(framework, leaf_id, &room)
+            }
+        }
+    }
+
+    fn stage_by_chance(&mut self, stage: Stage, agents: &[Id], leaves: &[Id]) {
         let mut order: Vec<Id> = Vec::new();
         for agent in agents {
             if leaves.is_empty() || self.is_given_out(*agent) {
@@ -215,7 +264,7 @@ impl Cycle<'_> {
         if !share.goods.is_empty() {
             let mut rest = self.goods_of(agent).clone();
             rest.sub(&share.goods);
-            self.goods[agent as usize] = Some(rest);
+            self.goods.insert(agent, rest);
         }
         let (mut held, mut charged) = (share.lanes, share.lanes);
         for piece in &share.parts {
@@ -243,7 +292,7 @@ impl Cycle<'_> {
         self.outstanding[self.state.leaves[leaf].framework as usize] += 1;
         self.draft_of.insert((leaf, agent), self.drafts.len());
         let Share { lanes, goods, parts } = share;
-        self.drafts.push(Draft { leaf, agent, lanes, goods, parts });
+        self.drafts.push(Draft { leaf, agent, lanes, goods, all: false, parts });
     }
 
     fn holds_shared(&self, leaf: Id, agent: Id, piece: &Piece) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! They hold what they hold until the caller has closed them; nothing of it is given away before.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::cycle::Cycle;
 use crate::info::Placement;
@@ -19,26 +19,40 @@ struct Excess {
 }
 
 impl Cycle<'_> {
-    pub(super) fn sweep(&mut self) {
+    /// Returns the offers that should not be there, whatever else happens.
+    pub(super) fn sweep(&mut self) -> BTreeSet<Id> {
         let mut excess = self.excess();
         let mut claims = self.claims();
-        let mut wake = self.next_filter_end();
-        for (_, offer) in self.state.offers.iter().filter(|(_, offer)| !offer.answered) {
+        let state = self.state;
+        let due = state.deadlines.range(..=(self.now_ms, Id::MAX)).map(|(_, id)| *id);
+        let mut look: BTreeSet<Id> = due.chain(state.changes.suspects.iter().copied()).collect();
+        if !excess.is_empty() || !claims.waiting.is_empty() {
+            look.extend(state.offers.iter().map(|(id, _)| id));
+        }
+        let mut obsolete = BTreeSet::new();
+        let next = state.deadlines.range((self.now_ms + 1, 0)..).next();
+        self.plan.next_wake_ms = earlier(self.next_filter_end(), next.map(|(at, _)| *at));
+        for id in look {
+            let offer = &state.offers[id];
+            if offer.answered {
+                continue;
+            }
             if offer.expires_at_ms.is_some_and(|at| at <= self.now_ms) {
                 self.plan.expire.push(offer.key.clone());
                 continue;
             }
             if let Some(reason) = self
                 .obsolete(offer)
+                .inspect(|_| {
+                    obsolete.insert(id);
+                })
                 .or_else(|| excess.relieve(self, offer))
                 .or_else(|| claims.relieve(self, offer))
             {
                 self.plan.rescind.push(Rescind { offer: offer.key.clone(), reason });
-                continue;
             }
-            wake = earlier(wake, offer.expires_at_ms);
         }
-        self.plan.next_wake_ms = wake;
+        obsolete
     }
 
     /// What queues are guaranteed and wait for, and is not free.
@@ -71,8 +85,8 @@ impl Cycle<'_> {
     }
 
     fn next_filter_end(&self) -> Option<u64> {
-        let filters = self.state.agents.iter().flat_map(|(_, agent)| &agent.filters);
-        filters.map(|filter| filter.until_ms).filter(|until| *until > self.now_ms).min()
+        let next = self.state.filter_ends.range((self.now_ms + 1, 0)..).next();
+        next.map(|(until, _)| *until)
     }
 
     /// Why the offer should not be there, seen by itself.
@@ -91,13 +105,18 @@ impl Cycle<'_> {
 
     fn excess(&self) -> Excess {
         let mut excess = Excess::default();
-        for (id, agent) in self.state.agents.iter().filter(|(_, agent)| !agent.offers.is_empty()) {
+        for id in self.state.changes.overfull.iter().copied() {
+            let agent = &self.state.agents[id];
+            if agent.offers.is_empty() {
+                continue;
+            }
             let over = agent.allocated.plus(&agent.offered).minus(&agent.total);
             if !over.is_zero() {
                 excess.agents.insert(id, over);
             }
         }
-        for (id, queue) in self.state.queues.iter() {
+        for id in self.state.limited.iter().copied() {
+            let queue = &self.state.queues[id];
             let over = queue.charged().minus(&queue.limit);
             if !over.is_zero() {
                 excess.queues.insert(id, over);
@@ -140,6 +159,10 @@ impl Claims {
 }
 
 impl Excess {
+    fn is_empty(&self) -> bool {
+        self.agents.is_empty() && self.queues.is_empty()
+    }
+
     /// Whether taking this offer back brings somebody nearer to what it may hold.
     fn relieve(&mut self, cycle: &Cycle<'_>, offer: &Offer) -> Option<RescindReason> {
         let overlaps = |over: &Lanes| {

@@ -19,6 +19,8 @@ pub(super) enum Cause {
     Room,
     /// The queue, or one above, would be past its limit.
     QueueLimit,
+    /// What is free is kept for what other queues are guaranteed.
+    Headroom,
     /// Each of the gang would fit, but not all at once.
     Gang,
     /// Not all of the gang exist.
@@ -118,6 +120,7 @@ impl Cycle<'_> {
         }
         match cause {
             Cause::QueueLimit => "queueLimit",
+            Cause::Headroom => "headroom",
             Cause::Group => "group",
             Cause::Room | Cause::Gang | Cause::GangIncomplete => "gang",
         }

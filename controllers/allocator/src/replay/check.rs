@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::replay::bag::queue_of;
-use crate::replay::cluster::{Cluster, Inverse};
-use crate::replay::format::{Case, Expected, InverseText, OfferText};
+use crate::replay::cluster::Cluster;
+use crate::replay::format::{Case, Expected, OfferText};
 use crate::replay::{Outcome, matching, metrics, told, verdict};
 
 /// Shares and metrics are told to that many places.
@@ -44,8 +44,10 @@ pub(super) fn play(case: &Case) -> Result<Outcome, String> {
 impl Check {
     fn after(&mut self, number: usize, case: &Case) -> Result<(), String> {
         for expected in case.expected.iter().filter(|expected| expected.after_step == number) {
-            if expected.order.is_some() || expected.shares.is_some() {
-                return Err(format!("after step {number}: order, shares: only of kind sorter"));
+            if expected.is_of_a_sorter() {
+                return Err(format!(
+                    "after step {number}: order, shares, count, contains: only of kind sorter"
+                ));
             }
             let before = self.wrong.len();
             self.compare(expected);
@@ -60,9 +62,8 @@ impl Check {
         self.compare_offers(expected);
         if let Some(inverse) = &expected.inverse_offers {
             let asked = std::mem::take(&mut self.cluster.inverse);
-            if !same_inverse(inverse, &asked) {
-                let wanted: Vec<String> =
-                    inverse.iter().map(|i| format!("{} on {}", i.framework, i.agent)).collect();
+            if !matching::same_inverse(inverse, &asked) {
+                let wanted: Vec<String> = inverse.iter().map(matching::told_inverse).collect();
                 self.differs("inverse_offers", &wanted, &told::inverse(&asked));
             }
         }
@@ -160,20 +161,4 @@ impl Check {
         };
         self.wrong.push(format!("{what}: expected {}; came {}", list(wanted), list(came)));
     }
-}
-
-fn same_inverse(wanted: &[InverseText], asked: &[Inverse]) -> bool {
-    let mut left: Vec<&Inverse> = asked.iter().collect();
-    for text in wanted {
-        let found = left.iter().position(|one| {
-            let start = text.unavailability_start_in;
-            one.framework == text.framework
-                && one.agent == text.agent
-                && text.resources.is_empty()
-                && start.is_none_or(|start| one.start_in == Some(start))
-        });
-        let Some(found) = found else { return false };
-        left.remove(found);
-    }
-    left.is_empty()
 }

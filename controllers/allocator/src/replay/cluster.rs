@@ -6,7 +6,7 @@ mod books;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::replay::bag::{Bag, name_of, queue_of, resources_of, role_of};
-use crate::replay::format::{Op, OptionsText, Quantities, Used};
+use crate::replay::format::{Least, Op, OptionsText, Quantities, Start, Used};
 use crate::state::{Allocator, Options, Sorter};
 use crate::{ObjectKey, Plan};
 
@@ -99,6 +99,16 @@ fn nobody(agent: &str) -> Holder {
     ("\u{2}nobody".to_owned(), "\u{2}nobody".to_owned(), agent.to_owned())
 }
 
+fn least_by_role(roles: &[String], least: Option<&Least>) -> BTreeMap<String, Vec<Quantities>> {
+    match least {
+        None => BTreeMap::new(),
+        Some(Least::ByRole(map)) => map.clone(),
+        Some(Least::Everywhere(list)) => {
+            roles.iter().map(|role| (role.clone(), list.clone())).collect()
+        }
+    }
+}
+
 fn offer_key((framework, role, agent): &Holder) -> ObjectKey {
     key(&format!("{framework}|{role}|{agent}"))
 }
@@ -152,8 +162,10 @@ impl Cluster {
             | Op::Suppress { .. }
             | Op::Revive { .. } => self.step_framework(op),
             Op::Recover { framework, role, agent, resources, filter_seconds } => {
-                let holder = (framework.clone(), role.clone(), agent.clone());
-                self.recover(holder, &Bag::of(resources), *filter_seconds);
+                let holder = self.holder(framework, role.as_ref(), agent)?;
+                let all = || self.held.get(&holder).cloned().unwrap_or_default();
+                let bag = resources.as_ref().map_or_else(all, |items| Bag::of(items));
+                self.recover(holder, &bag, *filter_seconds);
                 Ok(())
             }
             Op::RecoverAll {} => {
@@ -163,7 +175,7 @@ impl Cluster {
                 Ok(())
             }
             Op::Convert { framework, role, agent, consumed, converted } => {
-                let holder = (framework.clone(), role.clone(), agent.clone());
+                let holder = self.holder(framework, role.as_ref(), agent)?;
                 self.convert(holder, consumed, converted)
             }
             Op::ConvertAvailable { agent, consumed, converted } => {
@@ -180,8 +192,8 @@ impl Cluster {
                 Ok(())
             }
             Op::UpdateWeights { weights } => {
-                for (role, weight) in weights {
-                    self.roles.entry(role.clone()).or_default().weight = Some(*weight);
+                for (role, weight) in weights.pairs() {
+                    self.roles.entry(role.clone()).or_default().weight = Some(weight);
                     self.tell_role(role);
                 }
                 Ok(())
@@ -211,13 +223,13 @@ impl Cluster {
                     capabilities: agent_capabilities.clone(),
                     region: region.clone(),
                     attributes: attributes.clone().unwrap_or_default(),
-                    start_in: *unavailability,
+                    start_in: unavailability.as_ref().map(Start::seconds),
                 };
                 self.agents.insert(agent.clone(), book);
                 self.tell_agent(agent);
                 for used in used {
                     let framework = used.framework.as_ref().ok_or("used: no framework")?;
-                    let holder = (framework.clone(), used.role.clone(), agent.clone());
+                    let holder = self.holder(framework, used.role.as_ref(), agent)?;
                     self.use_once(holder, &used.resources);
                 }
                 if unavailability.is_some() {
@@ -262,7 +274,7 @@ impl Cluster {
                 self.tell_agent(agent);
                 for Used { framework, role, resources, .. } in used {
                     let framework = framework.as_ref().ok_or("used: no framework")?;
-                    let holder = (framework.clone(), role.clone(), agent.clone());
+                    let holder = self.holder(framework, role.as_ref(), agent)?;
                     self.hold(holder, &Bag::of(resources));
                 }
             }
@@ -273,7 +285,8 @@ impl Cluster {
                 }
             }
             Op::SetUnavailability { agent, start_in } => {
-                self.agents.get_mut(agent).ok_or("agent: not there")?.start_in = *start_in;
+                self.agents.get_mut(agent).ok_or("agent: not there")?.start_in =
+                    start_in.as_ref().map(Start::seconds);
                 self.tell_maintenance(agent);
                 self.decide_on(agent);
             }
@@ -297,7 +310,7 @@ impl Cluster {
                 let book = FrameworkBook {
                     roles: roles.clone(),
                     capabilities: capabilities.clone().unwrap_or_default(),
-                    least: min_allocatable.clone().unwrap_or_default(),
+                    least: least_by_role(roles, min_allocatable.as_ref()),
                     active,
                     suppressed: suppressed_roles.iter().cloned().collect(),
                 };
@@ -307,7 +320,7 @@ impl Cluster {
                 for used in used {
                     let agent = used.agent.as_ref().ok_or("used: no agent")?;
                     if self.agents.contains_key(agent) {
-                        let holder = (framework.clone(), used.role.clone(), agent.clone());
+                        let holder = self.holder(framework, used.role.as_ref(), agent)?;
                         self.use_once(holder, &used.resources);
                     }
                 }
@@ -329,8 +342,8 @@ impl Cluster {
                 if let Some(capabilities) = capabilities {
                     book.capabilities.clone_from(capabilities);
                 }
-                if let Some(least) = min_allocatable {
-                    book.least.clone_from(least);
+                if min_allocatable.is_some() {
+                    book.least = least_by_role(&book.roles, min_allocatable.as_ref());
                 }
                 if let Some(suppressed) = suppressed_roles {
                     book.suppressed = suppressed.iter().cloned().collect();
@@ -378,6 +391,21 @@ impl Cluster {
 
     fn framework(&mut self, name: &str) -> Result<&mut FrameworkBook, String> {
         self.frameworks.get_mut(name).ok_or_else(|| format!("framework: no {name:?} there"))
+    }
+
+    /// Who holds something of an agent. A framework with one role need not say which.
+    fn holder(
+        &self,
+        framework: &str,
+        role: Option<&String>,
+        agent: &str,
+    ) -> Result<Holder, String> {
+        let only = || match self.frameworks.get(framework).map(|book| &book.roles[..]) {
+            Some([role]) => Ok(role),
+            _ => Err(format!("role: which of those that {framework} has?")),
+        };
+        let role = role.map_or_else(only, Ok)?;
+        Ok((framework.to_owned(), role.clone(), agent.to_owned()))
     }
 
     fn advance(&mut self, seconds: f64) {

@@ -1,10 +1,13 @@
 //! The form of scenario files. Every field that is not known is an error.
 
+mod expected;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
 
+pub(super) use self::expected::{Expected, InverseText, OfferText};
 use crate::replay::bag::Item;
 
 /// Numbers by resource.
@@ -41,9 +44,9 @@ struct CaseText {
     _category: Option<Value>,
     #[serde(rename = "source_test")]
     _source_test: Option<Value>,
-    #[serde(rename = "note")]
+    #[serde(rename = "note", alias = "notes", alias = "comment", alias = "description")]
     _note: Option<Value>,
-    #[serde(rename = "derived")]
+    #[serde(rename = "derived", alias = "source", alias = "parameters")]
     _derived: Option<Value>,
     /// What there is all told; the steps say it again.
     #[serde(rename = "agents")]
@@ -88,7 +91,7 @@ impl Case {
         let expected = (text.expected.into_iter().enumerate())
             .map(|(at, expected)| match lenient {
                 // Their fields depend on the step; whoever plays it looks for those it knows.
-                true => Ok(Expected { raw: expected, ..Expected::default() }),
+                true => Ok(Expected::raw(expected)),
                 false => serde_json::from_value(expected)
                     .map_err(|error| numbered("expectation", at, error)),
             })
@@ -103,8 +106,74 @@ impl Case {
 pub(super) struct Used {
     pub(super) framework: Option<String>,
     pub(super) agent: Option<String>,
-    pub(super) role: String,
+    /// The only one that the framework has, if it does not say which.
+    pub(super) role: Option<String>,
     pub(super) resources: Vec<Item>,
+}
+
+/// When a window begins: a number of seconds from now, or an object that says so.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Start {
+    In(f64),
+    Window(Window),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Window {
+    #[serde(alias = "start")]
+    start_in: f64,
+    #[serde(rename = "duration", alias = "duration_seconds")]
+    _duration: Option<Value>,
+}
+
+impl Start {
+    pub(super) fn seconds(&self) -> f64 {
+        match self {
+            Self::In(seconds) | Self::Window(Window { start_in: seconds, .. }) => *seconds,
+        }
+    }
+}
+
+/// Weights by role, in either of two forms.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Weights {
+    Map(BTreeMap<String, f64>),
+    List(Vec<WeightText>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WeightText {
+    role: String,
+    weight: f64,
+}
+
+impl Weights {
+    pub(super) fn pairs(&self) -> Vec<(&String, f64)> {
+        match self {
+            Self::Map(map) => map.iter().map(|(role, weight)| (role, *weight)).collect(),
+            Self::List(list) => list.iter().map(|one| (&one.role, one.weight)).collect(),
+        }
+    }
+}
+
+/// A total of numbers, as a map or as a list of resources.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Total {
+    Map(Quantities),
+    List(Vec<Item>),
+}
+
+/// For each role what an offer must reach, or one list for all roles.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Least {
+    ByRole(BTreeMap<String, Vec<Quantities>>),
+    Everywhere(Vec<Quantities>),
 }
 
 #[derive(Deserialize)]
@@ -113,18 +182,22 @@ pub(super) enum Op {
     #[serde(rename_all = "snake_case")]
     AddAgent {
         agent: String,
+        #[serde(alias = "total")]
         resources: Vec<Item>,
         #[serde(default)]
         used: Vec<Used>,
+        #[serde(alias = "capabilities")]
         agent_capabilities: Option<Vec<String>>,
         region: Option<String>,
-        unavailability: Option<f64>,
+        unavailability: Option<Start>,
         attributes: Option<BTreeMap<String, String>>,
     },
     #[serde(rename_all = "snake_case")]
     UpdateAgent {
         agent: String,
+        #[serde(alias = "total")]
         resources: Option<Vec<Item>>,
+        #[serde(alias = "capabilities")]
         agent_capabilities: Option<Vec<String>>,
         attributes: Option<BTreeMap<String, String>>,
     },
@@ -133,6 +206,7 @@ pub(super) enum Op {
     },
     AddResourceProvider {
         agent: String,
+        #[serde(default, alias = "total")]
         resources: Vec<Item>,
         #[serde(default)]
         used: Vec<Used>,
@@ -142,7 +216,7 @@ pub(super) enum Op {
         framework: String,
         roles: Vec<String>,
         capabilities: Option<Vec<String>>,
-        min_allocatable: Option<BTreeMap<String, Vec<Quantities>>>,
+        min_allocatable: Option<Least>,
         active: Option<bool>,
         #[serde(default)]
         used: Vec<Used>,
@@ -154,7 +228,7 @@ pub(super) enum Op {
         framework: String,
         roles: Option<Vec<String>>,
         capabilities: Option<Vec<String>>,
-        min_allocatable: Option<BTreeMap<String, Vec<Quantities>>>,
+        min_allocatable: Option<Least>,
         #[serde(alias = "suppressed")]
         suppressed_roles: Option<Vec<String>>,
     },
@@ -170,18 +244,21 @@ pub(super) enum Op {
     #[serde(rename_all = "snake_case")]
     Recover {
         framework: String,
-        role: String,
+        role: Option<String>,
         agent: String,
-        resources: Vec<Item>,
+        /// All that is held, if it does not say what.
+        resources: Option<Vec<Item>>,
         filter_seconds: Option<f64>,
     },
     RecoverAll {},
     Suppress {
         framework: String,
+        #[serde(default)]
         roles: Vec<String>,
     },
     Revive {
         framework: String,
+        #[serde(default)]
         roles: Vec<String>,
     },
     SetQuota {
@@ -190,34 +267,41 @@ pub(super) enum Op {
         limits: Option<Quantities>,
     },
     UpdateWeights {
-        weights: BTreeMap<String, f64>,
+        weights: Weights,
     },
     SetWhitelist {
+        #[serde(alias = "hostnames", alias = "whitelist")]
         agents: Option<Vec<String>>,
     },
     Convert {
         framework: String,
-        role: String,
+        role: Option<String>,
         agent: String,
+        #[serde(default)]
         consumed: Vec<Item>,
+        #[serde(default)]
         converted: Vec<Item>,
     },
     ConvertAvailable {
         agent: String,
+        #[serde(default)]
         consumed: Vec<Item>,
+        #[serde(default)]
         converted: Vec<Item>,
     },
     #[serde(rename_all = "snake_case")]
     SetUnavailability {
         agent: String,
-        start_in: Option<f64>,
+        #[serde(alias = "unavailability", alias = "start")]
+        start_in: Option<Start>,
     },
     Advance {
         seconds: f64,
     },
     SetAgent {
         agent: String,
-        total: Quantities,
+        #[serde(alias = "resources")]
+        total: Total,
     },
     Add {
         client: String,
@@ -231,27 +315,34 @@ pub(super) enum Op {
     Remove {
         client: String,
     },
+    #[serde(alias = "allocated")]
     Allocate {
         client: String,
         agent: String,
         resources: Vec<Item>,
     },
+    #[serde(alias = "unallocated")]
     Unallocate {
         client: String,
         agent: String,
         resources: Vec<Item>,
     },
+    #[serde(alias = "update")]
     Replace {
         client: String,
         agent: String,
+        #[serde(default)]
         old: Vec<Item>,
+        #[serde(default)]
         new: Vec<Item>,
     },
     Weight {
+        #[serde(alias = "path", alias = "role")]
         client: String,
         weight: f64,
     },
     Sort {
+        #[serde(default = "often")]
         runs: u32,
     },
     ParseRoles {
@@ -288,59 +379,13 @@ pub(super) enum Op {
     },
 }
 
+/// Often enough for what comes to be near what is likely.
+fn often() -> u32 {
+    1000
+}
+
 impl Op {
     pub(super) fn is_note(&self) -> bool {
         matches!(self, Self::Note { .. })
     }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Expected {
-    #[serde(default)]
-    pub(super) after_step: usize,
-    pub(super) offers: Option<Vec<OfferText>>,
-    pub(super) totals: Option<Vec<OfferText>>,
-    pub(super) inverse_offers: Option<Vec<InverseText>>,
-    pub(super) dominant_share: Option<BTreeMap<String, Option<f64>>>,
-    pub(super) active_offer_filters: Option<BTreeMap<String, u64>>,
-    pub(super) metrics: Option<BTreeMap<String, f64>>,
-    pub(super) metrics_absent: Option<Vec<String>>,
-    pub(super) result: Option<String>,
-    pub(super) prose: Option<String>,
-    pub(super) rescinded: Option<Vec<String>>,
-    pub(super) rescinded_offers_at_least: Option<usize>,
-    #[serde(rename = "reason")]
-    _reason: Option<Value>,
-    pub(super) order: Option<Vec<String>>,
-    pub(super) shares: Option<BTreeMap<String, f64>>,
-    pub(super) probability_of_client_i_at_position_j: Option<Vec<Vec<f64>>>,
-    pub(super) absolute_tolerance: Option<f64>,
-    #[serde(rename = "note")]
-    _note: Option<Value>,
-    #[serde(skip)]
-    pub(super) raw: Value,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OfferText {
-    pub(super) framework: Option<String>,
-    pub(super) framework_any_of: Option<Vec<String>>,
-    pub(super) role: Option<String>,
-    pub(super) role_any_of: Option<Vec<String>>,
-    pub(super) agent: Option<String>,
-    pub(super) agent_any_of: Option<Vec<String>>,
-    pub(super) resources: Option<Vec<Item>>,
-    pub(super) resources_any_of: Option<Vec<Vec<Item>>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct InverseText {
-    pub(super) framework: String,
-    pub(super) agent: String,
-    #[serde(default)]
-    pub(super) resources: Vec<Item>,
-    pub(super) unavailability_start_in: Option<f64>,
 }

@@ -1,8 +1,8 @@
 //! Whether what was offered is what is expected, where the expectation may leave choices open.
 
 use crate::replay::bag::{Bag, Item};
-use crate::replay::cluster::Emitted;
-use crate::replay::format::OfferText;
+use crate::replay::cluster::{Emitted, Inverse};
+use crate::replay::format::{InverseText, OfferText};
 
 fn one_of<'a>(one: Option<&'a String>, many: Option<&'a Vec<String>>, is: &str) -> bool {
     let many = many.map_or(&[][..], Vec::as_slice);
@@ -57,6 +57,37 @@ fn assign(
     false
 }
 
+/// Each inverse offer that is expected with one that came, and none left over.
+pub(super) fn same_inverse(wanted: &[InverseText], asked: &[Inverse]) -> bool {
+    let mut left: Vec<&Inverse> = asked.iter().collect();
+    for text in wanted {
+        let found = left.iter().position(|one| {
+            let start = text.unavailability_start_in;
+            one_of(text.framework.as_ref(), text.framework_any_of.as_ref(), &one.framework)
+                && one_of(text.agent.as_ref(), text.agent_any_of.as_ref(), &one.agent)
+                && text.resources.is_empty()
+                && start.is_none_or(|start| one.start_in == Some(start))
+        });
+        let Some(found) = found else { return false };
+        left.remove(found);
+    }
+    left.is_empty()
+}
+
+/// An expected inverse offer in words.
+pub(super) fn told_inverse(text: &InverseText) -> String {
+    let framework = name(&text.framework, &text.framework_any_of);
+    format!("{framework} on {}", name(&text.agent, &text.agent_any_of))
+}
+
+fn name(one: &Option<String>, many: &Option<Vec<String>>) -> String {
+    match (one, many) {
+        (Some(one), _) => one.clone(),
+        (None, Some(many)) => format!("one of {}", many.join(", ")),
+        (None, None) => "any".to_owned(),
+    }
+}
+
 /// Sums over agents, by framework and role.
 pub(super) fn totals(offers: &[Emitted]) -> Vec<Emitted> {
     let mut sums: Vec<Emitted> = Vec::new();
@@ -73,11 +104,6 @@ pub(super) fn totals(offers: &[Emitted]) -> Vec<Emitted> {
 
 /// An expectation in words.
 pub(super) fn told(text: &OfferText) -> String {
-    let name = |one: &Option<String>, many: &Option<Vec<String>>| match (one, many) {
-        (Some(one), _) => one.clone(),
-        (None, Some(many)) => format!("one of {}", many.join(", ")),
-        (None, None) => "any".to_owned(),
-    };
     let what = match (&text.resources, &text.resources_any_of) {
         (Some(items), _) => Bag::of(items).told(),
         (None, Some(any)) => {

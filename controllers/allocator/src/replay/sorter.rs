@@ -7,7 +7,7 @@ use commonage_schemas::resources::Resources;
 use crate::replay::bag::{Bag, queue_of, resources_of};
 use crate::replay::check::TOLERANCE;
 use crate::replay::cluster::options;
-use crate::replay::format::{Case, Expected, Op, OptionsText};
+use crate::replay::format::{Case, Expected, Op, OptionsText, Total};
 use crate::replay::{Outcome, verdict};
 use crate::state::{Allocator, Options, Sorter};
 use crate::{AgentInfo, FrameworkInfo, ObjectKey, OfferInfo, QueueInfo};
@@ -48,9 +48,14 @@ impl Clients {
     fn step(&mut self, op: &Op) -> Result<(), String> {
         match op {
             Op::SetAgent { agent, total } => {
-                let info = AgentInfo { allocatable: resources_of(total), ..AgentInfo::default() };
+                let (allocatable, parts) = match total {
+                    Total::Map(quantities) => (resources_of(quantities), Vec::new()),
+                    Total::List(items) => Bag::of(items).to_engine(),
+                };
+                let info = AgentInfo { allocatable, parts, ..AgentInfo::default() };
                 self.allocator.upsert_agent(agent, info);
             }
+            Op::RemoveAgent { agent } => self.allocator.remove_agent(agent),
             Op::Add { client } => self.tell(client, false),
             Op::Activate { client } => self.tell(client, true),
             Op::Deactivate { client } => self.tell(client, false),
@@ -132,6 +137,15 @@ impl Clients {
             if order != *wanted {
                 let (wanted, order) = (wanted.join(", "), order.join(", "));
                 wrong.push(format!("after step {number}: order: expected {wanted}; came {order}"));
+            }
+        }
+        if let Some(wanted) = expected.count.filter(|count| *count != self.clients.len()) {
+            let count = self.clients.len();
+            wrong.push(format!("after step {number}: count: {wanted} expected, {count}"));
+        }
+        for (client, wanted) in expected.contains.iter().flatten() {
+            if self.clients.contains_key(client) != *wanted {
+                wrong.push(format!("after step {number}: contains {client}: {wanted} expected"));
             }
         }
         for (client, wanted) in expected.shares.iter().flatten() {

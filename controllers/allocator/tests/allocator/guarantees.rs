@@ -84,7 +84,8 @@ fn build(scene: &Scene) -> Allocator {
     for (claim, queue) in scene.claims.iter().zip(QUEUES) {
         let limit = claim.limit.map(|more| cores((claim.guarantee + more).into()));
         let guarantee = cores(claim.guarantee.into());
-        let info = QueueInfo { guarantee, limit: limit.unwrap_or_default(), weight: 1.0 };
+        let info =
+            QueueInfo { guarantee, limit: limit.unwrap_or_default(), ..QueueInfo::default() };
         allocator.upsert_queue(queue, &info);
     }
     for (queue, _) in QUEUES.iter().zip(&scene.frameworks).filter(|(_, is)| **is) {
@@ -120,7 +121,7 @@ fn holdings(allocator: &mut Allocator, scene: &Scene) -> BTreeMap<&'static str, 
             framework: offer.framework.name.to_string(),
             queue: offer.queue.to_string(),
             agent: offer.agent.to_string(),
-            resources: offer.resources.clone(),
+            resources: (*offer.resources).clone(),
             parts: offer.parts.clone(),
             expires_at_ms: None,
             answered: false,

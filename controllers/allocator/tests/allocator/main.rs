@@ -5,6 +5,7 @@ mod fairness;
 mod guarantees;
 mod offers;
 mod placement;
+mod preemption;
 mod properties;
 mod scenarios;
 mod silence;

@@ -151,7 +151,7 @@ fn happen(world: &mut World, serial: usize, event: &Event) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_promised_twice_and_no_limit_is_passed(

@@ -6,10 +6,18 @@ use commonage_allocator::replay::{Outcome, replay};
 const LEVELS: &str = include_str!("../cases/levels.json");
 /// Facts about Mesos' decisions.
 const MESOS: &str = include_str!("../cases/allocator.json");
+/// More of them.
+const MORE: &str = include_str!("../cases/mesos.json");
 
 #[test]
 fn what_mesos_decides_is_what_we_decide() {
     assert_eq!(passed(MESOS), (66, 78));
+}
+
+#[test]
+fn what_else_mesos_decides_is_what_we_decide() {
+    let (passed, all) = passed(MORE);
+    assert_eq!(passed, all);
 }
 
 #[test]
@@ -72,4 +80,33 @@ fn without_expectations_the_plan_is_told() {
         "step 2 (0 s): offers f in r/s on a: mem 64".to_owned(),
     ];
     assert_eq!(replay(text).unwrap()[0].outcome, Outcome::Told(told));
+}
+
+#[test]
+fn what_a_file_leaves_out_or_says_otherwise_is_understood() {
+    let text = r#"{"steps": [
+        {"op": "addFramework", "framework": "f", "roles": ["r"], "min_allocatable": []},
+        {"op": "addAgent", "agent": "a", "total": [{"name": "cpus", "scalar": 2}],
+         "unavailability": {"start_in": 60, "duration": 10}, "capabilities": ["MULTI_ROLE"]},
+        {"op": "recover", "framework": "f", "agent": "a"},
+        {"op": "updateWeights", "weights": [{"role": "r", "weight": 2}]},
+        {"op": "suppress", "framework": "f"},
+        {"op": "setWhitelist", "hostnames": ["b"]},
+        {"op": "revive", "framework": "f"},
+        {"op": "setWhitelist", "whitelist": null},
+        {"op": "advance", "seconds": 1}],
+        "expected": [
+        {"after_step": 2, "totals": [{"framework": "f", "resources": [{"name": "cpus", "scalar": 2}]}],
+         "inverse_offers": [{"agent_any_of": ["a", "b"], "unavailability_start_in": 60}]},
+        {"after_step": 8, "offers": []},
+        {"after_step": 9, "dominant_share": {"r": 0.5}}]}"#;
+    assert_eq!(replay(text).unwrap()[0].outcome, Outcome::Passed);
+    let sorter = r#"{"kind": "sorter", "steps": [
+        {"op": "setAgent", "agent": "a", "total": [{"name": "cpus", "scalar": 10}]},
+        {"op": "add", "client": "a/b"}, {"op": "activate", "client": "a/b"},
+        {"op": "add", "client": "c"},
+        {"op": "allocated", "client": "a/b", "agent": "a", "resources": [{"name": "cpus", "scalar": 1}]}],
+        "expected": [{"after_step": 5, "order": ["a/b"], "count": 2,
+            "contains": {"a": false, "a/b": true}, "shares": {"a/b": 0.1}}]}"#;
+    assert_eq!(replay(sorter).unwrap()[0].outcome, Outcome::Passed);
 }

@@ -168,7 +168,7 @@ fn placed_tasks_and_an_answering_framework_share_by_weight_whoever_else_is_silen
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     /// Whatever silent frameworks there are: what would fit without their offers runs within two
     /// graces and the plans between them.

@@ -64,6 +64,13 @@ impl World {
         self.queues.insert(name.to_owned(), info);
     }
 
+    pub(crate) fn queue_with(&mut self, name: &str, with: impl FnOnce(&mut QueueInfo)) {
+        let mut info = QueueInfo::default();
+        with(&mut info);
+        self.allocator.upsert_queue(name, &info);
+        self.queues.insert(name.to_owned(), info);
+    }
+
     /// A framework whose tasks are placed.
     pub(crate) fn placer(&mut self, name: &str, queues: &[&str]) {
         self.framework(name, queues, |info| info.placement = Placement::Tasks);
@@ -120,9 +127,13 @@ impl World {
         }
     }
 
-    /// Plans, carries the plan out, and checks what came of it.
+    /// Plans, carries the plan out, and checks what came of it: that looking at what has changed
+    /// came to the same as looking at everything would, too.
     pub(crate) fn step(&mut self) -> Plan {
+        let mut full = self.allocator.clone();
+        full.look_at_everything();
         let plan = self.allocator.plan(self.now_ms, self.seed);
+        assert_eq!(plan, full.plan(self.now_ms, self.seed), "as if everything were looked at");
         self.apply(&plan);
         self.check();
         plan
@@ -152,12 +163,20 @@ impl World {
                 queue: offer.queue.to_string(),
                 agent: offer.agent.to_string(),
                 parts: offer.parts.clone(),
-                resources: offer.resources.clone(),
+                resources: (*offer.resources).clone(),
                 expires_at_ms: Some(offer.expires_at_ms),
                 answered: false,
             };
             self.allocator.upsert_offer(&name, &info);
             self.offers.insert(name, info);
+        }
+        for preemption in &plan.preempt {
+            let info = self.tasks.get_mut(&preemption.task).unwrap();
+            assert_eq!(info.uid, preemption.uid);
+            assert_eq!(info.agent.as_deref(), Some(&*preemption.agent));
+            assert!(!info.ending, "{} is killed twice", preemption.task);
+            info.ending = true;
+            self.allocator.upsert_task(&preemption.task, info);
         }
         for gone in &plan.expire {
             self.unanswered(gone, None);
@@ -206,6 +225,14 @@ impl World {
     pub(crate) fn finish(&mut self, task: &ObjectKey) {
         self.allocator.remove_task(task);
         self.tasks.remove(task).expect("the task is there");
+    }
+
+    /// The grace period of those that were killed is over.
+    pub(crate) fn bury(&mut self) {
+        let ending = self.tasks.iter().filter(|(_, task)| task.ending);
+        for task in ending.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.finish(&task);
+        }
     }
 
     pub(crate) fn bound(&self, queue: &str) -> usize {

@@ -9,11 +9,11 @@ use kube::runtime::watcher::Event;
 
 use super::*;
 
-fn resources(cpu: &str) -> Resources {
+pub(super) fn resources(cpu: &str) -> Resources {
     Resources::from_pairs([("cpu", cpu)]).unwrap()
 }
 
-fn identified<K: Resource>(mut object: K, name: &str, version: u64) -> K {
+pub(super) fn identified<K: Resource>(mut object: K, name: &str, version: u64) -> K {
     let meta = object.meta_mut();
     meta.name = Some(name.to_owned());
     meta.namespace = Some("ns".to_owned());
@@ -22,7 +22,7 @@ fn identified<K: Resource>(mut object: K, name: &str, version: u64) -> K {
     object
 }
 
-fn agent() -> Agent {
+pub(super) fn agent() -> Agent {
     let ready = Condition {
         type_: "Ready".to_owned(),
         status: "True".to_owned(),
@@ -41,7 +41,7 @@ fn agent() -> Agent {
     agent
 }
 
-fn framework() -> Framework {
+pub(super) fn framework() -> Framework {
     let spec = FrameworkSpec { queues: vec!["q".to_owned()], ..FrameworkSpec::default() };
     identified(Framework::new("f", spec), "f", 2)
 }
@@ -64,13 +64,15 @@ fn accepted(version: u64, tasks: &[&str]) -> Offer {
         verdict: OfferVerdict::Accepted,
         refuse_seconds: Some(0.0),
         tasks: tasks.iter().map(|t| (*t).to_owned()).collect(),
+        reservations: Vec::new(),
+        volumes: Vec::new(),
         answered_at: Some(Time(Timestamp::UNIX_EPOCH)),
     };
     offer.status = Some(OfferStatus { answer: Some(answer) });
     offer
 }
 
-fn launched(name: &str, version: u64, state: TaskState) -> Task {
+pub(super) fn launched(name: &str, version: u64, state: TaskState) -> Task {
     let spec = TaskSpec {
         framework: Some("f".to_owned()),
         queue: Some("q".to_owned()),

@@ -77,6 +77,7 @@ impl Cluster {
             weight: weight.unwrap_or(1.0),
             guarantee: resources(&book.guarantees),
             limit: resources(&book.limits),
+            ..QueueInfo::default()
         };
         self.allocator.upsert_queue(&queue, &info);
     }

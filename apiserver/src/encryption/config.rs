@@ -1,0 +1,113 @@
+//! EncryptionConfiguration, as kube-apiserver has it (`apiserver.config.k8s.io/v1`).
+
+use anyhow::{Context, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Provider, Rule};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Configuration {
+    api_version: String,
+    kind: String,
+    resources: Vec<Resources>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resources {
+    resources: Vec<String>,
+    providers: Vec<serde_json::Map<String, Value>>,
+}
+
+#[derive(Deserialize)]
+struct Keys {
+    keys: Vec<Key>,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    name: String,
+    secret: String,
+}
+
+pub(super) fn rules(text: &str) -> anyhow::Result<Vec<Rule>> {
+    let configuration: Configuration = serde_saphyr::from_str(text)?;
+    let (version, kind) = (&*configuration.api_version, &*configuration.kind);
+    ensure!(
+        version == "apiserver.config.k8s.io/v1" && kind == "EncryptionConfiguration",
+        "expected an EncryptionConfiguration of apiserver.config.k8s.io/v1, found {kind} of {version}"
+    );
+    configuration.resources.into_iter().map(rule).collect()
+}
+
+fn rule(resources: Resources) -> anyhow::Result<Rule> {
+    let Resources { resources, providers } = resources;
+    ensure!(!resources.is_empty(), "an entry names no resources");
+    let about = || format!("providers of {}", resources.join(", "));
+    let mut all = Vec::new();
+    for provider in providers {
+        let mut kinds = provider.into_iter();
+        let (Some((kind, value)), None) = (kinds.next(), kinds.next()) else {
+            bail!("{}: each must be of one kind", about());
+        };
+        all.extend(of_kind(&kind, value).with_context(about)?);
+    }
+    ensure!(!all.is_empty(), "{}: there are none", about());
+    Ok(Rule { resources, providers: all })
+}
+
+/// Each key of a provider counts as one: the first of all encrypts.
+fn of_kind(kind: &str, value: Value) -> anyhow::Result<Vec<Provider>> {
+    match kind {
+        "identity" => Ok(vec![Provider::Identity]),
+        "aesgcm" => {
+            let Keys { keys } = serde_json::from_value(value).context("aesgcm")?;
+            ensure!(!keys.is_empty(), "aesgcm: it has no keys");
+            keys.iter().map(aes_gcm).collect()
+        }
+        other => bail!("the provider {other} is not supported: use aesgcm, or identity"),
+    }
+}
+
+fn aes_gcm(key: &Key) -> anyhow::Result<Provider> {
+    ensure!(
+        !key.name.is_empty() && !key.name.contains(':'),
+        "aesgcm: a key needs a name, without colons"
+    );
+    let secret = STANDARD.decode(key.secret.trim());
+    let secret = secret.with_context(|| format!("aesgcm: key {:?} is not base64", key.name))?;
+    Provider::aes_gcm(&key.name, &secret)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let with = |providers: &str| {
+            format!(
+                "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n\
+                 resources:\n- resources: [secrets]\n  providers: {providers}\n"
+            )
+        };
+        assert!(rules(&with("[{identity: {}}]")).is_ok());
+        for (providers, why) in [
+            ("[]", "there are none"),
+            ("[{aescbc: {keys: []}}]", "not supported"),
+            ("[{aesgcm: {keys: []}}]", "no keys"),
+            ("[{aesgcm: {keys: [{name: a, secret: '!'}]}}]", "base64"),
+            ("[{aesgcm: {keys: [{name: a, secret: AAAA}]}}]", "16 or 32"),
+            ("[{aesgcm: {keys: [{name: 'a:b', secret: AAAA}]}}]", "colons"),
+        ] {
+            let error = format!("{:#}", rules(&with(providers)).err().unwrap());
+            assert!(error.contains(why), "{providers}: {error}");
+        }
+        assert!(rules("apiVersion: v1\nkind: Secret\nresources: []\n").is_err());
+    }
+}

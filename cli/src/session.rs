@@ -1,0 +1,253 @@
+//! A stream both ways with a running task, over a WebSocket: what `exec`, `attach`, `cp` and
+//! `port-forward` have in common. The protocol is Kubernetes' (`v5.channel.k8s.io`): the first
+//! byte of each message names its channel.
+
+use std::io::Read;
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{Request, Response, StatusCode};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use kube::client::Body;
+use kube::core::Status;
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use crate::errors::{Failure, Result};
+use crate::kinds::encode;
+use crate::kubeconfig::Cluster;
+use crate::terminal::Size;
+
+pub(crate) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const STATUS: u8 = 3;
+const RESIZE: u8 = 4;
+/// The channel named by the next byte is at its end.
+const CLOSE: u8 = 255;
+
+const V5: &str = "v5.channel.k8s.io";
+const PIECE_BYTES: usize = 32 * 1024;
+/// Pieces of input read ahead.
+const PIECES_AHEAD: usize = 4;
+
+/// The task's subresource, with its query.
+pub(crate) fn path(cluster: &Cluster, task: &str, subresource: &str, query: &str) -> String {
+    let (namespace, task) = (encode(&cluster.namespace), encode(task));
+    format!("/apis/commonage.dev/v1/namespaces/{namespace}/tasks/{task}/{subresource}?{query}")
+}
+
+/// `NAME` or `task/NAME`.
+pub(crate) fn task_name(what: &str) -> Result<&str> {
+    match what.split_once('/') {
+        None | Some(("task" | "tasks" | "tk" | "pod", _)) => {
+            Ok(what.rsplit('/').next().unwrap_or(what))
+        }
+        Some((kind, _)) => Err(Failure::new(format!("a {kind} runs nothing"))
+            .hint("name a task: `NAME` or `task/NAME`")),
+    }
+}
+
+/// Opens a WebSocket. A refusal is the server's own.
+pub(crate) async fn open(
+    cluster: &Cluster,
+    path: &str,
+    protocol: &'static str,
+    tried: &str,
+) -> Result<Socket> {
+    let key = generate_key();
+    let request = Request::get(path)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_VERSION, "13")
+        .header(SEC_WEBSOCKET_KEY, &key)
+        .header(SEC_WEBSOCKET_PROTOCOL, protocol)
+        .body(Body::empty())
+        .expect("names are percent-encoded, so the path is a valid URI");
+    let response =
+        cluster.client.send(request).await.map_err(|error| Failure::api(tried, &error))?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(refused(response, tried).await);
+    }
+    let accepted = response.headers().get(SEC_WEBSOCKET_ACCEPT);
+    if accepted.is_none_or(|accepted| accepted != derive_accept_key(key.as_bytes()).as_str()) {
+        return Err(Failure::new(format!("{tried}: the server speaks no WebSocket")));
+    }
+    let upgraded = hyper::upgrade::on(response)
+        .await
+        .map_err(|error| Failure::new(format!("{tried}: {error}")))?;
+    Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await)
+}
+
+async fn refused(response: Response<Body>, tried: &str) -> Failure {
+    let code = response.status();
+    let body = response.into_body().collect_bytes().await.unwrap_or_default();
+    match serde_json::from_slice::<Status>(&body) {
+        Ok(status) if !status.message.is_empty() => Failure::status(tried, &status),
+        _ => Failure::new(format!("{tried}: the server answered {code}")),
+    }
+}
+
+/// What goes into a session: bytes, and the size of the terminal as it changes.
+#[derive(Default)]
+pub(crate) struct Inputs {
+    pub(crate) stdin: Option<mpsc::Receiver<Bytes>>,
+    pub(crate) sizes: Option<mpsc::Receiver<Size>>,
+}
+
+/// How the command ended: its exit code.
+pub(crate) type Ended = Result<u8>;
+
+/// Opens a session of v5 and runs it to its end.
+pub(crate) async fn run(
+    cluster: &Cluster,
+    path: &str,
+    tried: &str,
+    inputs: Inputs,
+    output: impl FnMut(Stream, &[u8]) -> Result<()>,
+) -> Ended {
+    let socket = open(cluster, path, V5, tried).await?;
+    let (mut sink, source) = socket.split();
+    let Inputs { mut stdin, mut sizes } = inputs;
+    let inwards = async {
+        loop {
+            let message = tokio::select! {
+                piece = received(&mut stdin) => match piece {
+                    Some(piece) => packed(STDIN, &piece),
+                    None => {
+                        stdin = None;
+                        packed(CLOSE, &[STDIN])
+                    }
+                },
+                size = received(&mut sizes) => match size {
+                    Some(size) => packed(RESIZE, size.json().as_bytes()),
+                    None => {
+                        sizes = None;
+                        continue;
+                    }
+                },
+            };
+            if sink.send(message).await.is_err() {
+                // Why is told by the other direction.
+                return std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        ended = outwards(source, tried, output) => ended,
+        () = inwards => unreachable!("goes on until it is dropped"),
+    }
+}
+
+/// The next piece; waits forever where there is nothing to come.
+async fn received<T>(from: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match from {
+        Some(from) => from.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+async fn outwards(
+    mut source: impl futures::Stream<Item = Result<Message, tokio_tungstenite::tungstenite::Error>>
+    + Unpin,
+    tried: &str,
+    mut output: impl FnMut(Stream, &[u8]) -> Result<()>,
+) -> Ended {
+    let broke = |why: &str| Failure::new(format!("{tried}: the session broke off{why}"));
+    loop {
+        let message = match source.next().await {
+            Some(Ok(Message::Binary(message))) => message,
+            Some(Ok(Message::Text(message))) => message.into(),
+            Some(Ok(Message::Close(_))) | None => return Err(broke("")),
+            Some(Ok(_)) => continue,
+            Some(Err(error)) => return Err(broke(&format!(": {error}"))),
+        };
+        match message.split_first() {
+            Some((&STDOUT, data)) => output(Stream::Stdout, data)?,
+            Some((&STDERR, data)) => output(Stream::Stderr, data)?,
+            Some((&STATUS, data)) => return ended(data, tried),
+            _ => {}
+        }
+    }
+}
+
+/// The exit code in a session's last word.
+fn ended(status: &[u8], tried: &str) -> Ended {
+    let status: Status = serde_json::from_slice(status)
+        .map_err(|_| Failure::new(format!("{tried}: the session's end cannot be read")))?;
+    if status.is_success() || status.status.is_none() {
+        return Ok(0);
+    }
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let code = causes.filter(|cause| cause.reason == "ExitCode").find_map(|cause| {
+        let code: i32 = cause.message.parse().ok()?;
+        // Codes beyond a byte have no meaning to a shell.
+        Some(u8::try_from(code).unwrap_or(u8::MAX))
+    });
+    match code {
+        Some(code) => Ok(code),
+        None => Err(Failure::status(tried, &status)),
+    }
+}
+
+pub(crate) fn packed(channel: u8, data: &[u8]) -> Message {
+    let mut message = Vec::with_capacity(1 + data.len());
+    message.push(channel);
+    message.extend_from_slice(data);
+    Message::Binary(message.into())
+}
+
+/// Reads in a thread of its own: a read of a terminal cannot be given up, and must not hold up the
+/// end of the process.
+pub(crate) fn pieces(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Bytes> {
+    let (to, pieces) = mpsc::channel(PIECES_AHEAD);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; PIECE_BYTES];
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            if to.blocking_send(Bytes::copy_from_slice(&buffer[..read])).is_err() {
+                break;
+            }
+        }
+    });
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_last_word_is_an_exit_code_or_a_reason() {
+        let failed = br#"{"metadata":{},"status":"Failure","reason":"NonZeroExitCode","message":"m","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
+        assert_eq!(ended(failed, "t").unwrap(), 3);
+        assert_eq!(ended(br#"{"metadata":{},"status":"Success"}"#, "t").unwrap(), 0);
+        let refused = br#"{"metadata":{},"status":"Failure","reason":"InternalError","message":"no such file"}"#;
+        assert!(ended(refused, "t").is_err());
+        assert!(ended(b"?", "t").is_err());
+    }
+
+    #[test]
+    fn a_task_is_named_in_two_ways() {
+        assert_eq!(task_name("web").unwrap(), "web");
+        assert_eq!(task_name("task/web").unwrap(), "web");
+        assert!(task_name("agent/a").is_err());
+    }
+}

@@ -1,0 +1,78 @@
+//! What a scenario file expects after a step.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::replay::bag::Item;
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::replay) struct Expected {
+    #[serde(default)]
+    pub(in crate::replay) after_step: usize,
+    pub(in crate::replay) offers: Option<Vec<OfferText>>,
+    pub(in crate::replay) totals: Option<Vec<OfferText>>,
+    pub(in crate::replay) inverse_offers: Option<Vec<InverseText>>,
+    pub(in crate::replay) dominant_share: Option<BTreeMap<String, Option<f64>>>,
+    pub(in crate::replay) active_offer_filters: Option<BTreeMap<String, u64>>,
+    pub(in crate::replay) metrics: Option<BTreeMap<String, f64>>,
+    pub(in crate::replay) metrics_absent: Option<Vec<String>>,
+    pub(in crate::replay) result: Option<String>,
+    pub(in crate::replay) prose: Option<String>,
+    pub(in crate::replay) rescinded: Option<Vec<String>>,
+    pub(in crate::replay) rescinded_offers_at_least: Option<usize>,
+    #[serde(rename = "reason")]
+    _reason: Option<Value>,
+    pub(in crate::replay) order: Option<Vec<String>>,
+    /// Clients of a sorter, active or not.
+    pub(in crate::replay) count: Option<usize>,
+    pub(in crate::replay) contains: Option<BTreeMap<String, bool>>,
+    pub(in crate::replay) shares: Option<BTreeMap<String, f64>>,
+    pub(in crate::replay) probability_of_client_i_at_position_j: Option<Vec<Vec<f64>>>,
+    pub(in crate::replay) absolute_tolerance: Option<f64>,
+    #[serde(rename = "note", alias = "notes", alias = "comment")]
+    _note: Option<Value>,
+    #[serde(skip)]
+    pub(in crate::replay) raw: Value,
+}
+
+impl Expected {
+    /// One whose fields are looked at by whoever plays the case.
+    pub(in crate::replay) fn raw(raw: Value) -> Self {
+        Self { raw, ..Self::default() }
+    }
+
+    pub(in crate::replay) fn is_of_a_sorter(&self) -> bool {
+        self.order.is_some()
+            || self.shares.is_some()
+            || self.count.is_some()
+            || self.contains.is_some()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::replay) struct OfferText {
+    pub(in crate::replay) framework: Option<String>,
+    pub(in crate::replay) framework_any_of: Option<Vec<String>>,
+    pub(in crate::replay) role: Option<String>,
+    pub(in crate::replay) role_any_of: Option<Vec<String>>,
+    pub(in crate::replay) agent: Option<String>,
+    pub(in crate::replay) agent_any_of: Option<Vec<String>>,
+    pub(in crate::replay) resources: Option<Vec<Item>>,
+    pub(in crate::replay) resources_any_of: Option<Vec<Vec<Item>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::replay) struct InverseText {
+    pub(in crate::replay) framework: Option<String>,
+    pub(in crate::replay) framework_any_of: Option<Vec<String>>,
+    pub(in crate::replay) agent: Option<String>,
+    pub(in crate::replay) agent_any_of: Option<Vec<String>>,
+    #[serde(default)]
+    pub(in crate::replay) resources: Vec<Item>,
+    pub(in crate::replay) unavailability_start_in: Option<f64>,
+}

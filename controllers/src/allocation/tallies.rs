@@ -1,0 +1,85 @@
+//! Counts that follow every change, so that a turn of the statuses looks at what has changed and not
+//! at all that there is.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use commonage_schemas::{Task, TaskState, names::DEFAULT_FRAMEWORK};
+
+use super::cache::Key;
+
+#[derive(Debug, Default)]
+pub(crate) struct Tallies {
+    tasks: HashMap<Key, (Key, TaskState)>,
+    /// Tasks of each framework, by state.
+    states: HashMap<Key, BTreeMap<&'static str, u64>>,
+    /// Agents on which something may have changed since they were last asked for.
+    agents: HashSet<String>,
+}
+
+impl Tallies {
+    pub(crate) fn task(&mut self, key: &Key, task: Option<&Task>) {
+        let now = task.map(|task| {
+            let framework = task.spec.framework.as_deref().unwrap_or(DEFAULT_FRAMEWORK);
+            ((key.0.clone(), framework.to_owned()), task.state())
+        });
+        let before = match &now {
+            Some(now) => self.tasks.insert(key.clone(), now.clone()),
+            None => self.tasks.remove(key),
+        };
+        if before == now {
+            return;
+        }
+        if let Some((framework, state)) = before
+            && let Some(states) = self.states.get_mut(&framework)
+            && let Some(count) = states.get_mut(state.name())
+        {
+            *count -= 1;
+            if *count == 0 {
+                states.remove(state.name());
+            }
+            if states.is_empty() {
+                self.states.remove(&framework);
+            }
+        }
+        if let Some((framework, state)) = now {
+            *self.states.entry(framework).or_default().entry(state.name()).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn touch_agent(&mut self, name: &str) {
+        if !self.agents.contains(name) {
+            self.agents.insert(name.to_owned());
+        }
+    }
+
+    pub(crate) fn states(&self, framework: &Key) -> BTreeMap<&'static str, u64> {
+        self.states.get(framework).cloned().unwrap_or_default()
+    }
+
+    /// The agents touched since the last time.
+    pub(crate) fn take_agents(&mut self) -> HashSet<String> {
+        std::mem::take(&mut self.agents)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use commonage_schemas::{TaskSpec, TaskStatus};
+
+    use super::*;
+
+    #[test]
+    fn every_task_counts_once_in_its_state() {
+        let mut tallies = Tallies::default();
+        let key = ("ns".to_owned(), "t".to_owned());
+        let framework = ("ns".to_owned(), "default".to_owned());
+        let mut task = Task::new("t", TaskSpec::default());
+        for state in [TaskState::Pending, TaskState::Running, TaskState::Running] {
+            task.status = Some(TaskStatus { state, ..TaskStatus::default() });
+            tallies.task(&key, Some(&task));
+        }
+        assert_eq!(tallies.states(&framework), BTreeMap::from([("Running", 1)]));
+        tallies.task(&key, None);
+        assert!(tallies.states(&framework).is_empty());
+    }
+}

@@ -1,0 +1,202 @@
+//! Who of several controllers' processes decides: the one that holds a Lease.
+//!
+//! The Lease is an ordinary coordination.k8s.io/v1 one, with the fields and the rules of client-go's
+//! leader election. It decides who *should* lead. Who *may write* is decided by the API server: all
+//! writes of a term carry it as a fence ([`client`]), and none lands once another term has begun,
+//! however long the process that sent it slept.
+
+mod client;
+mod holder;
+mod lease;
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use kube::Client;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use lease::{Leases, Seen, Term};
+
+pub use holder::identity;
+
+/// How the leader is elected; the names and numbers are those of kube-controller-manager.
+#[derive(Clone, Debug)]
+pub struct Election {
+    /// Where the Lease is, and its name.
+    pub namespace: String,
+    pub name: String,
+    /// Who we are: [`identity`] makes one that is nobody else's.
+    pub identity: String,
+    /// So long after the leader was last seen alive, another one takes over.
+    pub lease_duration: Duration,
+    /// A leader that could not renew for so long stops.
+    pub renew_deadline: Duration,
+    /// Between two attempts to renew, or to take over.
+    pub retry_period: Duration,
+    /// Whether one that another one has deposed stands again, or ends.
+    pub rejoin: bool,
+}
+
+impl Election {
+    /// # Errors
+    /// Numbers with which two could believe that they lead, or a leader would give up at once.
+    pub fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.lease_duration >= Duration::from_secs(1),
+            "the duration of the lease must be 1 s at least"
+        );
+        ensure!(
+            self.lease_duration > self.renew_deadline,
+            "the duration of the lease must be longer than the deadline for renewing it"
+        );
+        ensure!(
+            self.renew_deadline > self.retry_period.mul_f64(JITTER_MAX),
+            "the deadline for renewing must be longer than the period of retries, by a fifth of it"
+        );
+        ensure!(!self.retry_period.is_zero(), "the period of retries must not be 0");
+        Ok(())
+    }
+}
+
+/// A period lasts so many times as long, at most: so that candidates do not ask all at once.
+const JITTER_MAX: f64 = 1.2;
+/// Controllers that stop have this long to finish what they are writing.
+const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How a term ended.
+enum End {
+    /// We were asked to stop.
+    Asked,
+    /// The controllers ended by themselves.
+    Died(anyhow::Result<()>),
+    /// Another one leads.
+    Deposed,
+    /// The API could not be reached for too long; perhaps nobody leads.
+    Unrenewed,
+}
+
+/// Runs the controllers while we lead, and waits while another one does, until `shutdown`.
+///
+/// # Errors
+/// A controller died; or another process took over while we led: whatever we know is old, and to
+/// begin afresh is to start again.
+pub async fn run(
+    client: Client,
+    ca_pem: Option<String>,
+    election: Election,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    election.check()?;
+    let leases = Leases::new(client.clone(), election.clone());
+    loop {
+        let mut term = tokio::select! {
+            term = campaign(&leases) => term,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        info!(identity = election.identity, term = term.number(), "leading");
+        let deposed = CancellationToken::new();
+        let fenced = client::behind(&client, &term.fence(&election)?, deposed.clone());
+        let stop = CancellationToken::new();
+        let controllers = crate::run(fenced, ca_pem.clone(), stop.clone());
+        let mut controllers = tokio::spawn(controllers);
+        let end = tokio::select! {
+            () = shutdown.cancelled() => End::Asked,
+            died = &mut controllers => End::Died(died.context("the controllers panicked").flatten()),
+            () = deposed.cancelled() => End::Deposed,
+            end = keep(&leases, &mut term) => end,
+        };
+        match end {
+            End::Died(result) => {
+                leases.release(&term).await;
+                return result;
+            }
+            End::Asked => {
+                stop.cancel();
+                let stopped = timeout(STOP_TIME_MAX, &mut controllers).await;
+                controllers.abort();
+                leases.release(&term).await;
+                return stopped
+                    .map_or(Ok(()), |ended| ended.context("the controllers panicked")?);
+            }
+            End::Deposed => {
+                controllers.abort();
+                anyhow::bail!(
+                    "another process leads: the term {} of {} has ended, and no write of it lands any more",
+                    term.number(),
+                    election.identity
+                );
+            }
+            End::Unrenewed => {
+                warn!(
+                    "the lease could not be renewed in time: stopping, and waiting to lead again"
+                );
+                controllers.abort();
+                // It has let go of its client before the next term begins.
+                let _ = controllers.await;
+            }
+        }
+    }
+}
+
+/// Returns once we lead.
+async fn campaign(leases: &Leases) -> Term {
+    let Election { renew_deadline, retry_period, .. } = *leases.election();
+    let mut seen = Seen::default();
+    loop {
+        match timeout(renew_deadline, leases.try_take(&mut seen)).await {
+            Ok(Ok(Some(term))) => return term,
+            Ok(Ok(None)) => {}
+            Err(_) => warn!("the API does not answer a candidate for the lead; trying again"),
+            Ok(Err(error)) => warn!(%error, "the lease of the leader can't be read; trying again"),
+        }
+        let jitter = rand::random_range(1.0..JITTER_MAX);
+        sleep(retry_period.mul_f64(jitter)).await;
+    }
+}
+
+/// Renews until that fails.
+async fn keep(leases: &Leases, term: &mut Term) -> End {
+    let Election { renew_deadline, retry_period, .. } = *leases.election();
+    let mut renewed = Instant::now();
+    loop {
+        sleep(retry_period).await;
+        // A process that was stopped for a while finds its deadline passed: it looks once more, to
+        // know why.
+        let left = renew_deadline.saturating_sub(renewed.elapsed()).max(retry_period);
+        match timeout(left, leases.renew(term)).await {
+            Ok(Ok(true)) => renewed = Instant::now(),
+            Ok(Ok(false)) => return End::Deposed,
+            Ok(Err(error)) => {
+                warn!(%error, "the lease of the leader can't be renewed; trying again")
+            }
+            Err(_) => warn!("the API does not answer a leader that renews its lease"),
+        }
+        if renewed.elapsed() >= renew_deadline {
+            return End::Unrenewed;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_cannot_work_are_refused() {
+        let election = |lease_s, renew_s, retry_s| Election {
+            namespace: "n".into(),
+            name: "l".into(),
+            identity: "i".into(),
+            lease_duration: Duration::from_secs(lease_s),
+            renew_deadline: Duration::from_secs(renew_s),
+            retry_period: Duration::from_secs(retry_s),
+            rejoin: false,
+        };
+        assert!(election(15, 10, 2).check().is_ok());
+        for (lease_s, renew_s, retry_s) in [(10, 10, 2), (15, 2, 2), (0, 0, 0), (15, 10, 0)] {
+            assert!(election(lease_s, renew_s, retry_s).check().is_err(), "{lease_s} {renew_s}");
+        }
+    }
+}
