@@ -38,6 +38,8 @@ need cc build-essential
 need make make
 need pgrep procps
 need protoc protobuf-compiler
+# The compiler's own .proto files are a package of their own, which the compiler only recommends.
+protoc -o /dev/null google/protobuf/descriptor.proto 2>/dev/null || missing+=(libprotobuf-dev)
 need etcd etcd-server etcd
 need redis-server redis-server redis-server
 need redis-cli redis-tools

@@ -61,6 +61,8 @@ pub(crate) struct Work {
     pub(crate) uid: Uid,
     pub(crate) node: Node,
     pub(crate) dependents: Vec<(Uid, Node)>,
+    /// Its foreground deletion waits, over others that wait likewise, for itself.
+    pub(crate) in_ring: bool,
 }
 
 #[derive(Default)]
@@ -173,7 +175,30 @@ impl Graph {
             .dependents_of(uid)
             .into_iter()
             .filter_map(|uid| self.nodes.get(&uid).cloned().map(|node| (uid, node)));
-        Some(Work { uid: uid.clone(), dependents: dependents.collect(), node })
+        let in_ring = node.foreground && self.is_in_ring(uid);
+        Some(Work { uid: uid.clone(), dependents: dependents.collect(), node, in_ring })
+    }
+
+    /// Whether the deletion of this object waits for a dependent whose deletion waits, over any
+    /// number of others, for this object. Looks at what is being deleted in the foreground only.
+    fn is_in_ring(&self, uid: &Uid) -> bool {
+        let mut reached = HashSet::new();
+        let mut ahead = vec![uid.clone()];
+        while let Some(owner) = ahead.pop() {
+            for dependent in self.dependents.get(&owner).into_iter().flatten() {
+                let waits = |node: &&Node| node.foreground && node.blocks(&owner);
+                if self.nodes.get(dependent).filter(waits).is_none() {
+                    continue;
+                }
+                if dependent == uid {
+                    return true;
+                }
+                if reached.insert(dependent.clone()) {
+                    ahead.push(dependent.clone());
+                }
+            }
+        }
+        false
     }
 }
 
@@ -232,6 +257,26 @@ mod tests {
         assert_eq!(names(graph.remove("child")), ["owner"]);
         let work = graph.work(&"owner".into());
         assert!(work.is_some_and(|work| work.dependents.is_empty()));
+    }
+
+    #[test]
+    fn deletions_that_wait_for_each_other_are_known_as_such() {
+        let mut graph = Graph::default();
+        let deleted = |owner| Node { foreground: true, deleting: true, ..owned_by(&[owner]) };
+        graph.apply("a", owned_by(&["c"]));
+        graph.apply("b", deleted("a"));
+        graph.apply("c", deleted("b"));
+        graph.apply("leaf", deleted("a"));
+        let in_ring = |graph: &Graph, uid: &str| graph.work(&uid.into()).is_some_and(|w| w.in_ring);
+        assert!(!["a", "b", "c", "leaf"].iter().any(|uid| in_ring(&graph, uid)));
+        // The last of them brings its neighbours up for a look, which finds the ring closed.
+        assert_eq!(names(graph.apply("a", deleted("c"))), ["a", "b", "c", "leaf"]);
+        assert!(["a", "b", "c"].iter().all(|uid| in_ring(&graph, uid)));
+        assert!(!in_ring(&graph, "leaf"));
+        let mut opened = deleted("b");
+        opened.owners[0].block_owner_deletion = Some(false);
+        assert_eq!(names(graph.apply("c", opened)), ["a", "b", "c"]);
+        assert!(!["a", "b", "c"].iter().any(|uid| in_ring(&graph, uid)));
     }
 
     #[test]
