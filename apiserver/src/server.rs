@@ -216,9 +216,10 @@ impl ApiServer {
             opened => opened,
         };
         let encryption = storage.encryption_config.as_deref().map(Encryption::load).transpose()?;
+        let at_rest = store?;
         let store = match &encryption {
-            Some(encryption) => Arc::new(EncryptedStore::new(store?, encryption.clone())),
-            None => store?,
+            Some(encryption) => Arc::new(EncryptedStore::new(at_rest.clone(), encryption.clone())),
+            None => at_rest.clone(),
         };
         let store = Arc::new(TimedStore::new(store));
         let scheme = crate::builtin::scheme().context("a compiled-in definition is broken")?;
@@ -239,6 +240,7 @@ impl ApiServer {
         let app = Arc::new(App::new(Parts {
             engine,
             store,
+            at_rest,
             authenticator,
             audit,
             server_url: server_url.clone(),

@@ -88,10 +88,10 @@ fn paths(call: &Call<'_>) -> Vec<u8> {
     serde_json::json!({ "paths": paths }).to_string().into()
 }
 
-/// Everything in the store at one revision, for `cmn backup`. (Who may read it reads all secrets:
-/// administrators, and nobody by default besides them.)
+/// Everything in the store at one revision, for `cmn backup`: what is encrypted there is so here.
+/// (Who may read it reads all that is not: administrators, and nobody by default besides them.)
 fn backup(call: &Call<'_>) -> Response<Body> {
-    let parts = commonage_store::backup::stream(call.app.store.clone());
+    let parts = commonage_store::backup::stream(call.app.at_rest.clone());
     let mut response = Response::new(Body::from_stream(parts));
     let kind = HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(CONTENT_TYPE, kind);

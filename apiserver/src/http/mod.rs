@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use commonage_store::Store;
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -58,6 +59,8 @@ pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
     /// Asked for its revision by the health checks and for its times by `/metrics`, nothing else.
     pub(crate) store: Arc<TimedStore>,
+    /// The same, without decryption: what backups are made of.
+    pub(crate) at_rest: Arc<dyn Store>,
     pub(crate) authenticator: Authenticator,
     /// `None`: nothing is written down.
     pub(crate) audit: Option<Arc<Audit>>,
@@ -81,6 +84,7 @@ pub(crate) struct App {
 pub(crate) struct Parts {
     pub(crate) engine: Arc<Engine>,
     pub(crate) store: Arc<TimedStore>,
+    pub(crate) at_rest: Arc<dyn Store>,
     pub(crate) authenticator: Authenticator,
     pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) server_url: String,
@@ -90,16 +94,17 @@ pub(crate) struct Parts {
 
 impl App {
     pub(crate) fn new(parts: Parts) -> App {
-        let Parts { engine, store, authenticator, audit, server_url, agents, more_metrics } = parts;
+        let Parts { engine, store, at_rest, authenticator, audit, server_url, agents, .. } = parts;
         App {
             openapi: RwLock::new(Arc::new(Documents::build(&engine.scheme()))),
             engine,
             store,
+            at_rest,
             authenticator,
             audit,
             server_url,
             agents,
-            more_metrics,
+            more_metrics: parts.more_metrics,
             metrics: Arc::default(),
             limits: limits::Limits::default(),
             draining: AtomicBool::new(false),

@@ -40,11 +40,15 @@ fn lies_in(dir: &Path, bytes: &[u8]) -> bool {
     while let Some(path) = left.pop() {
         if path.is_dir() {
             left.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if std::fs::read(path).unwrap().windows(bytes.len()).any(|part| part == bytes) {
+        } else if holds(&std::fs::read(path).unwrap(), bytes) {
             return true;
         }
     }
     false
+}
+
+fn holds(all: &[u8], bytes: &[u8]) -> bool {
+    all.windows(bytes.len()).any(|part| part == bytes)
 }
 
 fn secret(name: &str) -> Value {
@@ -60,6 +64,10 @@ async fn secrets_are_encrypted_and_keys_can_be_turned() {
     let made = one.call("POST", SECRETS, Some(secret("s"))).await;
     assert_eq!(made.status, 201);
     assert_eq!(one.call("GET", &format!("{SECRETS}/s"), None).await.json()["data"]["k"], plain);
+    let backup = one.call("GET", "/backup", None).await;
+    assert_eq!(backup.status, 200);
+    assert!(holds(&backup.body, b"k8s:enc:aesgcm:v1:one:"));
+    assert!(holds(&backup.body, b"/secrets/default/s") && !holds(&backup.body, plain.as_bytes()));
     one.stop().await;
     assert!(lies_in(dir.path(), b"k8s:enc:aesgcm:v1:one:"));
     assert!(!lies_in(dir.path(), plain.as_bytes()));
