@@ -45,6 +45,8 @@ pub(crate) struct Changes {
     pub(crate) suspects: BTreeSet<Id>,
     /// Everything has changed.
     pub(crate) everything: bool,
+    /// Some queue was given a guarantee, or a larger one, since the last plan.
+    pub(crate) new_guarantee: bool,
     /// Some framework has ever asked for ports.
     pub(crate) port_demand: bool,
     /// Some framework has as many offers as it may.

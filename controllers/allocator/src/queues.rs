@@ -88,6 +88,7 @@ impl Allocator {
         queue.declared = true;
         queue.weight = if info.weight.is_finite() && info.weight > 0.0 { info.weight } else { 1.0 };
         queue.limit = limit;
+        self.changes.new_guarantee |= !guarantee.fits(&queue.guarantee);
         queue.guarantee = guarantee;
         queue.priority = info.priority;
         self.queue_priorities |= info.priority != 0;

@@ -41,6 +41,9 @@ pub struct Options {
     pub filter_gpus: bool,
     /// Resources that do not count towards shares.
     pub fairness_excluded: Vec<String>,
+    /// A limit binds everything below its queue. Mesos counts what is held below a role towards the
+    /// role's limit, and stops nobody but the role's own frameworks with it.
+    pub limits_bind_below: bool,
     /// For frameworks that do not say themselves: an offer must reach one of these. `None`: 0.01
     /// cpu or 32 MiB of memory.
     pub min_allocatable: Option<Vec<Resources>>,
@@ -66,6 +69,7 @@ impl Default for Options {
             agent_by_agent: false,
             filter_gpus: true,
             fairness_excluded: Vec::new(),
+            limits_bind_below: true,
             min_allocatable: None,
         }
     }
@@ -312,6 +316,7 @@ impl Allocator {
         let (decided, mut free) = crate::cycle::run(self, free, now_ms, seed, look, scope);
         free.put_back();
         self.changes.free = free;
+        self.changes.new_guarantee = false;
         decided
     }
 

@@ -28,6 +28,7 @@ pub(super) struct Ledger {
     /// Where chance stands, if it decides who is next.
     dice: Option<Cell<u64>>,
     root: Id,
+    limits_bind_below: bool,
     queues: Vec<QueueBook>,
     leaves: Vec<Book>,
 }
@@ -98,7 +99,8 @@ impl Ledger {
         }
         let root = state.queues.id(crate::queues::ROOT).expect("the root is never removed");
         let dice = (state.options.sorter == Sorter::Random).then(|| Cell::new(seed));
-        let mut ledger = Self { total, available, dice, root, queues, leaves };
+        let limits_bind_below = state.options.limits_bind_below;
+        let mut ledger = Self { total, available, dice, root, limits_bind_below, queues, leaves };
         if available.is_some() {
             let guaranteed = state.queues.iter().filter(|(_, queue)| !queue.guarantee.is_zero());
             for (id, _) in guaranteed {
@@ -121,7 +123,7 @@ impl Ledger {
                     }
                 }
             }
-            next = book.parent;
+            next = book.parent.filter(|_| self.limits_bind_below);
         }
         room
     }
@@ -150,6 +152,11 @@ impl Ledger {
     pub(super) fn free_beyond(&self, want: &Lanes) -> Lanes {
         let others = self.queues[self.root as usize].need.minus(want);
         self.available.unwrap_or(Lanes::ZERO).minus(&others)
+    }
+
+    /// What must stay free for guarantees and is not.
+    pub(super) fn short_of_guarantees(&self) -> Lanes {
+        self.queues[self.root as usize].need.minus(&self.available.unwrap_or(Lanes::ZERO))
     }
 
     pub(super) fn is_guaranteed(&self, queue: Id) -> bool {

@@ -26,7 +26,7 @@ impl Cycle<'_> {
         let state = self.state;
         let due = state.deadlines.range(..=(self.now_ms, Id::MAX)).map(|(_, id)| *id);
         let mut look: BTreeSet<Id> = due.chain(state.changes.suspects.iter().copied()).collect();
-        if !excess.is_empty() || !claims.waiting.is_empty() {
+        if !excess.is_empty() || !claims.is_empty() {
             look.extend(state.offers.iter().map(|(id, _)| id));
         }
         let mut obsolete = BTreeSet::new();
@@ -81,6 +81,13 @@ impl Cycle<'_> {
             }
         }
         claims.missing = claims.unmet.minus(&self.ledger.free_beyond(&claims.unmet));
+        // A guarantee that was given just now has room from now on, whoever waits for it (as Mesos'
+        // master makes it); one of old had it already, or was kept from it by tasks.
+        if self.state.changes.new_guarantee {
+            let short = self.ledger.short_of_guarantees();
+            claims.unmet = claims.unmet.max(&short);
+            claims.missing = claims.missing.max(&short);
+        }
         claims
     }
 
@@ -138,6 +145,10 @@ struct Claims {
 }
 
 impl Claims {
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.missing.is_zero()
+    }
+
     fn relieve(&mut self, cycle: &Cycle<'_>, offer: &Offer) -> Option<RescindReason> {
         let enough = self.missing.is_zero() && self.agents.len() >= self.waiting.len();
         if self.agents.is_empty() && self.missing.is_zero() || enough {

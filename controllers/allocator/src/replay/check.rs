@@ -26,7 +26,7 @@ pub(super) fn play(case: &Case) -> Result<Outcome, String> {
         return Err(format!("after_step {}: there are {last} steps", late.after_step));
     }
     let mut check =
-        Check { cluster: Cluster::new(&case.options)?, wrong: Vec::new(), said: BTreeSet::new() };
+        Check { cluster: Cluster::new(case)?, wrong: Vec::new(), said: BTreeSet::new() };
     check.cluster.master = case.kind == "master";
     let mut plan = Vec::new();
     check.after(0, case)?;
@@ -138,7 +138,8 @@ impl Check {
     fn compare_metrics(&mut self, expected: &Expected) {
         let wanted: BTreeMap<&String, &f64> = expected.metrics.iter().flatten().collect();
         let absent = expected.metrics_absent.as_deref().unwrap_or_default();
-        if wanted.is_empty() && absent.is_empty() {
+        let present = expected.metrics_present.as_deref().unwrap_or_default();
+        if wanted.is_empty() && absent.is_empty() && present.is_empty() {
             return;
         }
         let metrics = metrics::all(&self.cluster);
@@ -149,6 +150,10 @@ impl Check {
                 self.wrong.push(format!("metric {name}: {wanted} expected, {value:?}"));
             }
         }
+        for name in present.iter().filter(|name| !metrics::is_there(&metrics, name)) {
+            self.wrong.push(format!("metric {name} should be there"));
+        }
+        self.said.extend(present.iter().cloned());
         let there = metrics::there_after_all(&metrics, absent, &self.said);
         self.wrong.extend(there.into_iter().map(|name| format!("metric {name} should be absent")));
         self.said.extend(absent.iter().filter(|name| !name.starts_with("all ")).cloned());

@@ -6,7 +6,7 @@ mod books;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::replay::bag::{Bag, name_of, queue_of, resources_of, role_of};
-use crate::replay::format::{Least, Op, OptionsText, Quantities, Start, Used};
+use crate::replay::format::{Case, Least, Op, OptionsText, Quantities, Start, Used};
 use crate::state::{Allocator, Options, Sorter};
 use crate::{ObjectKey, Plan};
 
@@ -78,6 +78,8 @@ pub(super) struct Cluster {
     interval_ms: u64,
     next_batch_ms: u64,
     pub(super) runs: u64,
+    /// How long each of them took, in milliseconds.
+    pub(super) run_ms: Vec<f64>,
     /// What the last step came to.
     pub(super) result: Option<String>,
     pub(super) offered: Vec<Emitted>,
@@ -113,20 +115,28 @@ fn offer_key((framework, role, agent): &Holder) -> ObjectKey {
     key(&format!("{framework}|{role}|{agent}"))
 }
 
-pub(super) fn options(text: &OptionsText) -> Result<Options, String> {
-    let sorter = text.role_sorter.as_deref().or(text.framework_sorter.as_deref());
-    let sorter = match sorter.unwrap_or("drf") {
-        "drf" => Sorter::Drf,
-        "random" => Sorter::Random,
-        other => return Err(format!("options: role_sorter: unknown {other:?}")),
-    };
+pub(super) fn options(text: &OptionsText, is_of_mesos: bool) -> Result<Options, String> {
+    let mut sorter = None;
+    for name in [&text.role_sorter, &text.framework_sorter].into_iter().flatten() {
+        let named = match name.as_str() {
+            "drf" => Sorter::Drf,
+            "random" => Sorter::Random,
+            other => {
+                return Err(format!("options: role_sorter, framework_sorter: unknown {other:?}"));
+            }
+        };
+        if sorter.replace(named).is_some_and(|before| before != named) {
+            return Err("options: role_sorter and framework_sorter: one for both levels".to_owned());
+        }
+    }
     let least = text.min_allocatable.as_ref();
     let excluded = text.fairness_excluded.iter().flatten();
     Ok(Options {
         region: text.master_region.clone(),
         refusal_floor_ms: millis(text.allocation_interval.unwrap_or(1.0)),
-        sorter,
+        sorter: sorter.unwrap_or_default(),
         agent_by_agent: true,
+        limits_bind_below: text.limits_bind_below.unwrap_or(!is_of_mesos),
         filter_gpus: text.filter_gpu_resources.unwrap_or(true),
         fairness_excluded: excluded.map(|name| name_of(name).to_owned()).collect(),
         min_allocatable: least.map(|list| list.iter().map(resources_of).collect()),
@@ -135,10 +145,11 @@ pub(super) fn options(text: &OptionsText) -> Result<Options, String> {
 }
 
 impl Cluster {
-    pub(super) fn new(text: &OptionsText) -> Result<Self, String> {
+    pub(super) fn new(case: &Case) -> Result<Self, String> {
+        let text = &case.options;
         let interval_ms = millis(text.allocation_interval.unwrap_or(1.0)).max(1);
         Ok(Self {
-            allocator: Allocator::new(options(text)?),
+            allocator: Allocator::new(options(text, case.is_of_mesos)?),
             interval_ms,
             next_batch_ms: interval_ms,
             ..Self::default()
@@ -202,7 +213,6 @@ impl Cluster {
                 self.advance(*seconds);
                 Ok(())
             }
-            Op::Note { .. } => Err("op note: prose between steps can't be played".to_owned()),
             _ => Err("op: not one of the allocator's".to_owned()),
         }
     }
@@ -413,17 +423,13 @@ impl Cluster {
         while self.next_batch_ms <= until {
             self.now_ms = self.next_batch_ms;
             self.next_batch_ms += self.interval_ms;
-            self.runs += 1;
-            let plan = self.allocator.plan(self.now_ms, self.runs);
-            self.carry_out(&plan);
+            self.run(|allocator, now_ms, seed| allocator.plan(now_ms, seed));
         }
         self.now_ms = until;
     }
 
     fn decide(&mut self) {
-        self.runs += 1;
-        let plan = self.allocator.plan_now(self.now_ms, self.runs, None);
-        self.carry_out(&plan);
+        self.run(|allocator, now_ms, seed| allocator.plan_now(now_ms, seed, None));
     }
 
     fn decide_on(&mut self, agent: &str) {
@@ -431,8 +437,14 @@ impl Cluster {
     }
 
     fn decide_on_agents(&mut self, agents: &[&str]) {
+        self.run(|allocator, now_ms, seed| allocator.plan_now(now_ms, seed, Some(agents)));
+    }
+
+    fn run(&mut self, decide: impl FnOnce(&mut Allocator, u64, u64) -> Plan) {
         self.runs += 1;
-        let plan = self.allocator.plan_now(self.now_ms, self.runs, Some(agents));
+        let started = std::time::Instant::now();
+        let plan = decide(&mut self.allocator, self.now_ms, self.runs);
+        self.run_ms.push(started.elapsed().as_secs_f64() * 1000.0);
         self.carry_out(&plan);
     }
 

@@ -17,6 +17,8 @@ pub(super) type Quantities = BTreeMap<String, f64>;
 pub(super) struct Case {
     pub(super) kind: String,
     pub(super) options: OptionsText,
+    /// It says what Mesos 1.11 decides.
+    pub(super) is_of_mesos: bool,
     pub(super) clients: Vec<String>,
     pub(super) weights: BTreeMap<String, f64>,
     pub(super) steps: Vec<Op>,
@@ -38,12 +40,12 @@ struct CaseText {
     steps: Vec<Value>,
     #[serde(default)]
     expected: Vec<Value>,
-    #[serde(rename = "name")]
-    _name: Option<Value>,
+    #[serde(default)]
+    name: Value,
     #[serde(rename = "category")]
     _category: Option<Value>,
-    #[serde(rename = "source_test")]
-    _source_test: Option<Value>,
+    #[serde(default)]
+    source_test: Value,
     #[serde(rename = "note", alias = "notes", alias = "comment", alias = "description")]
     _note: Option<Value>,
     #[serde(rename = "derived", alias = "source", alias = "parameters")]
@@ -69,6 +71,9 @@ pub(super) struct OptionsText {
     pub(super) fairness_excluded: Option<Vec<String>>,
     pub(super) role_sorter: Option<String>,
     pub(super) framework_sorter: Option<String>,
+    /// Whether a limit binds all roles below, too. Unless a case says so itself: what cites a test
+    /// of Mesos 1.11 has it as there, and everything else as a cluster has it.
+    pub(super) limits_bind_below: Option<bool>,
 }
 
 impl Case {
@@ -87,6 +92,8 @@ impl Case {
                 serde_json::from_value(step).map_err(|error| numbered("step", at, error))
             })
             .collect::<Result<_, _>>()?;
+        let target = text.name.as_str().is_some_and(|name| name.starts_with("target_"));
+        let is_of_mesos = text.source_test.is_string() && !target;
         let lenient = text.kind == "roles";
         let expected = (text.expected.into_iter().enumerate())
             .map(|(at, expected)| match lenient {
@@ -97,7 +104,7 @@ impl Case {
             })
             .collect::<Result<_, _>>()?;
         let (kind, clients, weights) = (text.kind, text.clients, text.weights);
-        Ok(Self { kind, options, clients, weights, steps, expected })
+        Ok(Self { kind, options, is_of_mesos, clients, weights, steps, expected })
     }
 }
 

@@ -21,6 +21,15 @@ pub(super) fn all(cluster: &Cluster) -> BTreeMap<String, f64> {
         set(format!("resources/{resource}/offered_or_allocated"), held);
     }
     set("allocation_runs".to_owned(), cluster.runs as f64);
+    // Here whoever triggers a run waits for it, so none is ever late.
+    let late = vec![0.0; cluster.run_ms.len()];
+    for (name, series) in
+        [("allocation_run_ms", &cluster.run_ms), ("allocation_run_latency_ms", &late)]
+    {
+        for (what, value) in statistics(series) {
+            set(format!("{name}{what}"), value);
+        }
+    }
     for (role, book) in &cluster.roles {
         for (what, quantities) in [("guarantee", &book.guarantees), ("limit", &book.limits)] {
             for (resource, number) in quantities.iter().flatten() {
@@ -48,6 +57,29 @@ pub(super) fn all(cluster: &Cluster) -> BTreeMap<String, f64> {
     metrics
 }
 
+/// The last value of a series, and what is said of all of them once there are two.
+fn statistics(series: &[f64]) -> Vec<(&'static str, f64)> {
+    let Some(last) = series.last() else { return Vec::new() };
+    let mut all = vec![("", *last)];
+    if series.len() > 1 {
+        let mut sorted = series.to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let at = |part: f64| sorted[((sorted.len() - 1) as f64 * part).round() as usize];
+        all.extend([
+            ("/count", series.len() as f64),
+            ("/min", at(0.0)),
+            ("/max", at(1.0)),
+            ("/p50", at(0.5)),
+            ("/p90", at(0.9)),
+            ("/p95", at(0.95)),
+            ("/p99", at(0.99)),
+            ("/p999", at(0.999)),
+            ("/p9999", at(0.9999)),
+        ]);
+    }
+    all
+}
+
 fn used(cluster: &Cluster, role: &str, resource: &str) -> f64 {
     let queue = queue_of(role);
     let mut sum = Bag::default();
@@ -69,11 +101,8 @@ pub(super) fn there_after_all(
     said: &BTreeSet<String>,
 ) -> Vec<String> {
     let mut wrong = Vec::new();
+    let there = |wanted: &str| is_there(metrics, wanted);
     for name in absent {
-        let there = |wanted: &str| match wanted.strip_prefix("...") {
-            Some(end) => metrics.keys().any(|key| key.ends_with(end)),
-            None => metrics.contains_key(wanted),
-        };
         if name.starts_with("all ") && name.ends_with(" keys") {
             wrong.extend(said.iter().filter(|name| there(name)).cloned());
         } else if there(name) {
@@ -81,4 +110,12 @@ pub(super) fn there_after_all(
         }
     }
     wrong
+}
+
+/// Whether there is one of that name, or with that end.
+pub(super) fn is_there(metrics: &BTreeMap<String, f64>, wanted: &str) -> bool {
+    match wanted.strip_prefix("...") {
+        Some(end) => metrics.keys().any(|key| key.ends_with(end)),
+        None => metrics.contains_key(wanted),
+    }
 }

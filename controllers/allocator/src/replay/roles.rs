@@ -17,7 +17,8 @@ const AGENT: &str = "agent";
 struct Tree {
     allocator: Allocator,
     weights: BTreeMap<String, f64>,
-    guarantees: BTreeMap<String, Quantities>,
+    /// Guarantees and limits.
+    quotas: BTreeMap<String, [Quantities; 2]>,
     reserved: Bag,
     frameworks: BTreeMap<String, BTreeSet<String>>,
     /// What the last step was asked.
@@ -84,11 +85,13 @@ impl Tree {
                 self.weights.insert(role.clone(), *weight);
                 self.tell(role);
             }
-            Op::SetQuota { role, guarantees, .. } => {
-                match guarantees {
-                    Some(guarantees) => self.guarantees.insert(role.clone(), guarantees.clone()),
-                    None => self.guarantees.remove(role),
-                };
+            Op::SetQuota { role, guarantees, limits } => {
+                let quota = [guarantees, limits].map(|part| part.clone().unwrap_or_default());
+                if quota.iter().all(Quantities::is_empty) {
+                    self.quotas.remove(role);
+                } else {
+                    self.quotas.insert(role.clone(), quota);
+                }
                 self.tell(role);
             }
             Op::TrackReservations { resources } => {
@@ -116,13 +119,13 @@ impl Tree {
 
     fn tell(&mut self, role: &str) {
         let weight = self.weights.get(role).copied().unwrap_or(1.0);
-        let guarantee = self.guarantees.get(role);
-        if weight == 1.0 && guarantee.is_none() {
+        let quota = self.quotas.get(role);
+        if weight == 1.0 && quota.is_none() {
             self.allocator.remove_queue(&queue_of(role));
             return;
         }
-        let guarantee = guarantee.map(resources_of).unwrap_or_default();
-        let info = QueueInfo { weight, guarantee, ..QueueInfo::default() };
+        let part = |at: usize| quota.map(|quota| resources_of(&quota[at])).unwrap_or_default();
+        let info = QueueInfo { weight, guarantee: part(0), limit: part(1), ..QueueInfo::default() };
         self.allocator.upsert_queue(&queue_of(role), &info);
     }
 
@@ -162,7 +165,11 @@ impl Tree {
             "out" => same(value, &Value::from(self.out.clone())),
             "true" => pairs(true)?,
             "false" => pairs(false)?,
-            "exist" => same(value, &Value::from(self.exist())),
+            "exist" => {
+                let mut wanted: Vec<String> = read(value)?;
+                wanted.sort_unstable();
+                same(&Value::from(wanted), &Value::from(self.exist()))
+            }
             "weights" => {
                 let weight = |role: &String| self.weights.get(role).copied().unwrap_or(1.0);
                 let wanted: BTreeMap<String, f64> = read(value)?;

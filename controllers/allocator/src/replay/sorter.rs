@@ -25,7 +25,7 @@ fn key(client: &str) -> ObjectKey {
 }
 
 pub(super) fn play(case: &Case) -> Result<Outcome, String> {
-    let mut clients = Clients::new(options(&case.options)?);
+    let mut clients = Clients::new(options(&case.options, case.is_of_mesos)?);
     let (mut wrong, mut told) = (Vec::new(), Vec::new());
     for number in 0..=case.steps.len() {
         if let Some(op) = number.checked_sub(1).map(|at| &case.steps[at]) {
@@ -162,7 +162,7 @@ impl Clients {
 
 /// Clients in an order left to chance, many times over.
 pub(super) fn play_random(case: &Case) -> Result<Outcome, String> {
-    let options = Options { sorter: Sorter::Random, ..options(&OptionsText::default())? };
+    let options = Options { sorter: Sorter::Random, ..options(&OptionsText::default(), true)? };
     let mut clients = Clients::new(options);
     let allocatable = Resources::from_pairs([("cpu", "1")]).map_err(|error| error.to_string())?;
     clients.allocator.upsert_agent("agent", AgentInfo { allocatable, ..AgentInfo::default() });

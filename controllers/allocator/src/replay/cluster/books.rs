@@ -65,7 +65,8 @@ impl Cluster {
         let book = &self.roles[role];
         let weight = book.weight.filter(|weight| *weight != 1.0);
         let queue = queue_of(role);
-        if weight.is_none() && book.guarantees.is_none() && book.limits.is_none() {
+        let none = |quota: &Option<Quantities>| quota.iter().flatten().next().is_none();
+        if weight.is_none() && none(&book.guarantees) && none(&book.limits) {
             self.roles.remove(role);
             self.allocator.remove_queue(&queue);
             return;

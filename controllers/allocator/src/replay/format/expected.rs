@@ -19,6 +19,8 @@ pub(in crate::replay) struct Expected {
     pub(in crate::replay) active_offer_filters: Option<BTreeMap<String, u64>>,
     pub(in crate::replay) metrics: Option<BTreeMap<String, f64>>,
     pub(in crate::replay) metrics_absent: Option<Vec<String>>,
+    /// Those that are there, whatever their value is.
+    pub(in crate::replay) metrics_present: Option<Vec<String>>,
     pub(in crate::replay) result: Option<String>,
     pub(in crate::replay) prose: Option<String>,
     pub(in crate::replay) rescinded: Option<Vec<String>>,
