@@ -32,6 +32,7 @@ pub mod runtime;
 pub mod serve;
 pub mod session;
 pub mod simulate;
+pub mod stats;
 pub mod task;
 
 pub use config::{Config, Identity, Overrides};

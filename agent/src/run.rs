@@ -22,6 +22,7 @@ use crate::register::{Registration, labels_of, status_of};
 use crate::runtime::{Shims, end_orphans};
 use crate::serve::Endpoint;
 use crate::session::Sessions;
+use crate::stats::Stats;
 use crate::task::spec::Site;
 
 /// Runs an agent until `shutdown`.
@@ -111,7 +112,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let background = CancellationToken::new();
     let mut parts = JoinSet::new();
     let sessions = Sessions::new(ledger.clone(), shims, background.clone());
-    let router = crate::logs::router(ledger).merge(sessions.router());
+    let stats = Stats::new(ledger.clone(), group.clone());
+    let router = crate::logs::router(ledger).merge(sessions.router()).merge(stats.router());
     parts.spawn(endpoint.serve(router, background.clone()));
     parts.spawn(registration.clone().keep_agent(background.clone()));
     parts.spawn(registration.clone().keep_lease(background.clone()));

@@ -73,8 +73,8 @@ fn own_subresources(def: &ResourceDef) -> Vec<Subresource> {
 }
 
 /// Namespace, Event (in both groups), ConfigMap, Secret, ServiceAccount (core/v1), Lease (coordination.k8s.io/v1),
-/// CustomResourceDefinition (apiextensions.k8s.io/v1), the kinds of RBAC, the reviews, and a Service that
-/// nobody can make.
+/// CustomResourceDefinition (apiextensions.k8s.io/v1), the kinds of RBAC, the reviews, a Service that
+/// nobody can make, and what is measured (metrics.k8s.io/v1beta1).
 pub fn definitions() -> Vec<ResourceDef> {
     let mut all = vec![namespace(), config_map(), secret(), service_account(), lease()];
     all.push(services::definition());
@@ -82,6 +82,7 @@ pub fn definitions() -> Vec<ResourceDef> {
     all.push(custom_resource_definition());
     all.extend(rbac::definitions());
     all.extend(reviews::definitions());
+    all.extend(crate::kinds::measured::definitions());
     all
 }
 

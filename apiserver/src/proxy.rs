@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use commonage_schemas::stats::AgentStats;
+use commonage_schemas::{GROUP, VERSION};
 use futures::StreamExt;
 use http::header::{
     ACCEPT, CONNECTION, CONTENT_TYPE, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
@@ -35,6 +37,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// An agent's refusal is a line of text or a Status.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+/// Some 400 bytes for each task, of which an agent has thousands at most.
+const STATS_BYTES_MAX: usize = 16 << 20;
 /// Calls agents. Cheap to share.
 pub struct AgentProxy {
     tls: TlsConnector,
@@ -66,9 +70,9 @@ impl AgentProxy {
     ) -> Result<Response<Body>, ApiError> {
         let path = place.path("logs", parameters);
         let request = Request::get(path).header(ACCEPT, "text/plain, */*");
-        let answer = self.call(place, request).await?;
+        let answer = self.call(&place.at, request).await?;
         if !answer.status().is_success() {
-            return Err(refusal(place, answer).await);
+            return Err(refusal(&place.at, answer).await);
         }
         let kind = answer.headers().get(CONTENT_TYPE).cloned();
         // A followed log ends with its task; it must not hold a server that goes down.
@@ -96,31 +100,46 @@ impl AgentProxy {
                 .header(SEC_WEBSOCKET_KEY, generate_key())
                 .header(SEC_WEBSOCKET_PROTOCOL, "v5.channel.k8s.io"),
         };
-        let answer = self.call(place, request).await?;
+        let answer = self.call(&place.at, request).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(refusal(place, answer).await);
+            return Err(refusal(&place.at, answer).await);
         }
         let upgraded = hyper::upgrade::on(answer).await;
-        upgraded.map(TokioIo::new).map_err(|error| unreachable_agent(place, &error.to_string()))
+        upgraded.map(TokioIo::new).map_err(|error| unreachable_agent(&place.at, &error.to_string()))
+    }
+
+    /// What an agent and its tasks use right now.
+    pub(crate) async fn stats(&self, at: &At) -> Result<AgentStats, ApiError> {
+        let answer = self.call(at, Request::get("/stats")).await?;
+        if !answer.status().is_success() {
+            return Err(refusal(at, answer).await);
+        }
+        let body = Limited::new(answer.into_body(), STATS_BYTES_MAX).collect();
+        let failed = |why: String| unreachable_agent(at, &why);
+        let body = tokio::time::timeout(ANSWER_TIME_MAX, body)
+            .await
+            .map_err(|_| failed("no answer in time".to_owned()))?
+            .map_err(|error| failed(error.to_string()))?;
+        serde_json::from_slice(&body.to_bytes()).map_err(|error| failed(error.to_string()))
     }
 
     async fn call(
         &self,
-        place: &Place,
+        at: &At,
         request: http::request::Builder,
     ) -> Result<Response<Incoming>, ApiError> {
-        let failed = |why: String| unreachable_agent(place, &why);
-        let name = ServerName::try_from(place.agent.clone())
+        let failed = |why: String| unreachable_agent(at, &why);
+        let name = ServerName::try_from(at.agent.clone())
             .map_err(|_| failed("its name is not a DNS name".to_owned()))?;
         let connect = async {
-            let stream = TcpStream::connect(&place.endpoint).await?;
+            let stream = TcpStream::connect(&at.endpoint).await?;
             stream.set_nodelay(true)?;
             self.tls.connect(name, stream).await
         };
         let stream = tokio::time::timeout(CONNECT_TIME_MAX, connect)
             .await
-            .map_err(|_| failed(format!("no answer from {} in time", place.endpoint)))?
-            .map_err(|error| failed(format!("cannot connect to {}: {error}", place.endpoint)))?;
+            .map_err(|_| failed(format!("no answer from {} in time", at.endpoint)))?
+            .map_err(|error| failed(format!("cannot connect to {}: {error}", at.endpoint)))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(stream))
                 .await
@@ -132,7 +151,7 @@ impl AgentProxy {
             }
         });
         let request = request
-            .header(HOST, place.endpoint.as_str())
+            .header(HOST, at.endpoint.as_str())
             .body(Empty::new())
             .map_err(|error| failed(error.to_string()))?;
         tokio::time::timeout(ANSWER_TIME_MAX, sender.send_request(request))
@@ -143,7 +162,7 @@ impl AgentProxy {
 }
 
 /// The agent's no.
-async fn refusal(place: &Place, answer: Response<Incoming>) -> ApiError {
+async fn refusal(at: &At, answer: Response<Incoming>) -> ApiError {
     let code = answer.status().as_u16();
     let body = Limited::new(answer.into_body(), REFUSAL_BYTES_MAX);
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -156,12 +175,12 @@ async fn refusal(place: &Place, answer: Response<Incoming>) -> ApiError {
         429 => ApiError::too_many(said, 1),
         code @ 400..500 => ApiError::new(code, "BadRequest", said),
         500 => ApiError::internal(said),
-        _ => unreachable_agent(place, said),
+        _ => unreachable_agent(at, said),
     }
 }
 
-fn unreachable_agent(place: &Place, why: &str) -> ApiError {
-    ApiError::unavailable(format!("the agent {:?} cannot be asked: {why}", place.agent))
+fn unreachable_agent(at: &At, why: &str) -> ApiError {
+    ApiError::unavailable(format!("the agent {:?} cannot be asked: {why}", at.agent))
 }
 
 /// What a connection to an agent is to become.
@@ -177,7 +196,13 @@ pub(crate) struct Place {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) task_uid: String,
-    agent: String,
+    at: At,
+}
+
+/// An agent, and where it listens.
+#[derive(Clone, Debug)]
+pub(crate) struct At {
+    pub(crate) agent: String,
     endpoint: String,
 }
 
@@ -218,21 +243,26 @@ pub(crate) async fn locate(app: &App, target: &LogTarget) -> Result<Located, Api
     if agent.is_empty() {
         return Ok(Located { state, reason, place: None });
     }
-    let scheme = engine.scheme();
-    let agents = scheme
-        .get(&def.group, &def.version, "agents")
-        .ok_or_else(|| ApiError::internal("agents are not served"))?;
-    let found = engine.get(agents, "", &agent, None).await?;
-    let endpoint = text(&found.to_value(), "/status/endpoint");
     let place = Place {
         namespace: target.namespace.clone(),
         name: target.name.clone(),
         task_uid: task.uid.to_string(),
-        agent,
-        endpoint,
+        at: find(app, agent).await?,
     };
-    if place.endpoint.is_empty() {
-        return Err(unreachable_agent(&place, "it has not said where it can be reached"));
-    }
     Ok(Located { state, reason, place: Some(place) })
+}
+
+/// Where an agent listens.
+pub(crate) async fn find(app: &App, agent: String) -> Result<At, ApiError> {
+    let scheme = app.engine.scheme();
+    let agents = scheme
+        .get(GROUP, VERSION, "agents")
+        .ok_or_else(|| ApiError::internal("agents are not served"))?;
+    let found = app.engine.get(agents, "", &agent, None).await?.to_value();
+    let endpoint = found.pointer("/status/endpoint").and_then(Value::as_str).unwrap_or_default();
+    let at = At { agent, endpoint: endpoint.to_owned() };
+    match at.endpoint.is_empty() {
+        true => Err(unreachable_agent(&at, "it has not said where it can be reached")),
+        false => Ok(at),
+    }
 }

@@ -18,6 +18,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::Value;
 
 use crate::jsonpath::JsonPath;
+use crate::kinds::measured::Measured;
 use crate::kinds::view::View;
 use crate::schema::Structural;
 
@@ -66,6 +67,8 @@ pub enum Storage {
     Virtual,
     /// Nowhere: a view of another kind's objects (`pods`).
     Projected(View),
+    /// Nowhere: agents are asked for it when somebody looks (`pods.metrics.k8s.io`).
+    Measured(Measured),
 }
 
 /// What can be asked of a kind's collection and objects, in the order that discovery tells it.
@@ -258,7 +261,7 @@ impl ResourceDef {
     pub(crate) fn view(&self) -> Option<View> {
         match self.storage {
             Storage::Projected(view) => Some(view),
-            Storage::Stored | Storage::Virtual => None,
+            Storage::Stored | Storage::Virtual | Storage::Measured(_) => None,
         }
     }
 

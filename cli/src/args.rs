@@ -54,6 +54,9 @@ pub(crate) enum Verb {
     Describe(crate::describe::Args),
     /// Print what a task, or all tasks of a framework, wrote
     Logs(crate::logs::Args),
+    /// Show what tasks, frameworks and agents use right now
+    #[command(visible_alias = "stats")]
+    Top(crate::top::Args),
     /// Run a command in a running task
     Exec(crate::exec::Args),
     /// Print what a running task writes from now on

@@ -56,6 +56,11 @@ impl Failure {
         Self { quiet: true, exit, ..Self::new("") }
     }
 
+    /// The sentence, for where it is told among others.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
     /// The next command to type.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -33,6 +33,7 @@ mod session;
 mod simulate;
 mod table;
 mod terminal;
+mod top;
 mod up;
 mod version;
 mod wait;
@@ -74,6 +75,7 @@ fn dispatch(global: Global, verb: Verb) -> Result<ExitCode> {
             as_client(&global, async |cluster| describe::run(args, cluster).await)
         }
         Verb::Logs(args) => as_client(&global, async |cluster| logs::run(args, cluster).await),
+        Verb::Top(args) => as_client(&global, async |cluster| top::run(args, cluster).await),
         Verb::Exec(args) => as_client(&global, async |cluster| exec::run(args, cluster).await),
         Verb::Attach(args) => as_client(&global, async |cluster| exec::attach(args, cluster).await),
         Verb::Cp(args) => as_client(&global, async |cluster| cp::run(args, cluster).await),

@@ -1,10 +1,16 @@
 //! `cmn logs`: what a task wrote, or all tasks of a framework, merged.
 
-use std::{collections::HashSet, process::ExitCode, time::Duration};
+mod source;
+
+use std::{
+    collections::{HashSet, VecDeque},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use commonage_schemas::{Framework, Task, TaskState};
-use futures::{AsyncReadExt, StreamExt, TryStreamExt, stream::FuturesUnordered};
+use futures::{StreamExt, TryStreamExt, stream::FuturesUnordered};
 use kube::{
     Api, Client, ResourceExt,
     api::ListParams,
@@ -14,26 +20,19 @@ use kube::{
 use crate::{
     errors::{Failure, Result, count},
     follow,
-    kinds::{encode, request},
     kubeconfig::Cluster,
     output,
 };
+use source::Source;
 
 /// How many logs are followed at once; each is a connection here, at the server and at an agent.
 const FOLLOWED_MAX: usize = 64;
-/// Before a broken log stream is opened again.
-const RETRY: Duration = Duration::from_millis(500);
-/// Without a byte between them; then we give up. 40 times 500 ms, enough for a restart.
-const RETRIES_MAX: u32 = 40;
-/// How often, and how far apart, we look whether a task has ended whose log has.
-const STATE_LOOKS: u32 = 20;
-const STATE_PAUSE: Duration = Duration::from_millis(50);
-const BUFFER_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   cmn logs -f hello               follow one task
   cmn logs --tail 20 hello        its last lines
+  cmn logs --since 10m -t hello   what it wrote in the last ten minutes, with the times
   cmn logs -f framework/web       all tasks of a framework, each line with its task's name")]
 pub(crate) struct Args {
     /// A task, `task/NAME`, or `framework/NAME` for all its tasks
@@ -45,6 +44,12 @@ pub(crate) struct Args {
     /// Only the last so many lines
     #[arg(long, value_name = "LINES")]
     tail: Option<u64>,
+    /// Only what was written so recently, e.g. `90s`, `10m`, `2h`
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    since: Option<u64>,
+    /// Before each line, when it was written
+    #[arg(short, long)]
+    timestamps: bool,
     /// Only one of the task's two streams
     #[arg(long, value_enum)]
     stream: Option<Stream>,
@@ -54,17 +59,6 @@ pub(crate) struct Args {
 pub(crate) enum Stream {
     Stdout,
     Stderr,
-}
-
-/// Which log, and how much of it.
-#[derive(Clone, Copy)]
-struct Source<'a> {
-    client: &'a Client,
-    namespace: &'a str,
-    name: &'a str,
-    follow: bool,
-    tail: Option<u64>,
-    stream: Option<Stream>,
 }
 
 pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
@@ -111,15 +105,38 @@ async fn one(args: &Args, cluster: &Cluster, name: &str) -> Result<()> {
             }
         }
     }
-    let source = Source {
-        client: &cluster.client,
-        namespace: &cluster.namespace,
-        name,
-        follow: args.follow,
-        tail: args.tail,
-        stream: args.stream,
+    args.source(cluster, name).copy(output::data).await
+}
+
+impl Args {
+    fn source<'a>(&self, cluster: &'a Cluster, name: &'a str) -> Source<'a> {
+        Source {
+            client: &cluster.client,
+            namespace: &cluster.namespace,
+            name,
+            follow: self.follow,
+            timestamps: self.timestamps,
+            since_seconds: self.since,
+            tail: self.tail,
+            stream: self.stream,
+        }
+    }
+}
+
+/// `90s`, `10m`, `2h`, `1d`, or a number of seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let scale = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("a duration is a number and s, m, h or d, such as 10m".to_owned()),
     };
-    source.copy(output::data).await
+    let number = digits.parse::<u64>().ok().filter(|number| *number > 0);
+    number
+        .and_then(|number| number.checked_mul(scale))
+        .ok_or_else(|| "a duration is a number and s, m, h or d, such as 10m".to_owned())
 }
 
 fn has_log(task: &Task) -> bool {
@@ -129,8 +146,16 @@ fn has_log(task: &Task) -> bool {
 
 /// A task's stdout to ours and its stderr to ours, to their ends.
 pub(crate) async fn both_streams(client: &Client, namespace: &str, name: &str) -> Result<()> {
-    let source =
-        |stream| Source { client, namespace, name, follow: true, tail: None, stream: Some(stream) };
+    let source = |stream| Source {
+        client,
+        namespace,
+        name,
+        follow: true,
+        timestamps: false,
+        since_seconds: None,
+        tail: None,
+        stream: Some(stream),
+    };
     let (out, err) = (source(Stream::Stdout), source(Stream::Stderr));
     let passed_on = |bytes: &[u8]| {
         output::passed_on(bytes);
@@ -138,101 +163,6 @@ pub(crate) async fn both_streams(client: &Client, namespace: &str, name: &str) -
     };
     futures::try_join!(out.copy(output::data), err.copy(passed_on))?;
     Ok(())
-}
-
-impl Source<'_> {
-    fn path(&self) -> String {
-        let Self { client: _, namespace, name, follow, tail, stream } = self;
-        let mut query = vec![format!("follow={follow}")];
-        query.extend(tail.map(|lines| format!("tailLines={lines}")));
-        query.extend(stream.map(|stream| format!("stream={stream:?}").to_lowercase()));
-        let (namespace, name) = (encode(namespace), encode(name));
-        format!(
-            "/apis/commonage.dev/v1/namespaces/{namespace}/tasks/{name}/log?{}",
-            query.join("&")
-        )
-    }
-
-    /// Passes the log on. A stream that breaks off, or ends while the task lives (an agent or a
-    /// server restarts, say), is opened again, and what had been passed on already is skipped.
-    async fn copy(&self, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let mut passed: u64 = 0;
-        let mut failures = 0;
-        loop {
-            let before = passed;
-            match self.copy_once(&mut passed, &mut sink).await? {
-                Stop::End if !self.follow || self.has_ended_soon().await => return Ok(()),
-                Stop::End => {}
-                Stop::Broken(error) if !self.follow || failures >= RETRIES_MAX => {
-                    return Err(Failure::api(
-                        format!("the log of task \"{}\" broke off", self.name),
-                        &error,
-                    ));
-                }
-                Stop::Broken(error) => tracing::debug!(%error, "log"),
-            }
-            if self.tail.is_some() && passed > 0 {
-                output::note("the log broke off; lines may be missing here");
-                return Ok(());
-            }
-            failures = if passed > before { 0 } else { failures + 1 };
-            tokio::time::sleep(RETRY).await;
-        }
-    }
-
-    /// One request to its end.
-    async fn copy_once(
-        &self,
-        passed: &mut u64,
-        sink: &mut impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<Stop> {
-        let answer = self.client.request_stream(request("GET", &self.path(), Vec::new())).await;
-        let mut reader = match answer {
-            Ok(reader) => Box::pin(reader),
-            // Asking again helps when somebody is away for a moment, and not when we are refused.
-            Err(kube::Error::Api(status)) if !matches!(status.code, 500..=599) => {
-                let tried = format!("no log of task \"{}\"", self.name);
-                return Err(Failure::status(tried, &status));
-            }
-            Err(error) => return Ok(Stop::Broken(error)),
-        };
-        let mut skip = *passed;
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            let read = match reader.read(&mut buffer).await {
-                Ok(0) => return Ok(Stop::End),
-                Ok(read) => read,
-                Err(error) => return Ok(Stop::Broken(kube::Error::ReadEvents(error))),
-            };
-            let already = usize::try_from(skip).unwrap_or(usize::MAX).min(read);
-            skip -= already as u64;
-            *passed += (read - already) as u64;
-            if already < read {
-                sink(&buffer[already..read])?;
-            }
-        }
-    }
-
-    /// Whether the task has ended. Its log ends a moment before its state says so.
-    async fn has_ended_soon(&self) -> bool {
-        let api: Api<Task> = Api::namespaced(self.client.clone(), self.namespace);
-        for _ in 0..STATE_LOOKS {
-            match api.get_opt(self.name).await {
-                Ok(task) if task.as_ref().is_none_or(|task| task.state().is_terminal()) => {
-                    return true;
-                }
-                // Not known, so not ended; the next request will tell.
-                _ => tokio::time::sleep(STATE_PAUSE).await,
-            }
-        }
-        false
-    }
-}
-
-/// How a request for a log came to its end.
-enum Stop {
-    End,
-    Broken(kube::Error),
 }
 
 /// All tasks of a framework; with `--follow`, also those that start later.
@@ -251,8 +181,8 @@ async fn all_of(args: &Args, cluster: &Cluster, framework: &str) -> Result<()> {
     }
     if !args.follow {
         let tasks = api.list(&ListParams::default().fields(&field)).await.map_err(failed)?;
-        for task in tasks.items.iter().filter(|task| has_log(task)) {
-            prefixed(args, cluster, task.name_any()).await?;
+        for (number, task) in tasks.items.iter().filter(|task| has_log(task)).enumerate() {
+            prefixed(args, cluster, task.name_any(), number).await?;
         }
         return Ok(());
     }
@@ -260,14 +190,22 @@ async fn all_of(args: &Args, cluster: &Cluster, framework: &str) -> Result<()> {
     let mut started = std::pin::pin!(follow::patiently(started));
     let mut seen = HashSet::new();
     let mut running = FuturesUnordered::new();
+    let (mut waiting, mut begun) = (VecDeque::new(), 0);
     loop {
+        while running.len() < FOLLOWED_MAX
+            && let Some(name) = waiting.pop_front()
+        {
+            running.push(prefixed(args, cluster, name, begun));
+            begun += 1;
+        }
         tokio::select! {
             task = started.try_next() => {
                 let Some(task) = task? else { return Ok(()) };
-                if has_log(&task) && running.len() < FOLLOWED_MAX && seen.insert(task.uid()) {
-                    running.push(prefixed(args, cluster, task.name_any()));
-                    if running.len() == FOLLOWED_MAX {
-                        output::note(&format!("following {}; others are left out", count(FOLLOWED_MAX, "task")));
+                if has_log(&task) && seen.insert(task.uid()) {
+                    waiting.push_back(task.name_any());
+                    if running.len() == FOLLOWED_MAX && waiting.len() == 1 {
+                        let followed = count(FOLLOWED_MAX, "task");
+                        output::note(&format!("following {followed}; others wait until one of them ends"));
                     }
                 }
             }
@@ -276,19 +214,14 @@ async fn all_of(args: &Args, cluster: &Cluster, framework: &str) -> Result<()> {
     }
 }
 
-/// One task's log with its name before every line.
-async fn prefixed(args: &Args, cluster: &Cluster, name: String) -> Result<()> {
-    let source = Source {
-        client: &cluster.client,
-        namespace: &cluster.namespace,
-        name: &name,
-        follow: args.follow,
-        tail: args.tail,
-        stream: args.stream,
-    };
-    let prefix = output::paint(output::Stream::Stdout, output::Tone::Hint, &format!("{name} | "));
+/// One task's log with its name before every line. That one task's log can't be had (its agent is away, its Task
+/// was deleted) is no reason to stop reading the others'.
+async fn prefixed(args: &Args, cluster: &Cluster, name: String, number: usize) -> Result<()> {
+    let prefix = output::tell_apart(output::Stream::Stdout, number, &format!("{name} | "));
     let mut pending = Vec::new();
-    source
+    let mut writable = true;
+    let copied = args
+        .source(cluster, &name)
         .copy(|bytes| {
             pending.extend_from_slice(bytes);
             let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else {
@@ -298,10 +231,32 @@ async fn prefixed(args: &Args, cluster: &Cluster, name: String) -> Result<()> {
             whole
                 .split_inclusive(|byte| *byte == b'\n')
                 .try_for_each(|line| output::data(&[prefix.as_bytes(), line].concat()))
+                .inspect_err(|_| writable = false)
         })
-        .await?;
+        .await;
+    match copied {
+        Err(failure) if !writable => return Err(failure),
+        Err(failure) => output::note(failure.what()),
+        Ok(()) => {}
+    }
     match pending.is_empty() {
         true => Ok(()),
         false => output::data(&[prefix.as_bytes(), &pending, b"\n"].concat()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read() {
+        assert_eq!(seconds("90"), Ok(90));
+        assert_eq!(seconds("90s"), Ok(90));
+        assert_eq!(seconds("10m"), Ok(600));
+        assert_eq!(seconds("2h"), Ok(7200));
+        for bad in ["", "0s", "-1s", "1w", "1.5h", "m", "99999999999999999999d"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
     }
 }

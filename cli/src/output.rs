@@ -58,6 +58,17 @@ pub(crate) fn paint(stream: Stream, tone: Tone, text: &str) -> String {
     }
 }
 
+/// The text, in a colour that differs from that of the numbers before and after: for what is told apart by name
+/// anyway, and with colours at a glance.
+pub(crate) fn tell_apart(stream: Stream, number: usize, text: &str) -> String {
+    /// Without red and green, which mean something, and without black and white, which may not be seen.
+    const COLOURS: [&str; 6] = ["36", "35", "34", "33", "96", "95"];
+    match colour(stream) {
+        true => format!("\x1b[{}m{text}\x1b[0m", COLOURS[number % COLOURS.len()]),
+        false => text.to_owned(),
+    }
+}
+
 /// The meaning of a state word, for tables and progress lines.
 pub(crate) fn tone_of_state(state: &str) -> Tone {
     match state {

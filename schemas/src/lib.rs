@@ -16,6 +16,7 @@ pub mod queue;
 pub mod reasons;
 pub mod reservation;
 pub mod resources;
+pub mod stats;
 pub mod task;
 pub mod task_state;
 pub mod validate;

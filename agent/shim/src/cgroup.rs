@@ -29,6 +29,13 @@ pub struct Usage {
     pub throttled_ns: u64,
     /// Memory in bytes, page cache included.
     pub memory_bytes: u64,
+    /// The same without the part of the page cache that has not been used lately, which the kernel takes back
+    /// before it kills anybody: what Kubernetes calls the working set.
+    pub working_set_bytes: u64,
+    /// Bytes that came from block devices.
+    pub io_read_bytes: u64,
+    /// Bytes that went to block devices; what still lies in the page cache is not counted.
+    pub io_written_bytes: u64,
     /// Processes and threads.
     pub pids: u64,
     /// Processes killed for want of memory.
@@ -176,13 +183,26 @@ impl Group<'_> {
                 (number(text), keyed(&stat, "throttled_time").unwrap_or(0))
             }
         };
+        let memory_bytes = number(self.file("memory", "memory.usage_in_bytes", "memory.current"));
+        let stat = self.file("memory", "memory.stat", "memory.stat").unwrap_or_default();
+        let unused = keyed(&stat, "total_inactive_file").or_else(|| keyed(&stat, "inactive_file"));
+        let (io_read_bytes, io_written_bytes) = self.io_bytes();
         Usage {
             cpu_ns,
             throttled_ns,
-            memory_bytes: number(self.file("memory", "memory.usage_in_bytes", "memory.current")),
+            memory_bytes,
+            working_set_bytes: memory_bytes.saturating_sub(unused.unwrap_or(0)),
+            io_read_bytes,
+            io_written_bytes,
             pids: number(self.file("pids", "pids.current", "pids.current")),
             oom_kills: self.oom_kills(),
         }
+    }
+
+    /// Read from and written to all block devices.
+    fn io_bytes(&self) -> (u64, u64) {
+        let stat = self.file("blkio", "blkio.throttle.io_service_bytes_recursive", "io.stat");
+        io_bytes(&stat.unwrap_or_default())
     }
 
     /// Every process in it, in any hierarchy and in groups below.
@@ -294,6 +314,27 @@ fn keyed(text: &str, key: &str) -> Option<u64> {
     })
 }
 
+/// Bytes read and written, of all devices: `8:0 Read 512` a line in version 1, `8:0 rbytes=512 wbytes=0 …` in 2.
+fn io_bytes(stat: &str) -> (u64, u64) {
+    let (mut read, mut written) = (0_u64, 0_u64);
+    for line in stat.lines() {
+        let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+        if let [direction, bytes] = words[..]
+            && let Ok(bytes) = bytes.parse::<u64>()
+        {
+            match direction {
+                "Read" => read = read.saturating_add(bytes),
+                "Write" => written = written.saturating_add(bytes),
+                _ => {}
+            }
+        }
+        let of = |key: &str| words.iter().find_map(|word| word.strip_prefix(key)?.parse().ok());
+        read = read.saturating_add(of("rbytes=").unwrap_or(0));
+        written = written.saturating_add(of("wbytes=").unwrap_or(0));
+    }
+    (read, written)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -323,6 +364,16 @@ mod tests {
         for path in ["", "/", "/a", "a/b", "/a/..", "/a/../b", "/a//b", "/a/b/", "/./a"] {
             assert!(!is_task_path(path), "{path}");
         }
+    }
+
+    #[test]
+    fn io_of_all_devices_is_added_up() {
+        let v1 = "8:0 Read 512\n8:0 Write 1024\n8:0 Sync 9\n8:16 Read 1\nTotal 1537\n";
+        assert_eq!(io_bytes(v1), (513, 1024));
+        let v2 =
+            "8:0 rbytes=512 wbytes=1024 rios=1 wios=2 dbytes=0 dios=0\n254:0 rbytes=8 wbytes=0\n";
+        assert_eq!(io_bytes(v2), (520, 1024));
+        assert_eq!(io_bytes(""), (0, 0));
     }
 
     #[test]

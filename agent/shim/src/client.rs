@@ -214,5 +214,22 @@ pub fn cleanup(state_dir: &Path, launch: &Launch) -> io::Result<()> {
 /// # Errors
 /// This machine's control groups cannot be found.
 pub fn usage(launch: &Launch) -> io::Result<Usage> {
-    Ok(Hierarchies::find()?.group(&launch.cgroup)?.usage())
+    Ok(usages(std::slice::from_ref(&launch.cgroup))?
+        .into_iter()
+        .next()
+        .flatten()
+        .unwrap_or_default())
+}
+
+/// The same for many groups, in their order; `None` where there is none (any more).
+///
+/// # Errors
+/// This machine's control groups cannot be found.
+pub fn usages(cgroups: &[String]) -> io::Result<Vec<Option<Usage>>> {
+    let hierarchies = Hierarchies::find()?;
+    let usage = |path: &String| {
+        let group = hierarchies.group(path).ok()?;
+        (!group.directories().is_empty()).then(|| group.usage())
+    };
+    Ok(cgroups.iter().map(usage).collect())
 }

@@ -15,6 +15,7 @@ mod inside;
 mod limits;
 mod list_options;
 mod listener;
+mod measured;
 mod metrics;
 mod negotiate;
 mod options;

@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 
 use super::chain::Call;
 use super::negotiate::{Format, Shape};
-use super::{inside, list_options, respond, reviews, tokens, watch, writes};
+use super::{inside, list_options, measured, respond, reviews, tokens, watch, writes};
 use crate::engine::scale;
 use crate::resource::{Origin, ResourceDef, Storage};
 use crate::status::ApiError;
@@ -81,8 +81,10 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
     if target.subresource.is_empty() && !target.def.allows(call.info.verb) || of_all && !readable {
         return Err(target.lacks(call.info.verb));
     }
-    if target.def.storage == Storage::Virtual {
-        return reviews::create(call, target, body).await;
+    match target.def.storage {
+        Storage::Virtual => return reviews::create(call, target, body).await,
+        Storage::Measured(what) => return measured::read(call, &target, what).await,
+        Storage::Stored | Storage::Projected(_) => {}
     }
     if let (Some(kind), "get" | "create") = (Kind::of(&target.subresource), call.info.verb) {
         return inside::stream(call, &target, kind).await;

@@ -9,6 +9,7 @@ pub(crate) mod event;
 mod framework;
 mod kill;
 mod lease;
+pub(crate) mod measured;
 pub mod namespace;
 mod offer;
 mod ports;

@@ -49,6 +49,8 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("subjectaccessreviews.authorization.k8s.io", "create", ""),
     ("leases.coordination.k8s.io", READ, "editor"),
     ("leases.coordination.k8s.io", WRITE, "editor"),
+    ("nodes.metrics.k8s.io", READ, ""),
+    ("pods.metrics.k8s.io", READ, "viewer editor"),
     ("clusterroles.rbac.authorization.k8s.io", READ, ""),
     ("clusterroles.rbac.authorization.k8s.io", WRITE, ""),
     ("clusterrolebindings.rbac.authorization.k8s.io", READ, ""),

@@ -173,6 +173,31 @@ fn each_role_can_die_and_come_back_while_a_task_runs() {
 }
 
 #[test]
+fn a_followed_log_goes_on_where_its_agent_left_it() {
+    const LAST: usize = 400;
+    let mut apart = Apart::start();
+    let script = format!("i=0; while [ $i -lt {LAST} ]; do i=$((i+1)); echo $i; sleep 0.02; done");
+    let task = ["run", "--detach", "--name", "counter", "--cpu", "0.5", "--memory", "32Mi", "--"];
+    apart.cmn(&[&task[..], &["sh", "-c", &script]].concat()).ok();
+    let kubeconfig = apart.kubeconfig("kubeconfig");
+    let mut follow = Command::new(cmn_path())
+        .args(["--kubeconfig", &kubeconfig, "logs", "-f", "counter"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(follow.stdout.take().unwrap()));
+    let mut lines = lines.map(|line| line.unwrap());
+    let mut seen: Vec<String> = lines.by_ref().take(20).collect();
+    apart.agent.take().unwrap().kill();
+    apart.start_agent();
+    seen.extend(lines);
+    let all: Vec<String> = (1..=LAST).map(|number| number.to_string()).collect();
+    assert_eq!(seen, all, "each line once, none missing");
+    assert!(follow.wait().unwrap().success());
+}
+
+#[test]
 fn credentials_reach_what_is_theirs_and_nothing_else() {
     let apart = Apart::start();
     // A token of the token file, with the administrators' group, and one without.

@@ -12,5 +12,6 @@ mod leaders;
 mod offers;
 mod pods;
 mod recovery;
+mod seeing_in;
 mod sessions;
 mod tidiness;

@@ -172,6 +172,7 @@ fn view_rules() -> Vec<Rule> {
         rule(READ, "", &["configmaps", "pods", "serviceaccounts", "services"]),
         rule(READ, "", &["events", "namespaces/status", "pods/log", "pods/status"]),
         rule(READ, "", &["namespaces"]),
+        rule(READ, "metrics.k8s.io", &["nodes", "pods"]),
         rule(
             READ,
             OURS,
