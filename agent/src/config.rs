@@ -26,6 +26,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// A client that speaks as `system:agent:<name>`.
     pub client: kube::Client,
+    /// Where that client's server is, `https://host:port`: tasks with a token of their own are told.
+    pub server: String,
     /// The agent's certificate, with which it serves its endpoint.
     pub identity: Identity,
     /// Where the endpoint listens; port 0 is any free one.

@@ -109,6 +109,8 @@ enum Wake {
     },
     /// Images were collected, or could not be.
     Collected,
+    /// Old tokens of tasks were replaced.
+    Renewed,
     /// A check's future ended; its verdicts came on their own way.
     Watched,
 }
@@ -124,6 +126,8 @@ pub(crate) struct Driver {
     sayings: Sayings,
     /// Images are being collected.
     collecting: bool,
+    /// Tokens are being renewed.
+    renewing: bool,
     timers: Timers,
     launches: Launches,
     reports: Arc<Semaphore>,
@@ -177,6 +181,7 @@ impl Driver {
             preparations: HashMap::new(),
             sayings: Sayings { sender: said, receiver: sayings },
             collecting: false,
+            renewing: false,
             timers: Timers::default(),
             launches: Launches { max: cores * LAUNCHES_PER_CORE, ..Launches::default() },
             reports: Arc::new(Semaphore::new(REPORTS_MAX)),
@@ -211,6 +216,7 @@ impl Driver {
                 _ = sweep.tick() => {
                     self.look_at_all();
                     self.collect_images();
+                    self.renew_tokens();
                 }
                 woken = self.next_wake() => self.hear(woken?),
             }

@@ -20,10 +20,12 @@ use crate::plan::Words;
 
 mod fetch;
 mod objects;
+mod token;
 
 pub use fetch::Fetched;
 pub(crate) use fetch::clean;
 pub(crate) use objects::collect_volumes;
+pub(crate) use token::renew;
 
 /// A pull that takes longer is worth a word in the task's status, and then one at every such interval.
 const SAY_EVERY: Duration = Duration::from_secs(1);
@@ -43,6 +45,8 @@ pub struct Prepared {
     pub volumes: BTreeMap<usize, PathBuf>,
     /// The sandbox, with what was fetched in it.
     pub fetched: Option<Fetched>,
+    /// The task's own token and what goes with it.
+    pub token: Option<Files>,
 }
 
 /// Files by name.
@@ -61,6 +65,7 @@ pub(crate) enum Outcome {
 pub fn is_needed(task: &Task) -> bool {
     let container = &task.spec.container;
     container.image.is_some()
+        || container.api_token
         || !container.mounts.is_empty()
         || !task.spec.fetch.is_empty()
         || container.env.iter().any(|variable| variable.value_from.is_some())
@@ -73,6 +78,8 @@ pub(crate) struct Workshop {
     pub(crate) images: Images,
     pub(crate) events: Events,
     pub(crate) agent: String,
+    /// Of the authority that the API server proves itself by.
+    pub(crate) ca_pem: String,
     /// Where Volumes and fetched files lie.
     pub(crate) directory: PathBuf,
 }
@@ -101,6 +108,10 @@ impl Workshop {
             prepared.image = Some(Arc::new(self.pull(task, image, &say).await?));
         }
         self.fetch(task, &mut prepared).await?;
+        if task.spec.container.api_token {
+            // Last: its time runs from now on.
+            prepared.token = Some(self.token(task).await?);
+        }
         Ok(prepared)
     }
 

@@ -75,11 +75,12 @@ fn code_of(status: &kube::core::Status) -> i64 {
     i64::from(status.code)
 }
 
-/// The patch: what is set, and `null` for what belonged to an earlier state.
+/// The patch: what is set, and `null` for what belonged to an earlier state. In the same state, what the task said
+/// of itself stays.
 fn patch(task: &Task, status: &TaskStatus) -> serde_json::Result<Value> {
     let mut fields = serde_json::to_value(status)?;
     for cleared in ["reason", "message", "whyPending"] {
-        if fields.get(cleared).is_none() {
+        if fields.get(cleared).is_none() && task.state() != status.state {
             fields[cleared] = Value::Null;
         }
     }

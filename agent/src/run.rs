@@ -36,6 +36,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         name,
         data_dir,
         client,
+        server,
         identity,
         listen,
         advertise,
@@ -72,6 +73,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         images: images.clone(),
         events: Events::new(client.clone(), &name),
         agent: name.clone(),
+        ca_pem: identity.ca_pem.clone(),
         directory: home,
     };
     let registration = Registration {
@@ -96,7 +98,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let shims = Shims::new(zygote, ledger.clone(), &machine.boot_id);
     let driver = Driver::new(Parts {
         client,
-        site: Site { agent: name, host, data_dir, cgroup_parent },
+        site: Site { agent: name, host, data_dir, cgroup_parent, server },
         boot_id: machine.boot_id,
         ledger: ledger.clone(),
         shims: shims.clone(),

@@ -92,6 +92,9 @@ impl Shims {
             self.ledger.write_files(&path, files)?;
         }
         let dir = self.ledger.state_dir(&entry.uid);
+        if let Some(token) = &prepared.token {
+            self.ledger.write_files(&dir.path().join(mounts::TOKEN_DIRECTORY), token)?;
+        }
         dir.prepare(launch).map_err(|source| StartError::Prepare { source })?;
         self.zygote.launch(dir.path()).map_err(|source| StartError::Shim { source })?;
         Ok(())

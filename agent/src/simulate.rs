@@ -102,6 +102,7 @@ pub async fn agent(
         host: "127.0.0.1".to_owned(),
         data_dir: PathBuf::from("/nonexistent"),
         cgroup_parent: "/simulated".to_owned(),
+        server: String::new(),
     };
     let mut agent = Simulated {
         simulation,

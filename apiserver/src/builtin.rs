@@ -55,6 +55,7 @@ fn own_subresources(def: &ResourceDef) -> Vec<Subresource> {
             ("kill", "TaskKill", "create"),
             ("log", "Task", "get"),
             ("portforward", "Task", "create,get"),
+            ("token", "TokenRequest", "create"),
         ],
         "Offer" => {
             &[("accept", "OfferAcceptance", "create"), ("decline", "OfferDecline", "create")]
@@ -64,7 +65,10 @@ fn own_subresources(def: &ResourceDef) -> Vec<Subresource> {
     all.iter()
         .map(|(name, kind, verbs)| Subresource {
             name: (*name).into(),
-            group: def.group.clone(),
+            group: match *kind {
+                "TokenRequest" => reviews::AUTHENTICATION.into(),
+                _ => def.group.clone(),
+            },
             version: def.version.clone(),
             kind: (*kind).into(),
             verbs: verbs.split(',').map(str::to_owned).collect(),

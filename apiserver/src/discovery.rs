@@ -289,6 +289,7 @@ mod tests {
                 "coordination.k8s.io",
                 "events.k8s.io",
                 "example.com",
+                "metrics.k8s.io",
                 "rbac.authorization.k8s.io",
             ]
         );

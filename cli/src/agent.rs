@@ -61,6 +61,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
         let seat = Seat {
             name: name.clone(),
             client: cluster.client.clone(),
+            server: cluster.url.clone(),
             identity,
             data_dir,
             listen,

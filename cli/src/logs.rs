@@ -5,7 +5,6 @@ mod source;
 use std::{
     collections::{HashSet, VecDeque},
     process::ExitCode,
-    time::Duration,
 };
 
 use clap::{Args as ClapArgs, ValueEnum};

@@ -169,6 +169,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 pub(crate) struct Seat {
     pub(crate) name: String,
     pub(crate) client: Client,
+    pub(crate) server: String,
     pub(crate) identity: Identity,
     pub(crate) data_dir: PathBuf,
     pub(crate) listen: std::net::SocketAddr,
@@ -185,12 +186,21 @@ impl Machine {
     pub(crate) fn config(self, seat: Seat) -> Result<AgentConfig> {
         let Self { name: _, labels, resources, insecure_registries, registry_redirects } = self;
         let policy = ImagePolicy { insecure: insecure_registries, redirects: registry_redirects };
-        let Seat { name, client, identity, data_dir, listen, zygote, kill_tasks_on_shutdown } =
-            seat;
+        let Seat {
+            name,
+            client,
+            server,
+            identity,
+            data_dir,
+            listen,
+            zygote,
+            kill_tasks_on_shutdown,
+        } = seat;
         Ok(AgentConfig {
             name,
             data_dir,
             client,
+            server,
             identity,
             listen,
             advertise: None,

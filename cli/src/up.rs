@@ -129,6 +129,7 @@ impl Cluster {
         let seat = Seat {
             name: agent_name.clone(),
             client: server.client_for(UserInfo::agent(&agent_name)),
+            server: server.server_url().to_owned(),
             identity: Identity {
                 certificate_pem: issued.certificate_pem,
                 key_pem: issued.key_pem,

@@ -178,6 +178,11 @@ pub struct Container {
     pub ports: Vec<ContainerPort>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Mount>,
+    /// A token with which the task may read its own Task and report its `status.message` and `status.ready`. It and
+    /// the authority of the API server are where Kubernetes' clients look for them,
+    /// `/var/run/secrets/kubernetes.io/serviceaccount`; it is renewed while the task runs, and worthless after.
+    #[serde(default, skip_serializing_if = "crate::is_false")]
+    pub api_token: bool,
 }
 
 /// One environment variable.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::plan::Preparation;
-use crate::prepare::{Prepared, collect_volumes};
+use crate::prepare::{Prepared, collect_volumes, renew};
 use crate::task::spec::{image_signal, mounts};
 
 impl Driver {
@@ -72,6 +72,26 @@ impl Driver {
                 Err(error) => tracing::warn!(%error, "images can't be collected"),
             }
             Wake::Collected
+        });
+    }
+
+    /// Replaces the tokens of running tasks that will soon be worthless.
+    pub(super) fn renew_tokens(&mut self) {
+        let running = self.records.iter().filter(|(_, record)| is_alive(record));
+        let wanted: Vec<_> = running
+            .filter_map(|(uid, record)| Some((uid, record.desired.as_ref()?)))
+            .filter(|(_, task)| task.spec.container.api_token)
+            .map(|(uid, task)| (self.parts.ledger.state_dir(uid), task.clone()))
+            .collect();
+        if wanted.is_empty() || std::mem::replace(&mut self.renewing, true) {
+            return;
+        }
+        let client = self.parts.client.clone();
+        self.jobs.spawn(async move {
+            for (directory, task) in wanted {
+                renew(&client, &task, &directory.path().join(mounts::TOKEN_DIRECTORY)).await;
+            }
+            Wake::Renewed
         });
     }
 

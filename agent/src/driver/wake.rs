@@ -40,6 +40,7 @@ impl Driver {
             Wake::Prepared { uid, outcome } => self.prepared(&uid, outcome),
             Wake::Saying { uid, words } => self.said(&uid, words),
             Wake::Collected => self.collecting = false,
+            Wake::Renewed => self.renewing = false,
             Wake::Watched => {}
         }
     }

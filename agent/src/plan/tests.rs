@@ -18,6 +18,7 @@ fn site() -> Site {
         host: "127.0.0.1".to_owned(),
         data_dir: "/var/lib/commonage".into(),
         cgroup_parent: "/commonage".to_owned(),
+        server: "https://127.0.0.1:6443".to_owned(),
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Site {
     pub data_dir: PathBuf,
     /// All tasks' control groups lie below it.
     pub cgroup_parent: String,
+    /// Where the API server is: `https://host:port`.
+    pub server: String,
 }
 
 /// Why a Task is not run.
@@ -297,6 +299,9 @@ fn environment(task: &Task, site: &Site, prepared: &Prepared) -> BTreeMap<String
         ("COMMONAGE_AGENT".to_owned(), site.agent.clone()),
         ("HOST".to_owned(), site.host.clone()),
     ]);
+    if container.api_token {
+        env.extend(server_variables(&site.server));
+    }
     for (place, port) in container.ports.iter().enumerate() {
         env.insert(format!("PORT{place}"), port.host_port.to_string());
         if let Some(name) = &port.name {
@@ -308,6 +313,20 @@ fn environment(task: &Task, site: &Site, prepared: &Prepared) -> BTreeMap<String
         env.insert(variable.name.clone(), read.clone());
     }
     env
+}
+
+/// Where Kubernetes' clients look for the server that they run on.
+fn server_variables(server: &str) -> Vec<(String, String)> {
+    let mut variables = vec![("COMMONAGE_API".to_owned(), server.to_owned())];
+    if let Ok(server) = server.parse::<http::Uri>()
+        && let Some(host) = server.host()
+    {
+        let port = server.port_u16().unwrap_or(443).to_string();
+        variables
+            .push(("KUBERNETES_SERVICE_HOST".to_owned(), host.trim_matches(['[', ']']).to_owned()));
+        variables.push(("KUBERNETES_SERVICE_PORT".to_owned(), port));
+    }
+    variables
 }
 
 /// A port's name as shells can read it: `admin-http` is found as `PORT_ADMIN_HTTP`.

@@ -60,6 +60,7 @@ impl Hands {
             host: "127.0.0.1".to_owned(),
             data_dir: data_dir.to_owned(),
             cgroup_parent: "/commonage-agent-test".to_owned(),
+            server: "https://127.0.0.1:6443".to_owned(),
         };
         Hands {
             shims: Shims::new(Arc::new(zygote), ledger.clone(), &boot_id),

@@ -19,6 +19,7 @@ use super::frameworks;
 use super::rbac::RBAC_GROUP;
 use super::rbac::index::{Binding, Index, Role, RoleRef, Roles};
 use super::rbac::{Rule, cover};
+use super::tasks;
 use super::{CONTROLLERS, MASTERS, UserInfo};
 use crate::cache::Selection;
 use crate::cache::{Cache, Objects, ResourceCache};
@@ -98,6 +99,9 @@ impl Access {
         if user.is_in(MASTERS) || user.is_in(CONTROLLERS) {
             return Decision::allowed();
         }
+        if user.task().is_some_and(|task| request.is_resource && tasks::may(task, request)) {
+            return Decision::allowed();
+        }
         let mut by_body = None;
         let mut refusal = "";
         if let Some(agent) = user.agent_name().filter(|_| request.is_resource) {
@@ -149,9 +153,10 @@ impl Access {
 
     /// Every rule that speaks of the user in a namespace, and what could not be resolved.
     pub(crate) fn rules_for(&self, user: &UserInfo, namespace: &str) -> (Vec<Rule>, Vec<String>) {
-        let mut rules = match user.agent_name() {
-            Some(agent) => agents::rules(agent, namespace),
-            None => Vec::new(),
+        let mut rules = match (user.agent_name(), user.task()) {
+            (Some(agent), _) => agents::rules(agent, namespace),
+            (None, Some(task)) => tasks::rules(task, namespace),
+            (None, None) => Vec::new(),
         };
         let Some(policy) = &self.policy else { return (rules, Vec::new()) };
         let built = policy.index();

@@ -50,6 +50,8 @@ pub(super) fn decide(
             }
         }
         (OUR_GROUP, "tasks", "status") if writes => own_task(agent, bound()),
+        // For the task's own eyes: an agent hands it on.
+        (OUR_GROUP, "tasks", "token") if request.verb == "create" => own_task(agent, bound()),
         (OUR_GROUP, "agents", "") if request.verb == "create" => (Verdict::IfNamedAsAgent, ""),
         (OUR_GROUP, "agents", "" | "status") => plain((reads || writes) && own),
         ("coordination.k8s.io", "leases", "") if request.namespace == AGENT_LEASES => {
@@ -117,6 +119,7 @@ pub(super) fn rules(agent: &str, namespace: &str) -> Vec<Rule> {
     let mut rules = vec![
         rule(&["get", "list", "watch"], OUR_GROUP, &["tasks"]),
         rule(&["get", "patch", "update"], OUR_GROUP, &["tasks/status"]),
+        rule(&["create"], OUR_GROUP, &["tasks/token"]),
         named(rule(&["create", "get", "list", "patch", "update", "watch"], OUR_GROUP, &["agents"])),
         named(rule(&["get", "patch", "update"], OUR_GROUP, &["agents/status"])),
         rule(&["create", "patch", "update"], "", &["events"]),
@@ -189,6 +192,8 @@ mod tests {
             (on("get", "", "configmaps", "named"), yes),
             (on("update", "", "secrets", "named"), no),
             (on("get", ours, "volumes", "named"), yes),
+            (on("create", ours, "tasks/token", "mine"), yes),
+            (on("create", ours, "tasks/token", "foreign"), no),
             (on("create", ours, "tasks/binding", "mine"), no),
             (on("get", ours, "tasks/log", "mine"), no),
             (on("create", "", "events", ""), yes),

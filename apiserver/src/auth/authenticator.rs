@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use commonage_schemas::{GROUP, TaskState};
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::UserInfo;
 use super::oidc::Oidc;
@@ -122,10 +124,20 @@ fn go_list(texts: &[String]) -> String {
 
 /// An object that a token depends on. A pod is a view of the Task of the same name.
 pub(crate) fn find(engine: &Engine, plural: &str, namespace: &str, name: &str) -> Option<Found> {
+    if plural == "tasks" {
+        let task = engine.cached(GROUP, plural, namespace, name)?;
+        return Some(Found { uid: task.uid.clone(), deleting: is_over(&task.to_value()) });
+    }
     let (group, plural) = match plural {
-        "pods" => (commonage_schemas::GROUP, "tasks"),
+        "pods" => (GROUP, "tasks"),
         plural => ("", plural),
     };
     let object = engine.cached(group, plural, namespace, name)?;
     Some(Found { uid: object.uid.clone(), deleting: object.deleting })
+}
+
+/// A task that is told to end may still say something on its way.
+fn is_over(task: &Value) -> bool {
+    let state = serde_json::from_value::<TaskState>(task["status"]["state"].clone());
+    state.is_ok_and(TaskState::is_terminal)
 }

@@ -13,6 +13,7 @@ pub(crate) mod jwt;
 pub mod oidc;
 pub(crate) mod rbac;
 pub(crate) mod service_accounts;
+mod tasks;
 pub(crate) mod token_secrets;
 pub mod tokens;
 
@@ -28,6 +29,9 @@ pub const CONTROLLERS: &str = "system:controllers";
 /// Every agent; its user name is [`AGENT_PREFIX`] and the agent's name.
 pub const AGENTS: &str = "system:agents";
 pub const AGENT_PREFIX: &str = "system:agent:";
+/// Every task that speaks for itself; its user name is [`TASK_PREFIX`], its namespace, a colon and its name.
+pub const TASKS: &str = "system:tasks";
+pub const TASK_PREFIX: &str = "system:task:";
 
 /// The extra that says which credentials were shown, lest one token's deeds be taken for another's.
 pub(crate) const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
@@ -85,5 +89,13 @@ impl UserInfo {
             return None;
         }
         self.name.strip_prefix(AGENT_PREFIX)
+    }
+
+    /// The task's namespace and name, if this is a task.
+    pub fn task(&self) -> Option<(&str, &str)> {
+        if !self.is_in(TASKS) {
+            return None;
+        }
+        self.name.strip_prefix(TASK_PREFIX)?.split_once(':')
     }
 }

@@ -1,17 +1,21 @@
-//! Tokens of service accounts: issued for TokenRequests, and recognized again.
+//! Tokens of service accounts and of tasks: issued for TokenRequests, and recognized again.
 //!
 //! Knows claims and their rules, as Kubernetes has them; whether an account is there is asked of
-//! the caller. The signature of a token is verified once: who sends it again is looked up by its
+//! the caller. A task's token is the same but for whom it names, and good as long as the task runs. The signature of a token is verified once: who sends it again is looked up by its
 //! digest, and only what can change (time, account, bound object) is looked at anew.
 
-use std::collections::{BTreeMap, HashMap};
+mod remembered;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
+use remembered::Generations;
+
 use super::jwt::{Jwk, SigningKey, Unverified};
-use super::{AUTHENTICATED, CREDENTIAL_ID, UserInfo};
+use super::{AUTHENTICATED, CREDENTIAL_ID, TASK_PREFIX, TASKS, UserInfo};
 
 /// Whose tokens and for whom, when nothing else is said: kube-apiserver's own default.
 pub(crate) const ISSUER_DEFAULT: &str = "https://kubernetes.default.svc.cluster.local";
@@ -22,13 +26,51 @@ const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
 /// Clocks of machines differ by this much, as Kubernetes allows.
 const LEEWAY_S: i64 = 60;
-/// Tokens remembered, about 1 KiB each: twice this many at most.
-const REMEMBERED_MAX: usize = 8192;
 
 /// An object as far as a token depends on it.
 pub(crate) struct Found {
     pub(crate) uid: Box<str>,
+    /// It is being deleted; of a task, that it is over.
     pub(crate) deleting: bool,
+}
+
+/// Whose a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    Account,
+    Task,
+}
+
+impl Holder {
+    fn claim(self) -> &'static str {
+        match self {
+            Holder::Account => "serviceaccount",
+            Holder::Task => "task",
+        }
+    }
+
+    fn plural(self) -> &'static str {
+        match self {
+            Holder::Account => "serviceaccounts",
+            Holder::Task => "tasks",
+        }
+    }
+
+    fn user(self, namespace: &str, name: &str) -> String {
+        let prefix = match self {
+            Holder::Account => USER_PREFIX,
+            Holder::Task => TASK_PREFIX,
+        };
+        format!("{prefix}{namespace}:{name}")
+    }
+
+    fn groups(self, namespace: &str) -> Vec<String> {
+        let group = match self {
+            Holder::Account => GROUP,
+            Holder::Task => TASKS,
+        };
+        vec![group.into(), format!("{group}:{namespace}"), AUTHENTICATED.into()]
+    }
 }
 
 /// Looks up a core kind's object by its plural name, namespace and name.
@@ -66,8 +108,9 @@ pub(crate) struct Bound {
 
 /// What a token is to say.
 pub(crate) struct Order<'a> {
+    pub(crate) holder: Holder,
     pub(crate) namespace: &'a str,
-    pub(crate) account: &'a str,
+    pub(crate) name: &'a str,
     pub(crate) uid: &'a str,
     pub(crate) audiences: &'a [String],
     /// Seconds since 1970.
@@ -81,7 +124,8 @@ pub(crate) struct Verified {
     pub(crate) user: Arc<UserInfo>,
     pub(crate) audiences: Vec<String>,
     namespace: String,
-    account: String,
+    holder: Holder,
+    name: String,
     not_before_s: i64,
     expires_s: i64,
     bound: Option<Bound>,
@@ -114,17 +158,15 @@ impl ServiceAccounts {
 
     /// `None` when the system has no random numbers for us.
     pub(crate) fn issue(&self, order: &Order<'_>) -> Option<String> {
-        let Order { namespace, account, uid, audiences, now_s, valid_for_s, bound } = order;
-        let mut kubernetes = json!({
-            "namespace": namespace,
-            "serviceaccount": {"name": account, "uid": uid},
-        });
+        let Order { holder, namespace, name, uid, audiences, now_s, valid_for_s, bound } = order;
+        let mut kubernetes =
+            json!({"namespace": namespace, holder.claim(): {"name": name, "uid": uid}});
         if let Some(bound) = bound {
             kubernetes[bound.kind.claim()] = json!({"name": bound.name, "uid": bound.uid});
         }
         self.key.sign(&json!({
             "iss": self.issuers[0],
-            "sub": format!("{USER_PREFIX}{namespace}:{account}"),
+            "sub": holder.user(namespace, name),
             "aud": audiences,
             "iat": now_s,
             "nbf": now_s,
@@ -178,8 +220,11 @@ impl ServiceAccounts {
             Some((text("name")?, text("uid")?))
         };
         let namespace = kubernetes.get("namespace").and_then(Value::as_str).unwrap_or_default();
-        let (Some((account, uid)), Some(expires_s)) =
-            (reference("serviceaccount"), token.time_s("exp"))
+        let holder = match kubernetes.contains_key(Holder::Task.claim()) {
+            true => Holder::Task,
+            false => Holder::Account,
+        };
+        let (Some((name, uid)), Some(expires_s)) = (reference(holder.claim()), token.time_s("exp"))
         else {
             return Err("service account token claims could not be validated".into());
         };
@@ -197,16 +242,17 @@ impl ServiceAccounts {
             extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("JTI={id}")]);
         }
         let user = UserInfo {
-            name: format!("{USER_PREFIX}{namespace}:{account}"),
+            name: holder.user(namespace, &name),
             uid,
-            groups: vec![GROUP.into(), format!("{GROUP}:{namespace}"), AUTHENTICATED.into()],
+            groups: holder.groups(namespace),
             extra,
         };
         Ok(Verified {
             user: Arc::new(user),
             audiences: token.audiences(),
             namespace: namespace.to_owned(),
-            account,
+            holder,
+            name,
             not_before_s: token.time_s("nbf").unwrap_or_default(),
             expires_s,
             bound,
@@ -222,46 +268,30 @@ impl Verified {
         if now_s + LEEWAY_S < self.not_before_s {
             return Err("service account token is not valid yet".into());
         }
-        let account = lookup("serviceaccounts", &self.namespace, &self.account)
-            .ok_or_else(|| format!("serviceaccounts {:?} not found", self.account))?;
-        if account.deleting {
-            let (namespace, name) = (&self.namespace, &self.account);
-            return Err(format!("service account {namespace}/{name} has been deleted"));
+        let (namespace, name) = (&self.namespace, &self.name);
+        let plural = self.holder.plural();
+        let holder = lookup(plural, namespace, name)
+            .ok_or_else(|| format!("{plural} {name:?} not found"))?;
+        if holder.deleting {
+            return Err(match self.holder {
+                Holder::Account => format!("service account {namespace}/{name} has been deleted"),
+                Holder::Task => format!("task {namespace}/{name} is over"),
+            });
         }
-        if *account.uid != *self.user.uid {
-            let (found, said) = (&account.uid, &self.user.uid);
-            return Err(format!("service account UID ({found}) does not match claim ({said})"));
+        if *holder.uid != *self.user.uid {
+            let (found, said) = (&holder.uid, &self.user.uid);
+            return Err(match self.holder {
+                Holder::Account => {
+                    format!("service account UID ({found}) does not match claim ({said})")
+                }
+                Holder::Task => format!("task UID ({found}) does not match claim ({said})"),
+            });
         }
         let Some(bound) = &self.bound else { return Ok(()) };
         match lookup(bound.kind.plural(), &self.namespace, &bound.name) {
             Some(found) if !found.deleting && *found.uid == *bound.uid => Ok(()),
             _ => Err("service account token has been invalidated".into()),
         }
-    }
-}
-
-/// A memory that forgets what nobody asked for while it filled up twice.
-#[derive(Default)]
-struct Generations {
-    young: HashMap<[u8; 32], Arc<Verified>>,
-    old: HashMap<[u8; 32], Arc<Verified>>,
-}
-
-impl Generations {
-    fn get(&mut self, digest: &[u8; 32]) -> Option<Arc<Verified>> {
-        if let Some(found) = self.young.get(digest) {
-            return Some(found.clone());
-        }
-        let found = self.old.remove(digest)?;
-        self.insert(*digest, found.clone());
-        Some(found)
-    }
-
-    fn insert(&mut self, digest: [u8; 32], verified: Arc<Verified>) {
-        if self.young.len() >= REMEMBERED_MAX {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(digest, verified);
     }
 }
 
@@ -275,8 +305,9 @@ mod tests {
 
     fn issue(accounts: &ServiceAccounts, bound: Option<&Bound>) -> String {
         let order = Order {
+            holder: Holder::Account,
             namespace: "ns",
-            account: "sa",
+            name: "sa",
             uid: "u1",
             audiences: &["a".into(), "b".into()],
             now_s: NOW_S,
@@ -364,6 +395,38 @@ mod tests {
     }
 
     #[test]
+    fn a_tasks_token_ends_with_the_task() {
+        let accounts = ServiceAccounts::new(new_key(), Vec::new());
+        let order = Order {
+            holder: Holder::Task,
+            namespace: "ns",
+            name: "web-0",
+            uid: "u1",
+            audiences: &[],
+            now_s: NOW_S,
+            valid_for_s: 600,
+            bound: None,
+        };
+        let token = accounts.issue(&order).unwrap();
+        let ask = |task: fn() -> Option<Found>| {
+            ask(&accounts, &token, NOW_S, &|plural, _, _| {
+                assert_eq!(plural, "tasks");
+                task()
+            })
+        };
+        let user = ask(|| found("u1")).unwrap();
+        assert_eq!(user.task(), Some(("ns", "web-0")));
+        assert_eq!(user.groups, ["system:tasks", "system:tasks:ns", AUTHENTICATED]);
+        for (task, says) in [
+            ((|| None) as fn() -> Option<Found>, "tasks \"web-0\" not found"),
+            (|| found("u2"), "task UID (u2) does not match claim (u1)"),
+            (|| Some(Found { uid: "u1".into(), deleting: true }), "task ns/web-0 is over"),
+        ] {
+            assert_eq!(ask(task).unwrap_err(), says);
+        }
+    }
+
+    #[test]
     fn tokens_of_others_are_left_to_others() {
         let accounts = ServiceAccounts::new(new_key(), Vec::new());
         let recognize = |token: &str| {
@@ -376,24 +439,5 @@ mod tests {
         // Says that it is ours, and is not.
         let forged = ServiceAccounts::new(new_key(), Vec::new());
         assert_eq!(recognize(&issue(&forged, None)), Some(false));
-    }
-
-    #[test]
-    fn memory_is_bounded_and_keeps_what_is_used() {
-        let accounts = ServiceAccounts::new(new_key(), Vec::new());
-        let token = issue(&accounts, None);
-        let verified = Arc::new(accounts.verify(&Unverified::parse(&token).unwrap()).unwrap());
-        let mut memory = Generations::default();
-        let digest = |number: usize| {
-            let mut digest = [0; 32];
-            digest[..8].copy_from_slice(&number.to_le_bytes());
-            digest
-        };
-        for number in 0..5 * REMEMBERED_MAX {
-            memory.insert(digest(number), verified.clone());
-            assert!(memory.get(&digest(0)).is_some());
-        }
-        assert!(memory.young.len() + memory.old.len() <= 2 * REMEMBERED_MAX + 1);
-        assert!(memory.get(&digest(1)).is_none());
     }
 }

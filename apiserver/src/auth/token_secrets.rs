@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::service_accounts::{Bound, BoundKind, Order, ServiceAccounts};
+use super::service_accounts::{Bound, BoundKind, Holder, Order, ServiceAccounts};
 use crate::cache::EventKind;
 use crate::engine::{
     DeleteOptions, Engine, ListOptions, Target, WatchOptions, WriteOptions, take_version,
@@ -165,7 +165,8 @@ impl TokenSecrets<'_> {
             };
             let token = self.accounts.issue(&Order {
                 namespace: secret.namespace(),
-                account: &name,
+                holder: Holder::Account,
+                name: &name,
                 uid: &account.uid,
                 audiences: self.accounts.issuers(),
                 now_s: Timestamp::now().as_second(),

@@ -1,4 +1,4 @@
-//! Tokens of service accounts over HTTP: `serviceaccounts/NAME/token`, and the two documents by
+//! Tokens of service accounts and of tasks over HTTP: `serviceaccounts/NAME/token`, `tasks/NAME/token`, and the two documents by
 //! which others recognize such tokens (OpenID Connect discovery, and the keys).
 
 use std::sync::{Arc, LazyLock};
@@ -15,7 +15,7 @@ use super::negotiate::Format;
 use super::resources::Target;
 use super::{respond, writes};
 use crate::auth::authenticator;
-use crate::auth::service_accounts::{Bound, BoundKind, Order};
+use crate::auth::service_accounts::{Bound, BoundKind, Holder, Order};
 use crate::builtin::reviews::token_request;
 use crate::resource::ResourceDef;
 use crate::status::{ApiError, Cause};
@@ -26,13 +26,17 @@ const EXPIRATION_MAX_S: i64 = 1 << 32;
 
 static TOKEN_REQUEST: LazyLock<Arc<ResourceDef>> = LazyLock::new(|| Arc::new(token_request()));
 
-/// POST of a TokenRequest to an account.
+/// POST of a TokenRequest to an account or a task.
 pub(super) async fn create(
     call: &Call<'_>,
     account: Target,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let format = Format::negotiate(call.headers, call.query)?;
+    let holder = match account.def.kind.as_str() {
+        "Task" => Holder::Task,
+        _ => Holder::Account,
+    };
     let Target { def: account_def, namespace, name, subresource } = account;
     let target = Target { def: TOKEN_REQUEST.clone(), namespace, name, subresource };
     let (object, options) = writes::receive(call, &target, "CreateOptions", body).await?;
@@ -41,13 +45,20 @@ pub(super) async fn create(
         engine.prepare_review(&target.def, &target.namespace, object, &options)?;
     let given = request["metadata"]["name"].as_str().unwrap_or_default();
     if !given.is_empty() && given != target.name {
-        let why = "must match the service account name if specified";
+        let why = match holder {
+            Holder::Account => "must match the service account name if specified",
+            Holder::Task => "must match the task's name if specified",
+        };
         let cause = Cause::invalid("metadata.name", &given.into(), why);
         return Err(ApiError::invalid(&target.def, &target.name, vec![cause]));
     }
-    let account = engine
-        .cached("", "serviceaccounts", &target.namespace, &target.name)
-        .ok_or_else(|| ApiError::not_found(&account_def, &target.name))?;
+    // A task's agent may have heard of it before this server's cache has.
+    let account = engine.get(&account_def, &target.namespace, &target.name, None).await?;
+    let over = authenticator::find(engine, &account_def.plural, &target.namespace, &target.name);
+    if holder == Holder::Task && over.is_some_and(|task| task.deleting) {
+        let why = "the task is over";
+        return Err(ApiError::conflict_because(&account_def, &target.name, why));
+    }
     complete(call, &target, &mut request)?;
     let bound = bound(call, &target, &request["spec"]["boundObjectRef"])?;
     let now = Timestamp::now();
@@ -60,8 +71,9 @@ pub(super) async fn create(
         .collect();
     let valid_for_s = spec["expirationSeconds"].as_i64().unwrap_or(EXPIRATION_DEFAULT_S);
     let order = Order {
+        holder,
         namespace: &target.namespace,
-        account: &target.name,
+        name: &target.name,
         uid: &account.uid,
         audiences: &audiences,
         now_s: now.as_second(),

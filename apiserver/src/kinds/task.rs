@@ -55,6 +55,9 @@ impl Strategy for Tasks {
             let why = format!("agent {agent:?} may report only on tasks that are bound to it");
             return Err(ApiError::forbidden(&cx.def.group, &cx.def.plural, name, &why));
         }
+        if let Some(task) = cx.user.task() {
+            own_words(cx, task, old, new)?;
+        }
         state::report(cx.def, old, new, cx.now)
     }
 
@@ -96,6 +99,39 @@ impl Strategy for Tasks {
             "kill" => Some(kill::kill(engine, request).await),
             _ => None,
         }
+    }
+}
+
+/// What a running task may say of itself: a message, and whether it is ready where no check of its agent says so.
+fn own_words(
+    cx: Context<'_>,
+    task: (&str, &str),
+    old: &Value,
+    new: &Value,
+) -> Result<(), ApiError> {
+    let name = old["metadata"]["name"].as_str().unwrap_or_default();
+    let forbidden = |why: &str| ApiError::forbidden(&cx.def.group, &cx.def.plural, name, why);
+    // Who was granted more than its own is an operator's business, and no task reports on another.
+    if task != (cx.namespace, name) {
+        return Err(forbidden("a task may report on itself only"));
+    }
+    if !matches!(state::state_of(old), TaskState::Running | TaskState::Killing) {
+        return Err(forbidden("the task does not run"));
+    }
+    let checked = !old["spec"]["readinessCheck"].is_null();
+    let own = |field: &str| field == "message" || (field == "ready" && !checked);
+    let (empty, before, after) =
+        (serde_json::Map::new(), old["status"].as_object(), new["status"].as_object());
+    let (before, after) = (before.unwrap_or(&empty), after.unwrap_or(&empty));
+    let mut fields = before.keys().chain(after.keys());
+    match fields.find(|field| !own(field) && before.get(*field) != after.get(*field)) {
+        None => Ok(()),
+        Some(field) if field == "ready" => {
+            Err(forbidden("status.ready: the task's readinessCheck says so"))
+        }
+        Some(field) => Err(forbidden(&format!(
+            "status.{field}: a task may report its status.message and status.ready only"
+        ))),
     }
 }
 

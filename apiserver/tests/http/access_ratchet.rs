@@ -87,6 +87,8 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("tasks.commonage.dev/status", CHANGE, "agent"),
     ("tasks.commonage.dev/binding", "create", ""),
     ("tasks.commonage.dev/kill", "create", "editor"),
+    // Of an agent's tasks, this one does not exist. A token of a task is no editor's: it speaks as the task.
+    ("tasks.commonage.dev/token", "create", "agent"),
     // Of the volumes that an agent's tasks named, this one does not exist any more: it may learn that.
     ("volumes.commonage.dev", "get", "viewer editor agent"),
     ("volumes.commonage.dev", "list", "viewer editor"),

@@ -14,4 +14,5 @@ mod pods;
 mod recovery;
 mod seeing_in;
 mod sessions;
+mod task_token;
 mod tidiness;

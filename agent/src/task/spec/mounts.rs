@@ -10,6 +10,11 @@ use commonage_shim::launch::{Mount, SANDBOX_MOUNT};
 use super::{Refusal, unsupported};
 use crate::prepare::Prepared;
 
+/// Where Kubernetes' clients look for their token.
+const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Where it lies in a task's directory.
+pub const TOKEN_DIRECTORY: &str = "token";
+
 /// Below these the container has its own, and whoever could mount something there could change what it is.
 const TAKEN: [&str; 3] = ["/proc", "/sys", "/dev"];
 
@@ -73,7 +78,19 @@ fn has_room(path: &Path) -> bool {
 /// put in by [`settle`].
 pub(super) fn of(task: &Task, prepared: &Prepared) -> Result<Vec<Mount>, Refusal> {
     let mounts = task.spec.container.mounts.iter().enumerate();
-    mounts.map(|(place, wanted)| one(place, wanted, prepared)).collect()
+    let mut mounts = mounts
+        .map(|(place, wanted)| one(place, wanted, prepared))
+        .collect::<Result<Vec<_>, _>>()?;
+    if prepared.token.is_some() {
+        // Among the machine's own files that is a link to the place that can be made.
+        let target = match task.spec.container.image {
+            Some(_) => TOKEN_MOUNT,
+            None => TOKEN_MOUNT.trim_start_matches("/var"),
+        };
+        let (source, target) = (PathBuf::from(TOKEN_DIRECTORY), PathBuf::from(target));
+        mounts.push(Mount { source, target, read_only: true, tmpfs_bytes: None });
+    }
+    Ok(mounts)
 }
 
 fn one(place: usize, wanted: &Wanted, prepared: &Prepared) -> Result<Mount, Refusal> {
