@@ -179,8 +179,7 @@ async fn tasks(args: &Args, cluster: &Cluster) -> Result<Vec<(String, Row)>> {
         Some(namespace) => Api::namespaced(cluster.client.clone(), namespace),
         None => Api::all(cluster.client.clone()),
     };
-    let mut params = ListParams::default();
-    params.label_selector = args.selector.clone();
+    let params = ListParams { label_selector: args.selector.clone(), ..ListParams::default() };
     let known = api.list(&params).await;
     let known = known.map_err(|error| Failure::api("cannot list tasks", &error))?;
     let known: BTreeMap<(String, String), Task> = known
