@@ -48,7 +48,8 @@ pub(crate) struct Wait {
 }
 
 impl Allocator {
-    /// Tells of a task that is not in a terminal state, or of a change of it.
+    /// Tells of a task that is not in a terminal state, or of a change of it. Changes come in their
+    /// order: what is said last is so.
     pub fn upsert_task(&mut self, key: &ObjectKey, info: &TaskInfo) {
         if let Some(agent) = &info.agent {
             self.upsert_bound(key, info, agent);
@@ -127,10 +128,8 @@ impl Allocator {
     fn upsert_waiting(&mut self, key: &ObjectKey, info: &TaskInfo) {
         let (mut arrival, mut nominated) = (None, None);
         if let Some(id) = self.tasks.id(key) {
+            // One that was bound waits again when the store was taken back to before its binding.
             let task = &self.tasks[id];
-            if task.uid == info.uid && task.held.is_some() {
-                return;
-            }
             arrival = task.wait.as_ref().map(|wait| wait.turn.2);
             nominated = self.nominated.get(&id).copied();
         }

@@ -1,15 +1,17 @@
 //! Whole clusters: everything replaced in turn, controllers cut off, a name used again. F-13, F-27,
-//! F-31.
+//! F-31; the store is taken back under controllers and agents that run on.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 use commonage_e2e::etcd::Etcd;
+use commonage_e2e::faults::members::{ask, encoded};
 use commonage_e2e::faults::proxy::{Harm, Proxy};
 use commonage_e2e::faults::servers::Servers;
 use commonage_e2e::process::Role;
-use commonage_e2e::{Output, eventually, host, run};
+use commonage_e2e::{Output, cmn_path, eventually, host, run};
+use serde_json::json;
 
 /// Two API servers over etcd behind one address, controllers and an agent, each a process.
 struct Whole {
@@ -75,8 +77,13 @@ impl Whole {
     }
 
     fn task(&self, name: &str, script: &str) {
+        self.task_where(name, script, "{}");
+    }
+
+    fn task_where(&self, name: &str, script: &str, constraints: &str) {
         let manifest = format!(
             "apiVersion: commonage.dev/v1\nkind: Task\nmetadata: {{name: {name}}}\nspec:\n  \
+             constraints: {constraints}\n  \
              resources: {{cpu: '0.1', memory: 32Mi}}\n  killPolicy: {{gracePeriodSeconds: 1}}\n  \
              container: {{command: [sh, -c, '{script}']}}\n"
         );
@@ -229,4 +236,58 @@ async fn f27_a_name_is_used_again_while_the_old_task_still_runs() {
     ]);
     let refused = stale.refused();
     assert!(refused.contains("Conflict") || refused.contains("UID"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_is_taken_back_while_controllers_and_agents_run_on() {
+    let mut whole = Whole::start().await;
+    let forever = "while :; do sleep 0.1; done";
+    let running = |whole: &Whole, name: &str| {
+        whole.wait_for(name, "Running");
+        whole.field(name, ".status.containerId")
+    };
+    whole.task("kept", forever);
+    whole.task_where("waits", forever, "{required: {matchLabels: {disk: ssd}}}");
+    let kept = running(&whole, "kept");
+    whole.wait_for("waits", "Pending");
+    let store = format!("etcd://{}", whole.etcd.address());
+    let file = whole.path("a.backup");
+    let cmn = |arguments: &[&str]| run(Command::new(cmn_path()).args(arguments));
+    cmn(&["backup", "--store", &store, &file]).ok();
+
+    // After the backup: one more, and one that waited is placed.
+    whole.kubectl(&["label", "agent", "node-1", "disk=ssd"]).ok();
+    whole.task("unknown", forever);
+    let (placed, unknown) = (running(&whole, "waits"), running(&whole, "unknown"));
+
+    for number in 0..2 {
+        whole.servers.kill(number);
+    }
+    let all = json!({"key": encoded(b"/commonage/"), "range_end": encoded(b"/commonage0")});
+    ask(&whole.etcd.address(), "/v3/kv/deleterange", &all).unwrap();
+    cmn(&["restore", &file, "--store", &store]).ok();
+    for number in 0..2 {
+        whole.servers.up(number).unwrap();
+        whole.servers.ready(number).await.unwrap();
+    }
+
+    eventually("what the backup does not know to be gone", || {
+        let left = host::cgroups(&unknown);
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+    assert!(whole.kubectl(&["get", "task", "unknown"]).refused().contains("not found"));
+    // The agent lost its label with the rest.
+    whole.kubectl(&["label", "agent", "node-1", "disk=ssd", "--overwrite"]).ok();
+    eventually("what waits again to be placed again", || {
+        // Its container goes on if it is placed before the agent looks, else it was killed.
+        let (state, container) =
+            (whole.field("waits", ".status.state"), whole.field("waits", ".status.containerId"));
+        match (state.as_str(), container == placed) {
+            ("Running" | "Killed", true) => Ok(()),
+            _ => Err(format!("{state} in {container}, was in {placed}")),
+        }
+    });
+    assert_eq!(running(&whole, "kept"), kept);
+    whole.task("after", "exit 3");
+    whole.wait_for("after", "Failed");
 }
