@@ -50,6 +50,7 @@ impl Allocator {
         agent.free_goods.sub(&held.goods);
         self.book(holder, held, Lanes::add);
         self.book_parts(held, true);
+        self.changes.stale.push(held.leaf);
     }
 
     /// Takes the booking back. The holder is still in its table, without what it held.
@@ -74,6 +75,7 @@ impl Allocator {
         }
         self.book(holder, held, Lanes::sub);
         self.book_parts(held, false);
+        self.changes.stale.push(held.leaf);
         if !held.goods.is_empty() {
             self.recount_goods(held.agent);
         }
@@ -118,6 +120,7 @@ impl Allocator {
 
     /// One more time something was given to this leaf: breaks ties between equal shares.
     pub(crate) fn count_allocation(&mut self, leaf: Id) {
+        self.changes.stale.push(leaf);
         let leaf = &mut self.leaves[leaf];
         leaf.allocations += 1;
         let mut next = Some(leaf.queue);

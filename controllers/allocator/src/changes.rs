@@ -8,8 +8,11 @@
 //! plan decides counts as changed until the caller has told what became of it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use crate::cycle::Decided;
+use commonage_schemas::resources::Resources;
+
+use crate::cycle::{Decided, Standing};
 use crate::lanes::Lanes;
 use crate::offers::Filter;
 use crate::plan::Plan;
@@ -21,6 +24,8 @@ use crate::table::Id;
 pub(crate) struct Changes {
     /// Free numbers by agent; none of those that are not open.
     pub(crate) free: Free,
+    /// Names of agents.
+    pub(crate) names: Vec<Arc<str>>,
     /// What all agents have.
     pub(crate) total: Lanes,
     /// What nobody holds and nobody has reserved, on open agents.
@@ -39,6 +44,13 @@ pub(crate) struct Changes {
     /// Agents with something new, each once.
     pub(crate) agents: Vec<Id>,
     is_changed: Vec<bool>,
+    /// Leaves at which something was booked since it was last looked at who competes, some of them
+    /// more than once.
+    pub(crate) stale: Vec<Id>,
+    /// Who competes, as long as that is known.
+    pub(crate) standing: Option<Box<Standing>>,
+    /// How many tasks wait.
+    pub(crate) pending: usize,
     /// Waiting tasks that no plan has looked for yet.
     pub(crate) tasks: BTreeSet<Id>,
     /// Offers that may have to end, seen by themselves.
@@ -90,6 +102,8 @@ impl Bits {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Free {
     lanes: Vec<Lanes>,
+    /// All that is free of an agent under its names, once somebody was offered that.
+    pub(crate) printed: Vec<Option<Arc<Resources>>>,
     undo: Vec<(usize, Lanes)>,
     running: bool,
 }
@@ -139,12 +153,15 @@ struct Part {
 
 impl Changes {
     /// Makes room for one more agent.
-    pub(crate) fn grow(&mut self, id: Id) {
+    pub(crate) fn grow(&mut self, id: Id, name: &Arc<str>) {
         let size = id as usize + 1;
         if self.free.lanes.len() < size {
             self.free.lanes.resize(size, Lanes::ZERO);
+            self.free.printed.resize(size, None);
             self.is_changed.resize(size, false);
+            self.names.resize(size, name.clone());
         }
+        self.names[id as usize] = name.clone();
     }
 
     pub(crate) fn agent(&mut self, id: Id) {
@@ -217,6 +234,7 @@ impl Allocator {
         changes.with_parts += usize::from(after.parts);
         changes.with_parts -= usize::from(before.parts);
         changes.free[id as usize] = after.free;
+        changes.free.printed[id as usize] = None;
         changes.open.set(id, open);
         changes.offerable.set(id, !after.free.is_zero());
         changes.peculiar.set(id, peculiar || !agent.filters.is_empty());

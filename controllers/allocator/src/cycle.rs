@@ -17,6 +17,7 @@ mod ranked;
 mod reclaim;
 mod spread;
 mod stages;
+mod standing;
 mod sweep;
 mod victims;
 mod why;
@@ -27,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::changes::{Bits, Free};
 use crate::cycle::fair::{Contest, Ledger};
 use crate::cycle::fit::Cursors;
-use crate::cycle::offer::{Draft, OpenAgents, Printed, UnitRun};
+use crate::cycle::offer::{Draft, OpenAgents, UnitRun};
 use crate::cycle::preempt::Preempting;
 use crate::cycle::spread::Spreads;
 use crate::cycle::why::Waiting;
@@ -37,6 +38,8 @@ use crate::parts::Piece;
 use crate::plan::Plan;
 use crate::state::{Allocator, Turn};
 use crate::table::Id;
+
+pub(crate) use crate::cycle::standing::{Standing, run_few};
 
 /// Whether a leaf got something and may want more, or is out of the contest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +87,10 @@ pub(crate) struct Cycle<'a> {
     /// Offers held by framework, with new ones.
     outstanding: Vec<usize>,
     drafts: Vec<Draft>,
+    /// All who compete take whole agents: who gets which of them is all there is to say.
+    whole_only: bool,
+    /// Leaves with agents that they get as they are.
+    whole: Vec<(Id, Id)>,
     /// Drafts that may still grow: those for declared demand.
     draft_of: HashMap<(Id, Id), usize>,
     cursors: Cursors,
@@ -138,9 +145,16 @@ pub(crate) fn run(
     cycle.settle_nominated();
     let mut runs = cycle.hungry();
     let whole = cycle.take_whole(&mut runs);
+    cycle.whole_only =
+        whole.is_empty() && runs.iter().flatten().all(|run| matches!(run, Run::Whole(_)));
     let hungry = (0..).zip(&runs).filter_map(|(leaf, run)| run.as_ref().map(|_| leaf));
     let mut contest = Contest::new(state, &cycle.ledger, hungry);
-    cycle.drafts.reserve(cycle.open.count());
+    let most = cycle.open.count();
+    if cycle.whole_only {
+        cycle.whole.reserve(most)
+    } else {
+        cycle.drafts.reserve(most)
+    }
     while let Some(leaf) = contest.next() {
         let step = match &mut runs[leaf as usize] {
             Some(Run::Tasks(last)) => cycle.step_tasks(leaf, last),
@@ -149,26 +163,16 @@ pub(crate) fn run(
             None => Step::Done,
         };
         contest.settle(state, &cycle.ledger, leaf, step);
+        if cycle.whole_only && !cycle.open.any() {
+            break;
+        }
     }
     cycle.stages(&whole);
     cycle.invert(scope);
     let waiting = cycle.explain();
     let (claimed, served) = cycle.reclaim(&waiting);
     cycle.preempt(&waiting, &served);
-    let nominated = std::mem::take(&mut cycle.preempting.nominated);
-    let drafted = cycle.drafts.iter().map(|draft| draft.agent);
-    let decided = Decided {
-        plan: Plan::default(),
-        claimed,
-        nominated,
-        agents: drafted.chain(std::mem::take(&mut cycle.bound_on)).collect(),
-        tasks: std::mem::take(&mut cycle.bound),
-        suspects,
-        capped: cycle.capped.get(),
-        unfinished: cycle.unfinished,
-    };
-    let (plan, free) = cycle.finish();
-    (Decided { plan, ..decided }, free)
+    cycle.decide(suspects, claimed)
 }
 
 /// All who may be given something, as they would be served now.
@@ -190,6 +194,27 @@ impl<'a> Cycle<'a> {
         seed: u64,
         look: Option<Vec<Id>>,
     ) -> Self {
+        let available = (!state.guaranteed.is_empty()).then_some(state.changes.available);
+        let ledger = Ledger::new(state, available, seed);
+        let mut cycle = Self::with(state, free, now_ms, seed, look, ledger);
+        let wants = state.changes.pending > 0
+            || state.frameworks.iter().any(|(_, framework)| !framework.demand.is_empty());
+        if wants {
+            cycle.packed = pack(state, &in_order(&cycle.seen, seed));
+        }
+        cycle.outstanding = vec![0; state.frameworks.span()];
+        cycle
+    }
+
+    /// With what is known of who competes.
+    fn with(
+        state: &'a Allocator,
+        free: Free,
+        now_ms: u64,
+        seed: u64,
+        look: Option<Vec<Id>>,
+        ledger: Ledger,
+    ) -> Self {
         let everything = look.is_none();
         let seen = look.map_or_else(
             || state.changes.open.clone(),
@@ -208,15 +233,7 @@ impl<'a> Cycle<'a> {
                 pieces.insert(id, state.free_pieces(id));
             }
         }
-        let guaranteed = !state.guaranteed.is_empty();
-        let waits = state.leaves.iter().any(|(_, leaf)| !leaf.pending.is_empty());
-        let packed = if waits || state.frameworks.iter().any(|(_, f)| !f.demand.is_empty()) {
-            pack(state, &in_order(&seen, seed))
-        } else {
-            Vec::new()
-        };
         let open = OpenAgents::new(&seen, &state.changes.offerable, seed);
-        let (total, available) = (state.changes.total, state.changes.available);
         Self {
             state,
             now_ms,
@@ -226,15 +243,17 @@ impl<'a> Cycle<'a> {
             seen,
             stripped: Bits::default(),
             no_goods: Goods::default(),
-            packed,
+            packed: Vec::new(),
             packed_all: None,
             open,
             pieces,
             shared: HashMap::new(),
             seed,
-            ledger: Ledger::new(state, total, guaranteed.then_some(available), seed),
-            outstanding: vec![0; state.frameworks.span()],
+            ledger,
+            outstanding: Vec::new(),
             drafts: Vec::new(),
+            whole_only: false,
+            whole: Vec::new(),
             draft_of: HashMap::new(),
             cursors: Cursors::new(state.shapes.span()),
             fresh_cursors: Cursors::new(state.shapes.span()),
@@ -297,15 +316,23 @@ impl<'a> Cycle<'a> {
         self.goods.get(&agent).unwrap_or(&self.state.agents[agent].free_goods)
     }
 
-    fn finish(mut self) -> (Plan, Free) {
-        let drafts = std::mem::take(&mut self.drafts);
-        self.plan.offers.reserve_exact(drafts.len());
-        let mut printed = Printed::default();
-        for draft in drafts {
-            let offer = self.publish(draft, &mut printed);
-            self.plan.offers.push(offer);
-        }
-        (self.plan, self.free)
+    /// What the run came to, and what it worked on.
+    fn decide(mut self, suspects: BTreeSet<Id>, claimed: BTreeSet<Id>) -> (Decided, Free) {
+        let whole = self.whole.iter().map(|(_, agent)| *agent);
+        let drafted = self.drafts.iter().map(|draft| draft.agent);
+        let decided = Decided {
+            plan: Plan::default(),
+            claimed,
+            nominated: std::mem::take(&mut self.preempting.nominated),
+            agents: whole.chain(drafted).chain(std::mem::take(&mut self.bound_on)).collect(),
+            tasks: std::mem::take(&mut self.bound),
+            suspects,
+            // Whoever was at the cap before may be it still: not everybody was asked.
+            capped: self.capped.get() || (!self.everything && self.state.changes.capped),
+            unfinished: self.unfinished,
+        };
+        self.publish();
+        (Decided { plan: self.plan, ..decided }, self.free)
     }
 
     /// All open agents, those in use first and those with GPUs last.

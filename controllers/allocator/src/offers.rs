@@ -96,6 +96,7 @@ impl Allocator {
         let (open, leaf) = (!offer.answered, offer.held.leaf);
         let deadline = offer.expires_at_ms.filter(|_| open).map(|at| (at, id));
         self.changes.anything = true;
+        self.changes.stale.push(leaf);
         let unanswered = &mut self.leaves[leaf].unanswered;
         if there {
             *unanswered += usize::from(open);

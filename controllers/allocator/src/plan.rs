@@ -32,10 +32,8 @@ pub struct Plan {
 /// An offer to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewOffer {
-    /// To whom; the offer lives in its namespace.
-    pub framework: ObjectKey,
-    /// The queue it counts towards.
-    pub queue: Arc<str>,
+    /// To whom; offers to the same share it.
+    pub to: Arc<Address>,
     /// The agent it is a part of.
     pub agent: Arc<str>,
     /// What it holds; offers of equal amounts share it.
@@ -44,6 +42,15 @@ pub struct NewOffer {
     pub parts: Vec<Part>,
     /// When it ends, in milliseconds.
     pub expires_at_ms: u64,
+}
+
+/// To whom an offer is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The framework; the offer lives in its namespace.
+    pub framework: ObjectKey,
+    /// The queue it counts towards.
+    pub queue: Arc<str>,
 }
 
 /// What a framework has on an agent is asked back, because the agent is going to be maintained.

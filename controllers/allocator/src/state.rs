@@ -14,7 +14,7 @@ use crate::lanes::{GPU_LANE, Goods, LaneNames, Lanes};
 use crate::maintenance::Maintenance;
 use crate::offers::{Filter, Offer};
 use crate::parts::{Kind, Node, Piece};
-use crate::plan::Plan;
+use crate::plan::{Address, Plan};
 use crate::queues::{Queue, ROOT};
 use crate::shapes::Shapes;
 use crate::table::{Id, Table};
@@ -199,6 +199,8 @@ pub(crate) struct Leaf {
     pub(crate) framework: Id,
     pub(crate) framework_key: ObjectKey,
     pub(crate) queue: Id,
+    /// Both by name.
+    pub(crate) address: Arc<Address>,
     /// The framework lists the queue, so it may be offered something there.
     pub(crate) listed: bool,
     pub(crate) suppressed: bool,
@@ -265,8 +267,10 @@ impl Allocator {
     /// same plan. Nothing that is in the plan counts as held until the caller tells of it.
     pub fn plan(&mut self, now_ms: u64, seed: u64) -> Plan {
         self.forget_old_filters(now_ms);
-        for (_, offer) in self.offers.iter_mut().filter(|_| self.plans == 0) {
-            offer.since_ms = Some(now_ms);
+        if self.plans == 0 {
+            for (_, offer) in self.offers.iter_mut() {
+                offer.since_ms = Some(now_ms);
+            }
         }
         self.plans += 1;
         self.planned_at_ms = Some(now_ms);
@@ -313,7 +317,17 @@ impl Allocator {
     ) -> Decided {
         let mut free = std::mem::take(&mut self.changes.free);
         free.begin();
-        let (decided, mut free) = crate::cycle::run(self, free, now_ms, seed, look, scope);
+        let few = match (&look, scope) {
+            (Some(look), None) => crate::cycle::run_few(self, free, now_ms, seed, look),
+            _ => Err(free),
+        };
+        let (decided, mut free) = few.unwrap_or_else(|mut free| {
+            free.put_back();
+            free.begin();
+            self.changes.standing = None;
+            self.changes.stale.clear();
+            crate::cycle::run(self, free, now_ms, seed, look, scope)
+        });
         free.put_back();
         self.changes.free = free;
         self.changes.new_guarantee = false;
@@ -382,7 +396,7 @@ impl Allocator {
         let id = self
             .agents
             .id_or_insert_with(&name, || Agent { name: name.clone(), ..Agent::default() });
-        self.changes.grow(id);
+        self.changes.grow(id, &name);
         id
     }
 
@@ -499,10 +513,12 @@ impl Allocator {
 
     fn leaf_id(&mut self, framework: Id, key: &ObjectKey, queue: &str) -> Id {
         let queue = self.queue_id(queue);
+        let path = &self.queues[queue].path;
         let id = self.leaves.id_or_insert_with(&(framework, queue), || Leaf {
             framework,
             framework_key: key.clone(),
             queue,
+            address: Arc::new(Address { framework: key.clone(), queue: path.clone() }),
             listed: false,
             suppressed: false,
             allocated: Lanes::ZERO,

@@ -50,6 +50,10 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
         Some((id, value))
     }
 
+    pub(crate) fn get(&self, id: Id) -> Option<&V> {
+        self.slots.get(id as usize)?.as_ref()
+    }
+
     pub(crate) fn get_mut(&mut self, id: Id) -> Option<&mut V> {
         self.slots.get_mut(id as usize)?.as_mut()
     }

@@ -148,7 +148,7 @@ impl Allocator {
         }
         let turn = (Reverse(info.priority), info.created_ms, arrival, id);
         let shape = self.shapes.acquire(shape);
-        self.leaves[leaf].pending.insert(turn);
+        self.changes.pending += usize::from(self.leaves[leaf].pending.insert(turn));
         if let Some(agent) = nominated {
             self.nominated.insert(id, agent);
         }
@@ -239,7 +239,7 @@ impl Allocator {
             self.release(Holder::Task(id), held);
         }
         if let Some(wait) = wait {
-            self.leaves[leaf].pending.remove(&wait.turn);
+            self.changes.pending -= usize::from(self.leaves[leaf].pending.remove(&wait.turn));
             self.shapes.release(wait.shape);
         }
         if let Some(group) = group {

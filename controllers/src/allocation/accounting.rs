@@ -192,7 +192,7 @@ impl Accounting {
         for offer in &plan.offers {
             let agent = self.world.agents.get(&(String::new(), offer.agent.to_string()));
             let owner_key =
-                (offer.framework.namespace.to_string(), offer.framework.name.to_string());
+                (offer.to.framework.namespace.to_string(), offer.to.framework.name.to_string());
             let framework = self.world.frameworks.get(&owner_key);
             let (reserved, volumes) = match offer.parts.is_empty() {
                 true => Default::default(),

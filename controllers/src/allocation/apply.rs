@@ -49,7 +49,7 @@ impl Write {
     /// What it does to which object, for the log.
     fn described(&self) -> (&'static str, String) {
         match self {
-            Write::Offer(offer, _) => ("offer", offer.framework.to_string()),
+            Write::Offer(offer, _) => ("offer", offer.to.framework.to_string()),
             Write::Bind(binding, _) => ("bind", binding.task.to_string()),
             Write::Reserve(reservation, _) => ("reserve", reservation.name_any()),
             Write::Provide(volume, _) => ("provide", volume.name_any()),
@@ -126,8 +126,8 @@ async fn make_offer(client: &Client, new: NewOffer, to: Addressee) -> kube::Resu
     let expires =
         i64::try_from(new.expires_at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     let spec = OfferSpec {
-        framework: new.framework.name.to_string(),
-        queue: new.queue.to_string(),
+        framework: new.to.framework.name.to_string(),
+        queue: new.to.queue.to_string(),
         agent: new.agent.to_string(),
         resources: to
             .reserved
@@ -141,7 +141,7 @@ async fn make_offer(client: &Client, new: NewOffer, to: Addressee) -> kube::Resu
     };
     let offer = Offer {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", new.framework.name)),
+            generate_name: Some(format!("{}-", new.to.framework.name)),
             finalizers: Some(vec![OFFER_FINALIZER.to_owned()]),
             owner_references: to.framework.map(|owner| vec![owner]),
             ..ObjectMeta::default()
@@ -149,7 +149,7 @@ async fn make_offer(client: &Client, new: NewOffer, to: Addressee) -> kube::Resu
         spec,
         status: None,
     };
-    let api = Api::<Offer>::namespaced(client.clone(), &new.framework.namespace);
+    let api = Api::<Offer>::namespaced(client.clone(), &new.to.framework.namespace);
     let made = api.create(&PostParams::default(), &offer).await?;
     Ok(Outcome::Offered(Box::new(made)))
 }

@@ -202,8 +202,8 @@ impl Reserved {
             if let Some(volume) = &part.kind.volume {
                 let key = volume.split_once('/').map(|(ns, name)| (ns.to_owned(), name.to_owned()));
                 let found = key.and_then(|key| view.world.volumes.get(&key));
-                let own =
-                    found.filter(|v| v.namespace().as_deref() == Some(&*offer.framework.namespace));
+                let own = found
+                    .filter(|v| v.namespace().as_deref() == Some(&*offer.to.framework.namespace));
                 volumes.extend(own.map(|volume| OfferedVolume {
                     volume: volume.name_any(),
                     reservation: volume.spec.reservation.clone(),

@@ -94,8 +94,8 @@ impl Cluster {
             self.serial += 1;
             let key = ObjectKey::new("ns", &format!("o-{}", self.serial));
             let info = OfferInfo {
-                framework: offer.framework.name.to_string(),
-                queue: offer.queue.to_string(),
+                framework: offer.to.framework.name.to_string(),
+                queue: offer.to.queue.to_string(),
                 agent: offer.agent.to_string(),
                 parts: Vec::new(),
                 resources: (*offer.resources).clone(),

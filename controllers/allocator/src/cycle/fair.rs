@@ -11,35 +11,47 @@
 use std::cell::Cell;
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
+use std::sync::atomic::{self, AtomicU64};
 
 use crate::cycle::Step;
 use crate::lanes::{LANES, Lanes};
+use crate::queues::Queue;
 use crate::state::{Allocator, Sorter};
 use crate::table::Id;
 use crate::usage::dominant;
 
 /// What is held, with what the run has given, by queue and by leaf.
-#[derive(Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {
     /// What counts towards shares.
     total: Lanes,
     /// What nobody holds and nobody has reserved; `None` if no queue has a guarantee.
     available: Option<Lanes>,
     /// Where chance stands, if it decides who is next.
-    dice: Option<Cell<u64>>,
+    dice: Option<Dice>,
     root: Id,
     limits_bind_below: bool,
     queues: Vec<QueueBook>,
     leaves: Vec<Book>,
 }
 
-#[derive(Clone, Copy)]
+/// Where chance stands. Nobody throws it twice at a time.
+#[derive(Debug)]
+struct Dice(AtomicU64);
+
+impl Clone for Dice {
+    fn clone(&self) -> Self {
+        Self(AtomicU64::new(self.0.load(atomic::Ordering::Relaxed)))
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
 struct Book {
     held: Lanes,
     allocations: u64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct QueueBook {
     parent: Option<Id>,
     limited: bool,
@@ -56,49 +68,18 @@ struct QueueBook {
 }
 
 impl Ledger {
-    pub(super) fn new(
-        state: &Allocator,
-        mut total: Lanes,
-        available: Option<Lanes>,
-        seed: u64,
-    ) -> Self {
-        for name in &state.options.fairness_excluded {
-            if let Some(lane) = state.names.lane(name) {
-                total.0[lane] = 0;
-            }
-        }
-        let none = Book { held: Lanes::ZERO, allocations: 0 };
-        let nobody = QueueBook {
-            parent: None,
-            limited: false,
-            limit: Lanes::UNLIMITED,
-            beyond: [0; LANES],
-            guarantee: Lanes::ZERO,
-            need: Lanes::ZERO,
-            need_below: Lanes::ZERO,
-            all: none,
-            own: none,
-        };
-        let mut queues = vec![nobody; state.queues.span()];
+    pub(super) fn new(state: &Allocator, available: Option<Lanes>, seed: u64) -> Self {
+        let total = fair_total(state);
+        let mut queues = vec![QueueBook::NOBODY; state.queues.span()];
         for (id, queue) in state.queues.iter() {
-            queues[id as usize] = QueueBook {
-                parent: queue.parent,
-                limited: queue.limit != Lanes::UNLIMITED,
-                limit: queue.limit,
-                beyond: difference(&queue.charged(), &queue.held()),
-                guarantee: queue.guarantee,
-                need: Lanes::ZERO,
-                need_below: Lanes::ZERO,
-                all: Book { held: queue.held(), allocations: queue.allocations },
-                own: Book { held: queue.own, allocations: queue.own_allocations },
-            };
+            queues[id as usize] = QueueBook::of(queue);
         }
-        let mut leaves = vec![none; state.leaves.span()];
+        let mut leaves = vec![Book::EMPTY; state.leaves.span()];
         for (id, leaf) in state.leaves.iter() {
             leaves[id as usize] = Book { held: leaf.held(), allocations: leaf.allocations };
         }
         let root = state.queues.id(crate::queues::ROOT).expect("the root is never removed");
-        let dice = (state.options.sorter == Sorter::Random).then(|| Cell::new(seed));
+        let dice = (state.options.sorter == Sorter::Random).then(|| Dice(AtomicU64::new(seed)));
         let limits_bind_below = state.options.limits_bind_below;
         let mut ledger = Self { total, available, dice, root, limits_bind_below, queues, leaves };
         if available.is_some() {
@@ -108,6 +89,22 @@ impl Ledger {
             }
         }
         ledger
+    }
+
+    /// Whether shares are still of as much as there is.
+    pub(super) fn is_of(&self, state: &Allocator) -> bool {
+        self.total == fair_total(state)
+    }
+
+    /// Brings a leaf, and the queues that it is in, to what is known of them now.
+    pub(super) fn refresh(&mut self, state: &Allocator, id: Id) {
+        self.leaves.resize(state.leaves.span(), Book::EMPTY);
+        self.queues.resize(state.queues.span(), QueueBook::NOBODY);
+        let Some(leaf) = state.leaves.get(id) else { return };
+        self.leaves[id as usize] = Book { held: leaf.held(), allocations: leaf.allocations };
+        for queue in std::iter::successors(Some(leaf.queue), |id| state.queues[*id].parent) {
+            self.queues[queue as usize] = QueueBook::of(&state.queues[queue]);
+        }
     }
 
     /// How much more the queue may hold before it or one above is at its limit.
@@ -255,7 +252,9 @@ impl Ledger {
     /// another were drawn in proportion to the weights.
     pub(super) fn draw(&self, weight: f64) -> Option<f64> {
         let dice = self.dice.as_ref()?;
-        let number = crate::cycle::next_random(dice);
+        let at = Cell::new(dice.0.load(atomic::Ordering::Relaxed));
+        let number = crate::cycle::next_random(&at);
+        dice.0.store(at.get(), atomic::Ordering::Relaxed);
         // 53 bits, as many as there are in a double, and never 0.
         let fraction = ((number >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
         Some(-fraction.ln() / weight)
@@ -273,7 +272,47 @@ impl Ledger {
     }
 }
 
+/// What counts towards shares of what there is.
+fn fair_total(state: &Allocator) -> Lanes {
+    let mut total = state.changes.total;
+    for name in &state.options.fairness_excluded {
+        if let Some(lane) = state.names.lane(name) {
+            total.0[lane] = 0;
+        }
+    }
+    total
+}
+
+impl Book {
+    const EMPTY: Self = Self { held: Lanes::ZERO, allocations: 0 };
+}
+
 impl QueueBook {
+    const NOBODY: Self = Self {
+        parent: None,
+        limited: false,
+        limit: Lanes::UNLIMITED,
+        beyond: [0; LANES],
+        guarantee: Lanes::ZERO,
+        need: Lanes::ZERO,
+        need_below: Lanes::ZERO,
+        all: Book::EMPTY,
+        own: Book::EMPTY,
+    };
+
+    fn of(queue: &Queue) -> Self {
+        Self {
+            parent: queue.parent,
+            limited: queue.limit != Lanes::UNLIMITED,
+            limit: queue.limit,
+            beyond: difference(&queue.charged(), &queue.held()),
+            guarantee: queue.guarantee,
+            all: Book { held: queue.held(), allocations: queue.allocations },
+            own: Book { held: queue.own, allocations: queue.own_allocations },
+            ..Self::NOBODY
+        }
+    }
+
     fn charged_in(&self, lane: usize) -> i64 {
         self.all.held.0[lane].saturating_add(self.beyond[lane]).max(0)
     }

@@ -8,7 +8,7 @@ use crate::changes::Bits;
 use crate::cycle::{Cycle, Step};
 use crate::lanes::{Goods, LaneNames, Lanes};
 use crate::parts::Piece;
-use crate::plan::NewOffer;
+use crate::plan::{Address, NewOffer};
 use crate::state::{Framework, Leaf, Unit};
 use crate::table::Id;
 
@@ -61,6 +61,7 @@ pub(super) struct UnitRun {
 pub(super) struct OpenAgents {
     order: Vec<u32>,
     open: Bits,
+    left: usize,
     turn: u32,
 }
 
@@ -68,7 +69,8 @@ impl OpenAgents {
     pub(super) fn new(seen: &Bits, offerable: &Bits, seed: u64) -> Self {
         let words = seen.0.iter().zip(&offerable.0).map(|(seen, free)| seen & free);
         let open = Bits(words.collect());
-        Self { order: super::blocks(&open.0, seed), open, turn: super::turn(seed) }
+        let left = open.0.iter().map(|word| word.count_ones() as usize).sum();
+        Self { order: super::blocks(&open.0, seed), open, left, turn: super::turn(seed) }
     }
 
     /// The first from place `at` on, with its place.
@@ -90,10 +92,16 @@ impl OpenAgents {
 
     /// How many there are at most.
     pub(super) fn count(&self) -> usize {
-        self.order.iter().map(|block| self.open.word(*block as usize).count_ones() as usize).sum()
+        self.left
+    }
+
+    /// Whether there are any.
+    pub(super) fn any(&self) -> bool {
+        self.left > 0
     }
 
     fn close(&mut self, agent: Id) {
+        self.left -= usize::from(self.open.has(agent));
         self.open.set(agent, false);
     }
 }
@@ -132,8 +140,15 @@ impl Cycle<'_> {
                     continue;
                 }
             }
-            self.draft_all(leaf_id, agent, &lanes);
             self.outstanding[leaf.framework as usize] += 1;
+            let untouched = !self.stripped.has(agent);
+            if self.whole_only && untouched && lanes == *self.free_of(agent) {
+                self.ledger.give(leaf_id, leaf.queue, &lanes);
+                self.whole.push((leaf_id, agent));
+                self.open.close(agent);
+                return Step::Took;
+            }
+            self.draft_all(leaf_id, agent, &lanes);
             if self.free_of(agent).is_zero() {
                 self.open.close(agent);
             }
@@ -256,21 +271,46 @@ impl Cycle<'_> {
         self.ledger.give(leaf, self.state.leaves[leaf].queue, lanes);
     }
 
-    pub(super) fn publish(&self, draft: Draft, names: &mut Printed) -> NewOffer {
-        let leaf = &self.state.leaves[draft.leaf];
+    /// To whom an offer goes, and when it ends.
+    fn address(&self, leaf: Id) -> (Arc<Address>, u64) {
+        let leaf = &self.state.leaves[leaf];
         let timeout_ms = self.state.frameworks[leaf.framework].info.offer_timeout_ms;
-        NewOffer {
-            framework: leaf.framework_key.clone(),
-            queue: self.state.queues[leaf.queue].path.clone(),
-            agent: self.state.agents[draft.agent].name.clone(),
-            resources: names.resources(
-                &self.state.names,
-                &draft.lanes,
-                if draft.all { &self.state.agents[draft.agent].free_goods } else { &draft.goods },
-            ),
-            parts: draft.parts.iter().map(|piece| piece.part(&self.state.names)).collect(),
-            expires_at_ms: self.now_ms.saturating_add(timeout_ms),
+        (leaf.address.clone(), self.now_ms.saturating_add(timeout_ms))
+    }
+
+    /// Turns what was given into offers.
+    pub(super) fn publish(&mut self) {
+        let mut printed = Printed::default();
+        let (whole, drafts) = (std::mem::take(&mut self.whole), std::mem::take(&mut self.drafts));
+        let mut offers = Vec::with_capacity(whole.len() + drafts.len());
+        for (leaf, agent) in whole {
+            let (to, expires_at_ms) = self.address(leaf);
+            let resources = match &self.free.printed[agent as usize] {
+                Some(resources) => resources.clone(),
+                None => {
+                    let goods = &self.state.agents[agent].free_goods;
+                    let resources =
+                        printed.resources(&self.state.names, &self.free[agent as usize], goods);
+                    self.free.printed[agent as usize] = Some(resources.clone());
+                    resources
+                }
+            };
+            let agent = self.state.changes.names[agent as usize].clone();
+            offers.push(NewOffer { to, agent, resources, parts: Vec::new(), expires_at_ms });
         }
+        for draft in drafts {
+            let (to, expires_at_ms) = self.address(draft.leaf);
+            let goods =
+                if draft.all { &self.state.agents[draft.agent].free_goods } else { &draft.goods };
+            offers.push(NewOffer {
+                to,
+                agent: self.state.agents[draft.agent].name.clone(),
+                resources: printed.resources(&self.state.names, &draft.lanes, goods),
+                parts: draft.parts.iter().map(|piece| piece.part(&self.state.names)).collect(),
+                expires_at_ms,
+            });
+        }
+        self.plan.offers = offers;
     }
 
     pub(super) fn may_hold_more(&self, leaf: &Leaf, framework: &Framework) -> bool {

@@ -8,6 +8,7 @@ use crate::state::Allocator;
 use crate::table::Id;
 
 /// The competing part of the tree, everybody at their place.
+#[derive(Debug, Clone)]
 pub(super) struct Ranked {
     lines: BTreeMap<Id, Lines>,
     /// Where each leaf and each queue stands now.
@@ -17,7 +18,7 @@ pub(super) struct Ranked {
     root: Id,
 }
 
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 struct Lines {
     /// Queues below, and the frameworks of this very one together if there are any.
     below: BTreeSet<Rank>,
@@ -85,6 +86,7 @@ impl Ranked {
     pub(super) fn settle(&mut self, state: &Allocator, ledger: &Ledger, leaf: Id) {
         let queue = state.leaves[leaf].queue;
         let lines = self.lines.entry(queue).or_default();
+        // One that does not compete counts for the queues that it is in all the same.
         move_to(&mut lines.own, self.leaves.get_mut(&leaf), |at| {
             rank(state, ledger, queue, Who::Leaf(leaf), at.place)
         });

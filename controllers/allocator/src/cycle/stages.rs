@@ -302,7 +302,9 @@ impl Cycle<'_> {
 
     /// The leaves to whom this run offers something of the agent.
     pub(crate) fn drafts_on(&self, agent: Id) -> impl Iterator<Item = Id> {
-        self.drafts.iter().filter(move |draft| draft.agent == agent).map(|draft| draft.leaf)
+        let drafts = self.drafts.iter().map(|draft| (draft.leaf, draft.agent));
+        let all = drafts.chain(self.whole.iter().copied());
+        all.filter(move |(_, on)| *on == agent).map(|(leaf, _)| leaf)
     }
 }
 

@@ -128,6 +128,9 @@ impl Cycle<'_> {
 
     /// Tasks that nobody tried to place.
     fn explain_unplaced(&mut self) {
+        if self.state.changes.pending == 0 {
+            return;
+        }
         for (_, leaf) in self.state.leaves.iter().filter(|(_, leaf)| !leaf.pending.is_empty()) {
             if leaf.listed && self.state.places_tasks(leaf.framework) {
                 continue;

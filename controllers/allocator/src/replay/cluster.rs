@@ -451,7 +451,7 @@ impl Cluster {
     fn carry_out(&mut self, plan: &Plan) {
         for offer in &plan.offers {
             let bag = Bag::from_engine(&offer.resources, &offer.parts);
-            let (framework, role) = (offer.framework.name.to_string(), role_of(&offer.queue));
+            let (framework, role) = (offer.to.framework.name.to_string(), role_of(&offer.to.queue));
             let agent = offer.agent.to_string();
             self.hold((framework.clone(), role.clone(), agent.clone()), &bag);
             self.offered.push(Emitted { framework, role, agent, resources: bag });

@@ -109,17 +109,17 @@ fn holdings(allocator: &mut Allocator, scene: &Scene) -> BTreeMap<&'static str, 
         let plain = offer.resources.cpu_millis();
         let reserved: i64 = offer.parts.iter().map(|part| part.resources.cpu_millis()).sum();
         for part in &offer.parts {
-            assert!(is_in(&offer.queue, &part.kind.reserved[0]), "a reservation of others");
+            assert!(is_in(&offer.to.queue, &part.kind.reserved[0]), "a reservation of others");
         }
         let agent = per_agent.entry(offer.agent.to_string()).or_default();
         *agent = (agent.0 + plain, agent.1 + reserved);
-        for queue in QUEUES.iter().filter(|queue| is_in(&offer.queue, queue)) {
+        for queue in QUEUES.iter().filter(|queue| is_in(&offer.to.queue, queue)) {
             let sum = held.entry(queue).or_default();
             *sum = (sum.0 + plain, sum.1 + plain + reserved);
         }
         let info = OfferInfo {
-            framework: offer.framework.name.to_string(),
-            queue: offer.queue.to_string(),
+            framework: offer.to.framework.name.to_string(),
+            queue: offer.to.queue.to_string(),
             agent: offer.agent.to_string(),
             resources: (*offer.resources).clone(),
             parts: offer.parts.clone(),

@@ -155,12 +155,12 @@ impl World {
         for offer in &plan.offers {
             self.serial += 1;
             let name = ObjectKey {
-                namespace: offer.framework.namespace.clone(),
+                namespace: offer.to.framework.namespace.clone(),
                 name: format!("offer-{}", self.serial).into(),
             };
             let info = OfferInfo {
-                framework: offer.framework.name.to_string(),
-                queue: offer.queue.to_string(),
+                framework: offer.to.framework.name.to_string(),
+                queue: offer.to.queue.to_string(),
                 agent: offer.agent.to_string(),
                 parts: offer.parts.clone(),
                 resources: (*offer.resources).clone(),
