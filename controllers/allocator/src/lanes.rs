@@ -24,43 +24,59 @@ impl Lanes {
     pub(crate) const ZERO: Self = Self([0; LANES]);
     pub(crate) const UNLIMITED: Self = Self([i64::MAX; LANES]);
 
+    #[inline]
     pub(crate) fn is_zero(&self) -> bool {
         self.0.iter().all(|steps| *steps == 0)
     }
 
+    #[inline]
     pub(crate) fn fits(&self, room: &Self) -> bool {
         self.0.iter().zip(&room.0).all(|(want, have)| want <= have)
     }
 
     /// The first lane in which `room` has less than this wants.
+    #[inline]
     pub(crate) fn short_in(&self, room: &Self) -> Option<usize> {
         self.0.iter().zip(&room.0).position(|(want, have)| want > have)
     }
 
+    #[inline]
     pub(crate) fn add(&mut self, other: &Self) {
         for (a, b) in self.0.iter_mut().zip(&other.0) {
             *a = a.saturating_add(*b);
         }
     }
 
+    /// The same, where only so many of the first lanes are in use.
+    #[inline]
+    pub(crate) fn add_first(&mut self, other: &Self, used: usize) {
+        for (a, b) in self.0[..used].iter_mut().zip(&other.0[..used]) {
+            *a = a.saturating_add(*b);
+        }
+    }
+
     /// Takes `other` out, and leaves 0 where there was less.
+    #[inline]
     pub(crate) fn sub(&mut self, other: &Self) {
         for (a, b) in self.0.iter_mut().zip(&other.0) {
             *a = a.saturating_sub(*b).max(0);
         }
     }
 
+    #[inline]
     pub(crate) fn minus(mut self, other: &Self) -> Self {
         self.sub(other);
         self
     }
 
+    #[inline]
     pub(crate) fn plus(mut self, other: &Self) -> Self {
         self.add(other);
         self
     }
 
     /// The smaller of both in each lane, GPUs whole.
+    #[inline]
     pub(crate) fn min(mut self, other: &Self) -> Self {
         for (a, b) in self.0.iter_mut().zip(&other.0) {
             *a = (*a).min(*b);
@@ -70,12 +86,14 @@ impl Lanes {
     }
 
     /// The same with GPUs whole.
+    #[inline]
     pub(crate) fn whole_gpus(mut self) -> Self {
         self.0[GPU_LANE] -= self.0[GPU_LANE] % WHOLE;
         self
     }
 
     /// The larger of both in each lane.
+    #[inline]
     pub(crate) fn max(mut self, other: &Self) -> Self {
         for (a, b) in self.0.iter_mut().zip(&other.0) {
             *a = (*a).max(*b);
@@ -84,6 +102,7 @@ impl Lanes {
     }
 
     /// This where `other` has something, 0 elsewhere.
+    #[inline]
     pub(crate) fn only(mut self, other: &Self) -> Self {
         for (a, b) in self.0.iter_mut().zip(&other.0) {
             *a = if *b > 0 { *a } else { 0 };
@@ -92,11 +111,13 @@ impl Lanes {
     }
 
     /// How often this goes into `room`, at most `most` times.
+    #[inline]
     pub(crate) fn times_in(&self, room: &Self, most: u64) -> u64 {
         let lanes = self.0.iter().zip(&room.0).filter(|(want, _)| **want > 0);
         lanes.map(|(want, have)| (have / want).unsigned_abs()).fold(most, u64::min)
     }
 
+    #[inline]
     pub(crate) fn times(mut self, times: u64) -> Self {
         let times = i64::try_from(times).unwrap_or(i64::MAX);
         for steps in &mut self.0 {
@@ -170,6 +191,11 @@ impl Default for LaneNames {
 impl LaneNames {
     pub(crate) fn name(&self, lane: usize) -> &Arc<str> {
         &self.names[lane]
+    }
+
+    /// How many lanes are in use.
+    pub(crate) fn count(&self) -> usize {
+        self.names.len()
     }
 
     pub(crate) fn lane(&self, name: &str) -> Option<usize> {

@@ -75,12 +75,14 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
 impl<K, V> std::ops::Index<Id> for Table<K, V> {
     type Output = V;
 
+    #[inline]
     fn index(&self, id: Id) -> &V {
         self.slots[id as usize].as_ref().expect("ids are dropped before their values are")
     }
 }
 
 impl<K, V> std::ops::IndexMut<Id> for Table<K, V> {
+    #[inline]
     fn index_mut(&mut self, id: Id) -> &mut V {
         self.slots[id as usize].as_mut().expect("ids are dropped before their values are")
     }

@@ -18,7 +18,7 @@ use crate::lanes::{LANES, Lanes};
 use crate::queues::Queue;
 use crate::state::{Allocator, Sorter};
 use crate::table::Id;
-use crate::usage::dominant;
+use crate::usage::dominant_of;
 
 /// What is held, with what the run has given, by queue and by leaf.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +31,8 @@ pub(super) struct Ledger {
     dice: Option<Dice>,
     root: Id,
     limits_bind_below: bool,
+    /// Lanes that have a name: all others are empty everywhere.
+    used: usize,
     queues: Vec<QueueBook>,
     leaves: Vec<Book>,
 }
@@ -81,7 +83,9 @@ impl Ledger {
         let root = state.queues.id(crate::queues::ROOT).expect("the root is never removed");
         let dice = (state.options.sorter == Sorter::Random).then(|| Dice(AtomicU64::new(seed)));
         let limits_bind_below = state.options.limits_bind_below;
-        let mut ledger = Self { total, available, dice, root, limits_bind_below, queues, leaves };
+        let used = state.names.count();
+        let mut ledger =
+            Self { total, available, dice, root, limits_bind_below, used, queues, leaves };
         if available.is_some() {
             let guaranteed = state.queues.iter().filter(|(_, queue)| !queue.guarantee.is_zero());
             for (id, _) in guaranteed {
@@ -215,8 +219,9 @@ impl Ledger {
 
     /// Gives to a leaf of a queue something of which only `charged` counts towards limits.
     pub(super) fn give_parts(&mut self, leaf: Id, queue: Id, lanes: &Lanes, charged: &Lanes) {
+        let used = self.used;
         self.change(leaf, queue, |book| {
-            book.held.add(lanes);
+            book.held.add_first(lanes, used);
             book.allocations += 1;
         });
         if charged != lanes {
@@ -246,6 +251,10 @@ impl Ledger {
             available.add(lanes);
             self.settle_need(queue);
         }
+    }
+
+    fn dominant(&self, held: &Lanes) -> f64 {
+        dominant_of(&held.0[..self.used], &self.total.0[..self.used]).0
     }
 
     /// Chance's share for a competitor: sorted by these, each order is as likely as if one after
@@ -492,7 +501,6 @@ pub(super) fn rank(state: &Allocator, ledger: &Ledger, queue: Id, who: Who, plac
         Who::Own => (&ledger.queues[queue as usize].own, 1.0),
         Who::Leaf(id) => (&ledger.leaves[id as usize], 1.0),
     };
-    let share =
-        ledger.draw(weight).unwrap_or_else(|| dominant(&book.held, &ledger.total).0 / weight);
+    let share = ledger.draw(weight).unwrap_or_else(|| ledger.dominant(&book.held) / weight);
     Rank { share, allocations: book.allocations, place, who }
 }
