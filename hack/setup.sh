@@ -48,6 +48,9 @@ need busybox busybox-static
 need docker-registry docker-registry docker-registry
 need skopeo skopeo
 need umoci umoci
+[ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] || missing+=(containernetworking-plugins)
+need iptables iptables
+need ip iproute2
 need node nodejs
 need npm npm
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)

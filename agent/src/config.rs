@@ -11,6 +11,8 @@ pub use commonage_image::{Options as ImageOptions, Policy as ImagePolicy};
 use commonage_schemas::resources::{Amount, Ranges};
 use commonage_shim::ZygoteHandle;
 
+pub use crate::networks::Networks;
+
 /// How often the Lease is renewed. The control plane waits for four of these before it calls an
 /// agent unreachable, as Kubernetes does.
 pub const LEASE_INTERVAL: Duration = Duration::from_secs(10);
@@ -45,6 +47,8 @@ pub struct Config {
     pub cgroup_parent: String,
     /// Where images may come from beyond HTTPS, how large they may be, when they go again.
     pub images: ImageOptions,
+    /// Where networks are configured, and the plugins that make them.
+    pub networks: Networks,
     /// How often the Lease is renewed; [`LEASE_INTERVAL`].
     pub lease_interval: Duration,
     /// Kill every task on shutdown and wait until they are gone, for 10 s at most. Otherwise they

@@ -3,7 +3,7 @@
 //! One small future per check. It only looks and tells the driver when its verdict changes;
 //! killing an unhealthy task is the plan's decision. The timing is Mesos'.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,19 +73,23 @@ struct Timing {
 struct Watched<C> {
     uid: Uid,
     container: Container,
+    address: IpAddr,
     commands: C,
     verdicts: mpsc::Sender<(Uid, Verdict)>,
 }
 
-/// Runs all checks of a task until one fails for good or the future is dropped.
+/// Runs all checks of a task until one fails for good or the future is dropped. `address` is that of the task's own
+/// network; without one its ports are the machine's.
 pub(crate) async fn watch(
     task: Task,
+    address: Option<IpAddr>,
     commands: impl Commands,
     verdicts: mpsc::Sender<(Uid, Verdict)>,
 ) {
     let uid = crate::plan::uid_of(&task);
     let spec = task.spec;
-    let watched = Watched { uid, container: spec.container, commands, verdicts };
+    let address = address.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let watched = Watched { uid, container: spec.container, address, commands, verdicts };
     let health = watched.repeat(Kind::Health, spec.health_check.as_ref());
     let readiness = watched.repeat(Kind::Readiness, spec.readiness_check.as_ref());
     tokio::join!(health, readiness);
@@ -94,7 +98,7 @@ pub(crate) async fn watch(
 impl<C: Commands> Watched<C> {
     async fn repeat(&self, kind: Kind, check: Option<&Check>) {
         let Some(check) = check else { return };
-        let Some(probe) = probe(check, &self.container) else {
+        let Some(probe) = probe(check, &self.container, self.address) else {
             // Refused before the launch; a task of an older agent may still have one.
             return;
         };
@@ -213,8 +217,7 @@ fn timing(check: &Check) -> Timing {
     }
 }
 
-/// Tasks with checks of ports are on the machine's own network, so its loopback reaches them.
-fn probe(check: &Check, container: &Container) -> Option<Probe> {
+fn probe(check: &Check, container: &Container, address: IpAddr) -> Option<Probe> {
     if let Some(exec) = &check.exec {
         return Some(Probe::Exec { command: exec.command.clone() });
     }
@@ -224,7 +227,7 @@ fn probe(check: &Check, container: &Container) -> Option<Probe> {
         (None, None) => return None,
     };
     let port = check_port(container, port_name)?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let address = SocketAddr::from((address, port));
     Some(match &check.http {
         Some(http) => {
             Probe::Http { address, path: http.path.clone().unwrap_or_else(|| "/".to_owned()) }

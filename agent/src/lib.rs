@@ -23,6 +23,7 @@ pub mod health;
 mod lease;
 pub mod ledger;
 pub mod logs;
+pub mod networks;
 pub mod plan;
 pub mod prepare;
 mod register;

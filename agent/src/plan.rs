@@ -345,6 +345,8 @@ fn running(actual: &Actual, started_at: Timestamp, record: &Record, site: &Site)
         status.host_ports = container.ports.iter().map(|port| port.host_port).collect();
         if container.network.as_deref().is_none_or(|name| name == "Host") {
             status.ip = site.host.parse::<std::net::IpAddr>().ok().map(|ip| ip.to_string());
+        } else {
+            status.ip = actual.address.map(|address| address.to_string());
         }
     }
     status

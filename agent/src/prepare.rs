@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 use commonage_image::{Credentials, Image, Images, Reference, Request};
 use commonage_schemas::Task;
 use commonage_schemas::reasons::task as reasons;
+use commonage_schemas::task::Container;
+use commonage_shim::launch::CniNetwork;
 use kube::ResourceExt;
 use tokio::sync::watch;
 
 use crate::events::{Events, News};
+use crate::networks::Networks;
 use crate::plan::Words;
 
 mod fetch;
@@ -47,6 +50,8 @@ pub struct Prepared {
     pub fetched: Option<Fetched>,
     /// The task's own token and what goes with it.
     pub token: Option<Files>,
+    /// The configuration of the network that it names.
+    pub network: Option<CniNetwork>,
 }
 
 /// Files by name.
@@ -66,9 +71,15 @@ pub fn is_needed(task: &Task) -> bool {
     let container = &task.spec.container;
     container.image.is_some()
         || container.api_token
+        || network_of(container).is_some()
         || !container.mounts.is_empty()
         || !task.spec.fetch.is_empty()
         || container.env.iter().any(|variable| variable.value_from.is_some())
+}
+
+/// The network that a task names, if it is one by plugins.
+pub fn network_of(container: &Container) -> Option<&str> {
+    container.network.as_deref().filter(|name| !matches!(*name, "Host" | "None"))
 }
 
 /// What preparing works with.
@@ -80,6 +91,7 @@ pub(crate) struct Workshop {
     pub(crate) agent: String,
     /// Of the authority that the API server proves itself by.
     pub(crate) ca_pem: String,
+    pub(crate) networks: Networks,
     /// Where Volumes and fetched files lie.
     pub(crate) directory: PathBuf,
 }
@@ -103,6 +115,12 @@ impl Workshop {
 
     async fn try_prepare(&self, task: &Task, say: impl Fn(Words)) -> Result<Prepared, Outcome> {
         let mut prepared = Prepared::default();
+        if let Some(name) = network_of(&task.spec.container) {
+            let found = self.networks.find(name);
+            prepared.network = Some(found.map_err(|what| {
+                failed(reasons::NETWORK_FAILED, format!("spec.container.network: {what}"))
+            })?);
+        }
         self.read_objects(task, &mut prepared).await?;
         if let Some(image) = &task.spec.container.image {
             prepared.image = Some(Arc::new(self.pull(task, image, &say).await?));

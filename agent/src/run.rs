@@ -45,6 +45,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         zygote,
         cgroup_parent,
         images,
+        networks,
         lease_interval,
         kill_tasks_on_shutdown,
     } = config;
@@ -74,6 +75,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         events: Events::new(client.clone(), &name),
         agent: name.clone(),
         ca_pem: identity.ca_pem.clone(),
+        networks,
         directory: home,
     };
     let registration = Registration {

@@ -3,7 +3,7 @@
 //! The only place that calls `commonage-shim`. A simulated runtime would take its place here. All
 //! of it but [`Shims::ended`] blocks, so the driver calls it from blocking threads.
 
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,8 @@ pub enum Seen {
     Starting,
     Running {
         started_at: Timestamp,
+        /// The first address of its own network, if it has one.
+        address: Option<IpAddr>,
     },
     Ended(End),
 }
@@ -129,7 +131,8 @@ impl Shims {
         match client::scan(dir.path()) {
             Ok(Observed::NotStarted) => Seen::NotStarted,
             Ok(Observed::Alive(Some(status))) if status.phase == Phase::Running => {
-                Seen::Running { started_at: status.started_at.unwrap_or_else(Timestamp::now) }
+                let started_at = status.started_at.unwrap_or_else(Timestamp::now);
+                Seen::Running { started_at, address: dir.addresses().into_iter().next() }
             }
             Ok(Observed::Alive(_)) => Seen::Starting,
             Ok(Observed::Exited(exit)) => Seen::Ended(End::Recorded(exit)),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Args as ClapArgs;
-use commonage_agent::config::{ImageOptions, ImagePolicy};
+use commonage_agent::config::{ImageOptions, ImagePolicy, Networks};
 use commonage_agent::{Config as AgentConfig, Identity, Overrides};
 use commonage_schemas::resources::Amount;
 use commonage_shim::ZygoteHandle;
@@ -158,6 +158,12 @@ pub(crate) struct Machine {
     /// A host, `host` or `host:port`, that registries may redirect to though it is not public or has no TLS
     #[arg(long = "registry-redirect", value_name = "HOST[:PORT]", value_delimiter = ',')]
     registry_redirects: Vec<String>,
+    /// Where the networks are configured that tasks may name (CNI)
+    #[arg(long, value_name = "DIR", default_value = commonage_agent::networks::CONFIG_DIR)]
+    cni_config_dir: PathBuf,
+    /// Where the plugins of those networks are
+    #[arg(long = "cni-plugin-dir", value_name = "DIR", value_delimiter = ',', default_values = commonage_agent::networks::PLUGIN_DIRS)]
+    cni_plugin_dirs: Vec<PathBuf>,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -184,7 +190,15 @@ impl Machine {
     }
 
     pub(crate) fn config(self, seat: Seat) -> Result<AgentConfig> {
-        let Self { name: _, labels, resources, insecure_registries, registry_redirects } = self;
+        let Self {
+            name: _,
+            labels,
+            resources,
+            insecure_registries,
+            registry_redirects,
+            cni_config_dir,
+            cni_plugin_dirs,
+        } = self;
         let policy = ImagePolicy { insecure: insecure_registries, redirects: registry_redirects };
         let Seat {
             name,
@@ -208,6 +222,7 @@ impl Machine {
             overrides: overrides(&resources)?,
             zygote: zygote.into(),
             cgroup_parent: commonage_agent::config::CGROUP_PARENT.to_owned(),
+            networks: Networks { config_dir: cni_config_dir, plugin_dirs: cni_plugin_dirs },
             images: ImageOptions { policy, ..ImageOptions::default() },
             lease_interval: commonage_agent::config::LEASE_INTERVAL,
             kill_tasks_on_shutdown,

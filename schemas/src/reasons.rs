@@ -43,6 +43,8 @@ pub mod task {
     pub const MOUNT_FAILED: &str = "MountFailed";
     /// A file of `spec.fetch` can't be had, or is not what its checksum says.
     pub const FETCH_FAILED: &str = "FetchFailed";
+    /// It could not be attached to the network that it names.
+    pub const NETWORK_FAILED: &str = "NetworkFailed";
     /// The container could not be made.
     pub const CREATE_FAILED: &str = "CreateFailed";
     /// Its Task object was deleted.

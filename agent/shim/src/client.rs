@@ -206,7 +206,7 @@ pub fn kill_by_cgroup(launch: &Launch) -> io::Result<()> {
 /// # Errors
 /// As [`kill_by_cgroup`], or something could not be removed.
 pub fn cleanup(state_dir: &Path, launch: &Launch) -> io::Result<()> {
-    crate::shim::clean_up(&StateDir::new(state_dir), launch)
+    crate::shim::clean_up(&StateDir::new(state_dir), launch, None)
 }
 
 /// What a task uses right now, from its control group. Zeros if there is none (any more).

@@ -138,13 +138,41 @@ pub enum Root {
 }
 
 /// Which network the task sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
     /// The machine's own.
     #[default]
     Host,
     /// A namespace of its own with nothing in it but a loopback.
     None,
+    /// A namespace of its own that plugins attach to something.
+    Cni(CniNetwork),
+}
+
+/// A network as its configuration has it: see the specification of the Container Network Interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CniNetwork {
+    /// The network's name.
+    pub name: String,
+    /// Version of the specification that the plugins are spoken to by.
+    pub cni_version: String,
+    /// Configurations of the plugins, called in this order.
+    pub plugins: Vec<serde_json::Value>,
+    /// Where the plugins are.
+    pub plugin_dirs: Vec<PathBuf>,
+    /// Ports of the host that are to lead to the task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortMapping>,
+}
+
+/// A port of the host and that of the task to which it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// On the host.
+    pub host: u16,
+    /// In the task's network.
+    pub container: u16,
 }
 
 /// Something mounted into a container: a file or directory of the host, or memory.
@@ -246,6 +274,8 @@ pub enum FailureReason {
     CreateFailed,
     /// The seccomp filter was not in force, so the task was killed.
     SeccompMissing,
+    /// It could not be attached to its network.
+    NetworkFailed,
 }
 
 impl FailureReason {
@@ -259,6 +289,7 @@ impl FailureReason {
             Self::InvalidLaunch => "InvalidLaunch",
             Self::CreateFailed => "CreateFailed",
             Self::SeccompMissing => "SeccompMissing",
+            Self::NetworkFailed => "NetworkFailed",
         }
     }
 }

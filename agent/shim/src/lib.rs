@@ -16,6 +16,7 @@
 
 mod cgroup;
 pub mod client;
+mod cni;
 mod control;
 pub mod exec;
 #[allow(unsafe_code)]

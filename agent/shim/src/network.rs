@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::client::{Phase, Shim};
@@ -21,10 +21,28 @@ fn of(pid: i32) -> io::Result<File> {
     File::open(format!("/proc/{pid}/ns/net"))
 }
 
+/// Makes a network with nothing in it but a loopback, which is on. For a process with one thread.
+pub(crate) fn make() -> io::Result<File> {
+    let ours = own()?;
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    let made = switch_on(c"lo".to_bytes()).and_then(|()| own());
+    setns(ours, CloneFlags::CLONE_NEWNET)?;
+    made
+}
+
+fn own() -> io::Result<File> {
+    of(std::process::id().cast_signed())
+}
+
+/// The network of a process of a control group, which stays as long as the file is open.
+pub(crate) fn of_any(pids: impl IntoIterator<Item = i32>) -> Option<File> {
+    pids.into_iter().find_map(|pid| of(pid).ok())
+}
+
 /// Switches the loopback of a process's network on: a network of one's own without it could not
 /// even talk to itself. For a process with one thread, which visits that network for it.
 pub(crate) fn start_loopback(pid: i32) -> io::Result<()> {
-    let ours = of(std::process::id().cast_signed())?;
+    let ours = own()?;
     setns(of(pid)?, CloneFlags::CLONE_NEWNET)?;
     let switched = switch_on(c"lo".to_bytes());
     setns(ours, CloneFlags::CLONE_NEWNET)?;

@@ -21,10 +21,12 @@ use nix::unistd::{Gid, Uid, chown, pipe2, setsid};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Hierarchies;
+use crate::cni::{self, Attached};
 use crate::control::Control;
 use crate::init::{Init, Plan, PlanPipes};
-use crate::launch::{Exit, ExitError, FailureReason, Launch, Root, Stream};
+use crate::launch::{Exit, ExitError, FailureReason, Launch, Network, Root, Stream};
 use crate::lock::Lock;
+use crate::network;
 use crate::output::Output;
 use crate::rootfs;
 use crate::seccomp::Filters;
@@ -73,12 +75,16 @@ fn try_run(state: &StateDir, filters: &Filters) -> io::Result<()> {
             return remove_socket(state);
         }
     };
-    let (exit, control) = match create(state, &launch, filters) {
+    let attached = cni::attach(state, &launch);
+    let created = attached.as_ref().map_err(ExitError::clone);
+    let created = created.and_then(|network| create(state, &launch, network.as_ref(), filters));
+    let (exit, control) = match created {
         Ok(created) => Supervisor::new(launch.clone(), created).run(control, &signals)?,
         Err(error) => (failed(error), control),
     };
     finish(state, control, &exit)?;
-    clean_up(state, &launch)
+    let namespace = attached.ok().flatten().map(|network| network.namespace);
+    clean_up(state, &launch, namespace)
 }
 
 fn read_launch(state: &StateDir) -> Result<Launch, ExitError> {
@@ -138,7 +144,12 @@ pub(crate) struct Created {
     pub(crate) hierarchies: Hierarchies,
 }
 
-fn create(state: &StateDir, launch: &Launch, filters: &Filters) -> Result<Created, ExitError> {
+fn create(
+    state: &StateDir,
+    launch: &Launch,
+    network: Option<&Attached>,
+    filters: &Filters,
+) -> Result<Created, ExitError> {
     let other = |error: io::Error| ExitError {
         reason: FailureReason::CreateFailed,
         message: error.to_string(),
@@ -146,8 +157,8 @@ fn create(state: &StateDir, launch: &Launch, filters: &Filters) -> Result<Create
     let hierarchies = Hierarchies::find().map_err(other)?;
     rootfs::leave_host_mounts().map_err(other)?;
     let root = rootfs::assemble(launch, state).map_err(other)?;
-    let launch = &completed(launch, state, &root)?;
-    prepare_files(state, launch, &root, &hierarchies).map_err(other)?;
+    let launch = &completed(launch, state, network, &root)?;
+    prepare_files(state, launch, network, &root, &hierarchies).map_err(other)?;
     let pipes = Pipes::new(launch).map_err(other)?;
     let plan_pipes = PlanPipes {
         exec_pipe: pipes.exec.1.as_raw_fd(),
@@ -188,9 +199,17 @@ fn create(state: &StateDir, launch: &Launch, filters: &Filters) -> Result<Create
     })
 }
 
-/// The order with what only the image can say.
-fn completed(launch: &Launch, state: &StateDir, root: &Path) -> Result<Launch, ExitError> {
+/// The order with what only the image and the network can say.
+fn completed(
+    launch: &Launch,
+    state: &StateDir,
+    network: Option<&Attached>,
+    root: &Path,
+) -> Result<Launch, ExitError> {
     let mut launch = launch.clone();
+    if let Some(address) = network.and_then(|network| network.addresses.first()) {
+        launch.env.entry("COMMONAGE_IP".to_owned()).or_insert_with(|| address.to_string());
+    }
     crate::image::complete(&mut launch, state, root)?;
     Ok(launch)
 }
@@ -198,6 +217,7 @@ fn completed(launch: &Launch, state: &StateDir, root: &Path) -> Result<Launch, E
 fn prepare_files(
     state: &StateDir,
     launch: &Launch,
+    network: Option<&Attached>,
     root: &Path,
     hierarchies: &Hierarchies,
 ) -> io::Result<()> {
@@ -214,7 +234,8 @@ fn prepare_files(
     };
     fs::create_dir_all(state.bundle())?;
     fs::create_dir_all(state.runtime_root())?;
-    let spec = spec::build(launch, state, root, host);
+    let network = network.map(Attached::path);
+    let spec = spec::build(launch, state, root, network.as_deref(), host);
     write_atomically(&state.bundle().join("config.json"), &serde_json::to_vec(&spec)?)
 }
 
@@ -344,8 +365,12 @@ fn remove_group(launch: &Launch) -> io::Result<()> {
 
 /// Everything a container leaves but its words: control group, mounts, libcontainer's files, the
 /// private `/tmp`. Also what an agent does for a shim that could not.
-pub(crate) fn clean_up(state: &StateDir, launch: &Launch) -> io::Result<()> {
+///
+/// `network` is the task's, if it is at hand; if not, it may be found as long as something of the task lives.
+pub(crate) fn clean_up(state: &StateDir, launch: &Launch, network: Option<File>) -> io::Result<()> {
+    let network = network.or_else(|| find_network(launch));
     remove_group(launch)?;
+    cni::detach(state, launch, network.as_ref());
     if !matches!(launch.root, Root::Bundle(_)) {
         rootfs::dismantle(state);
     }
@@ -357,6 +382,14 @@ pub(crate) fn clean_up(state: &StateDir, launch: &Launch) -> io::Result<()> {
         }
     }
     remove_socket(state)
+}
+
+fn find_network(launch: &Launch) -> Option<File> {
+    if !matches!(launch.network, Network::Cni(_)) {
+        return None;
+    }
+    let hierarchies = Hierarchies::find().ok()?;
+    network::of_any(hierarchies.group(&launch.cgroup).ok()?.processes().ok()?)
 }
 
 /// The last thing that goes: an agent takes its absence for the end of the shim.

@@ -126,7 +126,15 @@ fn check_limits(limits: &Limits) -> Result<(), ExitError> {
 }
 
 /// The whole specification.
-pub(crate) fn build(launch: &Launch, state: &StateDir, root: &Path, host: Host) -> Value {
+///
+/// `network` is where a network is that was made before.
+pub(crate) fn build(
+    launch: &Launch,
+    state: &StateDir,
+    root: &Path,
+    network: Option<&Path>,
+    host: Host,
+) -> Value {
     json!({
         "ociVersion": "1.0.2",
         "root": { "path": root, "readonly": read_only(launch) },
@@ -135,7 +143,7 @@ pub(crate) fn build(launch: &Launch, state: &StateDir, root: &Path, host: Host) 
         "mounts": mounts(launch, state),
         "linux": {
             "cgroupsPath": launch.cgroup,
-            "namespaces": namespaces(launch.network),
+            "namespaces": namespaces(&launch.network, network),
             "resources": resources(&launch.limits, host),
             // Nothing mounted on the host later may appear inside.
             "rootfsPropagation": "private",
@@ -240,12 +248,13 @@ fn mounts(launch: &Launch, state: &StateDir) -> Vec<Value> {
     all
 }
 
-fn namespaces(network: Network) -> Vec<Value> {
-    let mut kinds = vec!["pid", "mount", "ipc", "uts", "cgroup"];
-    if network == Network::None {
-        kinds.push("network");
-    }
-    kinds.into_iter().map(|kind| json!({ "type": kind })).collect()
+fn namespaces(network: &Network, made: Option<&Path>) -> Vec<Value> {
+    let kinds = ["pid", "mount", "ipc", "uts", "cgroup"];
+    let own = (*network != Network::Host).then(|| match made {
+        Some(path) => json!({ "type": "network", "path": path }),
+        None => json!({ "type": "network" }),
+    });
+    kinds.into_iter().map(|kind| json!({ "type": kind })).chain(own).collect()
 }
 
 fn masked(launch: &Launch, state: &StateDir) -> Vec<String> {

@@ -86,6 +86,16 @@ impl StateDir {
         text.trim_end().parse().unwrap_or(0)
     }
 
+    /// The addresses of the task's own network; none if it has no such network.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<std::net::IpAddr> {
+        crate::cni::addresses_of(self)
+    }
+
+    pub(crate) fn network_json(&self) -> PathBuf {
+        self.0.join("network.json")
+    }
+
     pub(crate) fn lock(&self) -> PathBuf {
         self.0.join("lock")
     }

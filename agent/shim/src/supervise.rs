@@ -219,8 +219,9 @@ impl Supervisor {
     }
 
     fn start_loopback(&self) -> io::Result<()> {
-        match self.launch.network {
-            Network::Host => Ok(()),
+        match &self.launch.network {
+            // A network by plugins was made with its loopback on.
+            Network::Host | Network::Cni(_) => Ok(()),
             Network::None => network::start_loopback(self.watched.init),
         }
     }

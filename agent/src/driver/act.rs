@@ -197,6 +197,7 @@ impl Driver {
         actual.health.watched = true;
         let watching = crate::health::watch(
             task.clone(),
+            actual.address,
             self.parts.shims.clone(),
             self.verdicts.sender.clone(),
         );

@@ -170,7 +170,8 @@ impl Driver {
             return;
         };
         match seen {
-            Seen::Running { started_at } => {
+            Seen::Running { started_at, address } => {
+                actual.address = address;
                 actual.phase = Phase::Running { started_at };
                 self.await_end(uid);
             }

@@ -81,7 +81,7 @@ async fn a_command_is_a_check() {
     let ready = fast(json!({"exec": {"command": ["0"]}}));
     let (verdicts, mut heard) = mpsc::channel(16);
     let task = task(1, json!({"healthCheck": health, "readinessCheck": ready}));
-    let watching = tokio::spawn(watch(task, commands, verdicts));
+    let watching = tokio::spawn(watch(task, None, commands, verdicts));
     let mut seen = Vec::new();
     let failed = loop {
         match heard.recv().await.unwrap().1 {
@@ -103,7 +103,7 @@ async fn a_server_that_stops_working_fails_for_good() {
     let port = server(vec![200, 500, 302, 500, 500]).await;
     let task = task(port, json!({"healthCheck": fast(json!({"http": {"path": "/up"}}))}));
     let (verdicts, mut heard) = mpsc::channel(16);
-    watch(task, Numbered::default(), verdicts).await;
+    watch(task, None, Numbered::default(), verdicts).await;
     let mut seen = Vec::new();
     while let Some((uid, verdict)) = heard.recv().await {
         assert_eq!(uid, "u-1");
@@ -122,7 +122,7 @@ async fn ready_once_the_port_is_open() {
     let port = server(vec![]).await;
     let task = task(port, json!({"readinessCheck": fast(json!({"tcp": {"port": "http"}}))}));
     let (verdicts, mut heard) = mpsc::channel(16);
-    let watching = tokio::spawn(watch(task, Numbered::default(), verdicts));
+    let watching = tokio::spawn(watch(task, None, Numbered::default(), verdicts));
     assert_eq!(heard.recv().await.unwrap().1, Verdict::Ready(false));
     assert_eq!(heard.recv().await.unwrap().1, Verdict::Ready(true));
     watching.abort();

@@ -61,6 +61,8 @@ pub struct Actual {
     /// sends it again.
     pub signalled: Option<(i32, Timestamp)>,
     pub health: Health,
+    /// Of its own network, if it has one; known when it runs.
+    pub address: Option<std::net::IpAddr>,
 }
 
 impl Actual {
@@ -71,6 +73,7 @@ impl Actual {
             phase: Phase::Launching { since },
             signalled: None,
             health: Health::default(),
+            address: None,
         }
     }
 }

@@ -12,11 +12,12 @@ use commonage_schemas::reasons::task as reasons;
 use commonage_schemas::task::{Check, Container, ContainerPort};
 use commonage_schemas::{Resources, Task};
 use commonage_shim::Launch;
-use commonage_shim::launch::{Limits, LogLimits, Network, Root, User};
+use commonage_shim::launch::{CniNetwork, Limits, LogLimits, Network, PortMapping, Root, User};
 use kube::ResourceExt;
 use nix::sys::signal::Signal;
 
-use crate::prepare::Prepared;
+use crate::networks::maps_ports;
+use crate::prepare::{Prepared, network_of};
 
 pub mod mounts;
 
@@ -94,7 +95,7 @@ pub fn launch(
         },
         sandbox,
         hidden: vec![site.data_dir.clone()],
-        network: network(container)?,
+        network: network(container, prepared)?,
         mounts: mounts::of(task, prepared)?,
         log: LogLimits::default(),
     })
@@ -113,13 +114,16 @@ pub fn kill_signal(task: &Task) -> Result<i32, Refusal> {
     }
 }
 
-/// The host port that a check goes to: the one it names, else the container's first.
+/// The port that a check goes to: the one it names, else the container's first; in a network of the task's own
+/// the port there, else the host's.
 pub fn check_port(container: &Container, name: Option<&str>) -> Option<u16> {
     let port = match name {
         Some(name) => container.ports.iter().find(|port| port.name.as_deref() == Some(name)),
         None => container.ports.first(),
     };
-    u16::try_from(port?.host_port).ok().filter(|port| *port > 0)
+    let port = port?;
+    let inside = network_of(container).and(port.container_port);
+    u16::try_from(inside.unwrap_or(port.host_port)).ok().filter(|port| *port > 0)
 }
 
 fn refuse_unknown(task: &Task) -> Result<(), Refusal> {
@@ -148,12 +152,11 @@ fn refuse_unknown(task: &Task) -> Result<(), Refusal> {
     for port in &container.ports {
         refuse_unbound_port(port)?;
     }
-    let host_network = network(container)? == Network::Host;
     for (field, check) in
         [("spec.healthCheck", &spec.health_check), ("spec.readinessCheck", &spec.readiness_check)]
     {
         if let Some(check) = check {
-            refuse_check(field, check, container, host_network)?;
+            refuse_check(field, check, container)?;
         }
     }
     Ok(())
@@ -168,12 +171,7 @@ fn refuse_unbound_port(port: &ContainerPort) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn refuse_check(
-    field: &str,
-    check: &Check,
-    container: &Container,
-    host_network: bool,
-) -> Result<(), Refusal> {
+fn refuse_check(field: &str, check: &Check, container: &Container) -> Result<(), Refusal> {
     let port_name = match (&check.http, &check.tcp, &check.exec) {
         (Some(http), None, None) => &http.port,
         (None, Some(tcp), None) => &tcp.port,
@@ -187,7 +185,7 @@ fn refuse_check(
             )));
         }
     };
-    if !host_network {
+    if container.network.as_deref() == Some("None") {
         return Err(unsupported(format!(
             "{field}: nothing can reach a task with spec.container.network None"
         )));
@@ -260,14 +258,28 @@ fn numbers(container: &Container) -> Result<User, Refusal> {
     }
 }
 
-fn network(container: &Container) -> Result<Network, Refusal> {
-    match container.network.as_deref() {
-        None | Some("Host") => Ok(Network::Host),
-        Some("None") => Ok(Network::None),
-        Some(other) => Err(unsupported(format!(
-            "spec.container.network: this agent knows Host and None, not {other:?}"
-        ))),
+fn network(container: &Container, prepared: &Prepared) -> Result<Network, Refusal> {
+    let Some(name) = network_of(container) else {
+        return Ok(match container.network.as_deref() {
+            Some("None") => Network::None,
+            _ => Network::Host,
+        });
+    };
+    let Some(network) = &prepared.network else {
+        return Err(unsupported(format!("spec.container.network: {name:?} was not got ready")));
+    };
+    let number = |port: i32| u16::try_from(port).ok().filter(|port| *port > 0);
+    let ports = container.ports.iter().filter_map(|port| {
+        let host = number(port.host_port)?;
+        Some(PortMapping { host, container: port.container_port.and_then(number).unwrap_or(host) })
+    });
+    let ports: Vec<PortMapping> = ports.collect();
+    if !ports.is_empty() && !maps_ports(network) {
+        return Err(unsupported(format!(
+            "spec.container.ports: network {name:?} has no plugin that leads ports of the agent to it (portmap)"
+        )));
     }
+    Ok(Network::Cni(CniNetwork { ports, ..network.clone() }))
 }
 
 /// What the kernel enforces: `limits`, and for what it does not name, `resources`.

@@ -9,6 +9,7 @@ mod definitions;
 mod etcd;
 mod isolation;
 mod leaders;
+mod networks;
 mod offers;
 mod pods;
 mod recovery;

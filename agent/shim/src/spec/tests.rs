@@ -30,7 +30,7 @@ fn launch() -> Launch {
 }
 
 fn built(launch: &Launch) -> Value {
-    build(launch, &StateDir::new("/state"), Path::new("/state/rootfs"), HOST)
+    build(launch, &StateDir::new("/state"), Path::new("/state/rootfs"), None, HOST)
 }
 
 fn reason(launch: &Launch) -> Option<FailureReason> {
@@ -63,7 +63,7 @@ fn no_control_group_is_mounted() {
 #[test]
 fn namespaces_follow_the_network() {
     let kinds = |network| -> Vec<String> {
-        let all = namespaces(network);
+        let all = namespaces(&network, None);
         all.iter().map(|n| n["type"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(kinds(Network::Host), ["pid", "mount", "ipc", "uts", "cgroup"]);

@@ -11,6 +11,7 @@ mod image;
 mod isolation;
 mod life;
 mod limits;
+mod network;
 mod recovery;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,9 +23,16 @@ fn main() -> ExitCode {
     commonage_shim::dispatch();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
-    let tests: Vec<Test> =
-        [life::TESTS, limits::TESTS, isolation::TESTS, recovery::TESTS, exec::TESTS, image::TESTS]
-            .concat();
+    let tests: Vec<Test> = [
+        life::TESTS,
+        limits::TESTS,
+        isolation::TESTS,
+        recovery::TESTS,
+        exec::TESTS,
+        image::TESTS,
+        network::TESTS,
+    ]
+    .concat();
     if has("--list") {
         for (name, _) in tests.iter().filter(|_| !has("--ignored")) {
             println!("{name}: test");
