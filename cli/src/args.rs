@@ -42,6 +42,8 @@ pub(crate) struct Global {
     pub(crate) namespace: Option<String>,
 }
 
+// One of them is made, once in a process.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Start a whole cluster on this machine, in this process

@@ -1,6 +1,6 @@
 //! Networks by plugins, with Debian's own plugins: bridge, host-local and portmap.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
