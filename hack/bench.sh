@@ -2,7 +2,7 @@
 # All measurements, over a release build. Picked by name: `make bench ROWS=create,watch`, or
 # `hack/bench.sh ROW,…`. Rows of the API server alone: create create-one get patch list watch-100
 # watch-1000 both agents memory restart, each of either store (`etcd/create`) or of both; of the
-# whole system: start tasks; of the allocator: cycle. No name is all.
+# whole system: start tasks; of the allocator: cycle; of images: image. No name is all.
 #
 # BENCH_KUBECONFIG=FILE measures another Kubernetes API server in place of ours; BENCH_PIDS=PID,…
 # names its processes, if they are on this machine.
@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 rows=${1:-}
 asked() { [ -z "$rows" ] || [[ ",$rows," == *",$1,"* ]]; }
-rest=$(tr ',' '\n' <<<"$rows" | { grep -vxE 'start|tasks|cycle|' || true; } | paste -sd,)
+rest=$(tr ',' '\n' <<<"$rows" | { grep -vxE 'start|tasks|cycle|image|' || true; } | paste -sd,)
 
 cargo build --locked --release -p commonage-apiserver --example api_bench
 if [ -z "${BENCH_KUBECONFIG:-}" ]; then
@@ -30,3 +30,4 @@ case ${#parts[@]} in
     *) cargo bench --locked -p commonage-e2e ;;
 esac
 if asked cycle; then cargo bench --locked -p commonage-allocator; fi
+if asked image; then cargo run --locked --release -p commonage-image --example pull; fi

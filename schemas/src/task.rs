@@ -34,6 +34,7 @@ use crate::{Resources, TaskState, offer::ReservedPart, resources::Ranges};
     printcolumn = r#"{"name":"Memory","type":"string","jsonPath":".spec.resources.memory"}"#,
     printcolumn = r#"{"name":"Exit","type":"integer","jsonPath":".status.exitCode","priority":1}"#,
     printcolumn = r#"{"name":"Queue","type":"string","jsonPath":".spec.queue","priority":1}"#,
+    printcolumn = r#"{"name":"Ports","type":"string","jsonPath":".status.hostPorts","priority":1,"description":"The agent's ports that it was given"}"#,
     printcolumn = r#"{"name":"IP","type":"string","jsonPath":".status.ip","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]

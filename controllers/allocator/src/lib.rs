@@ -73,8 +73,8 @@ pub use info::{
 };
 pub use parts::{Kind, Part};
 pub use plan::{
-    Address, Binding, Excluded, InverseOffer, NewOffer, Plan, Preemption, PreemptionReason,
-    Rescind, RescindReason, WaitingFor, Why,
+    Address, Binding, Excluded, InverseOffer, NewOffer, NoSuchPorts, Plan, Preemption,
+    PreemptionReason, Rescind, RescindReason, WaitingFor, Why,
 };
 pub use selector::{Operator, Requirement, Selector};
 pub use state::{Allocator, Options, Sorter};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use commonage_schemas::resources::Resources;
+use commonage_schemas::resources::{Ranges, Resources};
 
 use crate::info::ObjectKey;
 use crate::parts::Part;
@@ -171,6 +171,17 @@ pub struct Why {
     /// How many of them each reason excluded; each agent is counted once, under the first reason
     /// that applies to it.
     pub excluded: Vec<Excluded>,
+    /// It names ports that no agent has.
+    pub no_such_ports: Option<NoSuchPorts>,
+}
+
+/// Ports that are asked for and that nobody has to give, however long they are waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoSuchPorts {
+    /// Those.
+    pub asked: Ranges,
+    /// What the agents have.
+    pub there_are: Ranges,
 }
 
 /// Agents that one reason excluded.

@@ -456,5 +456,13 @@ pub(super) fn exclusions(why: &Why) -> String {
         .collect();
     let agents =
         if why.agents == 1 { "1 agent".to_owned() } else { format!("{} agents", why.agents) };
-    format!("{agents}: {}", each.join(", "))
+    let mut words = format!("{agents}: {}", each.join(", "));
+    if let Some(ports) = &why.no_such_ports {
+        let what = if ports.asked.len() == 1 { "port" } else { "ports" };
+        words.push_str(&format!(
+            "; {what} {} will never be free: agents have {} (hostPort 0 takes any of them)",
+            ports.asked, ports.there_are
+        ));
+    }
+    words
 }

@@ -61,6 +61,29 @@ fn what_tasks_and_machines_use_is_told() {
 }
 
 #[test]
+fn a_port_that_no_agent_has_is_said_with_those_that_there_are() {
+    let cluster = Cluster::start_with(&["--resources", "ports=31900-31909"]);
+    let task = |name: &str, port: u16| {
+        format!(
+            "apiVersion: commonage.dev/v1\nkind: Task\nmetadata: {{name: {name}}}\nspec: {{resources: {{cpu: 10m, memory: \
+             16Mi}}, container: {{command: [sleep, '600'], ports: [{{hostPort: {port}}}]}}}}\n"
+        )
+    };
+    cluster.apply(&task("low", 80)).ok();
+    let message = eventually("the reason", || {
+        let message = cluster.field("task/low", ".status.message");
+        if message.contains("port") { Ok(message) } else { Err(message) }
+    });
+    let words =
+        "port 80 will never be free: agents have 31900-31909 (hostPort 0 takes any of them)";
+    assert!(message.ends_with(words), "{message}");
+    cluster.apply(&task("high", 31905)).ok();
+    cluster.wait_for_state("high", &["Running"]);
+    let wide = cluster.kubectl(&["get", "tasks", "-o", "wide"]).ok();
+    assert!(wide.lines().next().unwrap().contains("PORTS") && wide.contains("[31905]"), "{wide}");
+}
+
+#[test]
 fn a_frameworks_log_is_that_of_all_its_tasks_as_they_come_and_go() {
     let cluster = Cluster::start();
     start(&cluster, "first", "echo one; sleep 600");

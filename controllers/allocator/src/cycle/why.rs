@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use commonage_schemas::resources::PORTS;
+use commonage_schemas::resources::{PORTS, Ranges};
 
 use crate::cycle::Cycle;
 use crate::cycle::fit::Bundle;
 use crate::info::{Availability, Placement};
 use crate::lanes::{Goods, Lanes};
-use crate::plan::{Excluded, WaitingFor, Why};
+use crate::plan::{Excluded, NoSuchPorts, WaitingFor, Why};
 use crate::table::Id;
 
 /// What stood in the way.
@@ -76,7 +76,20 @@ impl Cycle<'_> {
             Cause::GangIncomplete => WaitingFor::Gang,
             _ => WaitingFor::Resources,
         };
-        Why { waiting_for, agents, excluded }
+        Why { waiting_for, agents, excluded, no_such_ports: self.no_such_ports(bundle) }
+    }
+
+    /// The ports that a task names and no agent has.
+    fn no_such_ports(&self, bundle: &Bundle) -> Option<NoSuchPorts> {
+        if bundle.goods.ports.is_empty() {
+            return None;
+        }
+        let known = self.state.agents.iter().filter(|(_, agent)| agent.known);
+        let there_are =
+            known.fold(Ranges::new(), |all, (_, agent)| all.union(&agent.total_goods.ports));
+        let asked = bundle.goods.ports.subtract(&there_are);
+        // Without agents there is another reason to tell.
+        (!asked.is_empty() && !there_are.is_empty()).then_some(NoSuchPorts { asked, there_are })
     }
 
     /// The first reason against an open agent.
@@ -142,7 +155,8 @@ impl Cycle<'_> {
                 (true, Placement::Offers) => WaitingFor::Launch,
                 (true, Placement::Tasks) => WaitingFor::ActiveFramework,
             };
-            let why = Arc::new(Why { waiting_for, agents: 0, excluded: Vec::new() });
+            let why =
+                Arc::new(Why { waiting_for, agents: 0, excluded: Vec::new(), no_such_ports: None });
             for (_, _, _, task) in &leaf.pending {
                 self.plan.why.push((self.state.tasks[*task].key.clone(), why.clone()));
             }
