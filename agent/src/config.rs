@@ -13,10 +13,6 @@ use commonage_shim::ZygoteHandle;
 
 pub use crate::networks::Networks;
 
-/// How often the Lease is renewed. The control plane waits for four of these before it calls an
-/// agent unreachable, as Kubernetes does.
-pub const LEASE_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Under which control group all tasks of all agents of a machine lie.
 pub const CGROUP_PARENT: &str = "/commonage";
 
@@ -49,8 +45,12 @@ pub struct Config {
     pub images: ImageOptions,
     /// Where networks are configured, and the plugins that make them.
     pub networks: Networks,
-    /// How often the Lease is renewed; [`LEASE_INTERVAL`].
+    /// How often the Lease is renewed. The control plane waits for four of these before it calls an
+    /// agent unreachable, as Kubernetes does.
     pub lease_interval: Duration,
+    /// How long the logs of a task stay whose Task object is deleted, for those who still
+    /// read them.
+    pub keep_deleted: Duration,
     /// Kill every task on shutdown and wait until they are gone, for 10 s at most. Otherwise they
     /// stay, and the next agent on this data directory finds them.
     pub kill_tasks_on_shutdown: bool,

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use commonage_schemas::{Task, TaskStatus};
+use commonage_schemas::{Task, TaskState, TaskStatus};
 use commonage_shim::Launch;
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -57,6 +57,8 @@ pub(crate) struct Parts {
     pub ledger: Ledger,
     pub shims: Shims,
     pub workshop: Workshop,
+    /// See [`Context::keep_deleted`].
+    pub keep_deleted: SignedDuration,
 }
 
 /// What to do with running tasks when the agent stops.
@@ -111,6 +113,8 @@ enum Wake {
     Collected,
     /// Old tokens of tasks were replaced.
     Renewed,
+    /// What ended containers left was looked for.
+    Tidied,
     /// A check's future ended; its verdicts came on their own way.
     Watched,
 }
@@ -128,6 +132,8 @@ pub(crate) struct Driver {
     collecting: bool,
     /// Tokens are being renewed.
     renewing: bool,
+    /// Remains of containers are being looked for.
+    tidying: bool,
     timers: Timers,
     launches: Launches,
     reports: Arc<Semaphore>,
@@ -182,6 +188,7 @@ impl Driver {
             sayings: Sayings { sender: said, receiver: sayings },
             collecting: false,
             renewing: false,
+            tidying: false,
             timers: Timers::default(),
             launches: Launches { max: cores * LAUNCHES_PER_CORE, ..Launches::default() },
             reports: Arc::new(Semaphore::new(REPORTS_MAX)),
@@ -217,6 +224,7 @@ impl Driver {
                     self.look_at_all();
                     self.collect_images();
                     self.renew_tokens();
+                    self.tidy();
                 }
                 woken = self.next_wake() => self.hear(woken?),
             }
@@ -285,6 +293,7 @@ impl Driver {
             now: Timestamp::now(),
             site: &self.parts.site,
             kill_all_by: self.kill_all_by,
+            keep_deleted: self.parts.keep_deleted,
         };
         let plan = plan(record, &context);
         self.timers.set(uid, plan.wake_at);
@@ -368,13 +377,19 @@ fn scan(ledger: &Ledger, shims: &Shims) -> anyhow::Result<Vec<(Entry, Seen)>> {
         match shims.look(&entry.uid) {
             // Written down and never begun: as if it had never been.
             Seen::NotStarted => remove(shims, &entry.uid),
+            Seen::Ended(end) => {
+                shims.tidy(std::slice::from_ref(&entry.uid));
+                found.push((entry, Seen::Ended(end)));
+            }
             seen => found.push((entry, seen)),
         }
     }
     for uid in ledger.leftovers()? {
         match shims.look(&uid) {
+            // Whose it is nobody can say any more, nor how it was to be ended.
             Seen::Starting | Seen::Running { .. } => {
-                tracing::error!(uid, "a container without a ledger entry; left alone");
+                tracing::error!(uid, "the ledger entry of a container is damaged; it is killed");
+                found.push(shims.give_up(&uid));
             }
             Seen::NotStarted | Seen::Ended(_) => remove(shims, &uid),
         }

@@ -15,7 +15,8 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use commonage_shim::StateDir;
+use commonage_failpoint::reach;
+use commonage_shim::{StateDir, read_sealed, sealed};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,8 @@ use serde::{Deserialize, Serialize};
 pub type Uid = String;
 
 const ENTRY_FILE: &str = "entry.json";
+/// The same once more, for when a disk has damaged the first.
+const COPY_FILE: &str = "entry.copy";
 /// Marks an end that no shim has recorded.
 const ENDED_FILE: &str = "ended";
 
@@ -112,8 +115,8 @@ impl Ledger {
         self.tasks.join(uid).join("sandbox")
     }
 
-    /// Every task that has an entry. A directory without a readable one is skipped and named in
-    /// the log: it stays for somebody to look at, and nothing is known to run from it.
+    /// Every task that has an entry. What lies in a directory without a readable one: see
+    /// [`Ledger::leftovers`].
     pub fn entries(&self) -> Result<Vec<Entry>, LedgerError> {
         let mut entries = Vec::new();
         let listing = fs::read_dir(&self.tasks).map_err(io("list", &self.tasks))?;
@@ -135,13 +138,13 @@ impl Ledger {
         Ok(entries)
     }
 
-    /// Directories without an entry: their removal was interrupted, or their entry never came to
-    /// be written. By name; nothing else of ours can lie in there.
+    /// Directories without a good entry: their removal was interrupted, their entry never came to
+    /// be written, or both it and its copy are damaged. By name.
     pub fn leftovers(&self) -> Result<Vec<Uid>, LedgerError> {
         let listing = fs::read_dir(&self.tasks).map_err(io("list", &self.tasks))?;
         Ok(listing
             .filter_map(|dir| Some(dir.ok()?.file_name().to_str()?.to_owned()))
-            .filter(|name| is_uid(name) && !self.tasks.join(name).join(ENTRY_FILE).exists())
+            .filter(|name| is_uid(name) && self.entry(name).is_none())
             .collect())
     }
 
@@ -150,7 +153,7 @@ impl Ledger {
         if !is_uid(uid) {
             return None;
         }
-        read_entry(&self.tasks.join(uid).join(ENTRY_FILE)).ok()
+        read_entry(&self.tasks.join(uid).join(ENTRY_FILE)).ok().filter(|entry| entry.uid == uid)
     }
 
     /// Writes an entry durably: after this the intent outlives a power cut.
@@ -164,6 +167,7 @@ impl Ledger {
         let temporary = dir.join(".entry.json.tmp");
         let json = serde_json::to_vec(entry)
             .map_err(|source| LedgerError::Parse { path: path.clone(), source })?;
+        let json = sealed(json);
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -173,7 +177,12 @@ impl Ledger {
             .map_err(io("create", &temporary))?;
         file.write_all(&json).map_err(io("write", &temporary))?;
         file.sync_all().map_err(io("flush", &temporary))?;
+        reach("agent.ledger_tmp_written");
         fs::rename(&temporary, &path).map_err(io("rename", &temporary))?;
+        reach("agent.ledger_renamed");
+        // Not waited for: a power cut leaves the first, and what damages one file leaves the other.
+        let copy = dir.join(COPY_FILE);
+        fs::write(&copy, &json).map_err(io("write", &copy))?;
         sync_dir(&dir)
     }
 
@@ -229,7 +238,10 @@ impl Ledger {
         let dir = self.tasks.join(uid);
         let entry = dir.join(ENTRY_FILE);
         match fs::remove_file(&entry) {
-            Ok(()) => sync_dir(&dir)?,
+            Ok(()) => {
+                sync_dir(&dir)?;
+                reach("agent.after_trim_of_entry");
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(source) => return Err(io("remove", &entry)(source)),
         }
@@ -249,9 +261,18 @@ pub fn is_uid(text: &str) -> bool {
 }
 
 fn read_entry(path: &Path) -> Result<Entry, LedgerError> {
-    let bytes = fs::read(path).map_err(io("read", path))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|source| LedgerError::Parse { path: path.to_owned(), source })
+    let read = |path: &Path| read_sealed::<Entry>(path).map_err(io("read", path));
+    let error = match read(path) {
+        Err(error) => error,
+        entry => return entry,
+    };
+    // Removed on purpose, and its copy just not yet.
+    if !path.exists() {
+        return Err(error);
+    }
+    let entry = read(&path.with_file_name(COPY_FILE)).map_err(|_| error)?;
+    tracing::error!(path = %path.display(), "a ledger entry is damaged; its copy is good");
+    Ok(entry)
 }
 
 fn private_dir(path: &Path) -> Result<(), LedgerError> {
@@ -323,7 +344,27 @@ mod tests {
         fs::copy(tasks.join("good").join(ENTRY_FILE), tasks.join("moved").join(ENTRY_FILE))
             .unwrap();
         assert_eq!(ledger.entries().unwrap(), [entry("good")]);
-        assert_eq!(ledger.leftovers().unwrap(), ["empty"]);
+        let mut left = ledger.leftovers().unwrap();
+        left.sort();
+        assert_eq!(left, ["empty", "half", "moved"]);
+    }
+
+    #[test]
+    fn an_entry_that_a_disk_has_damaged_is_read_from_its_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path()).unwrap();
+        ledger.write(&entry("t")).unwrap();
+        let place = dir.path().join("agent/tasks/t");
+        let flip = |name: &str| {
+            let mut bytes = fs::read(place.join(name)).unwrap();
+            bytes[7] ^= 1;
+            fs::write(place.join(name), bytes).unwrap();
+        };
+        flip(ENTRY_FILE);
+        assert_eq!(ledger.entry("t"), Some(entry("t")));
+        flip(COPY_FILE);
+        assert_eq!(ledger.entry("t"), None);
+        assert_eq!(ledger.leftovers().unwrap(), ["t"]);
     }
 
     #[test]

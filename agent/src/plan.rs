@@ -27,8 +27,6 @@ const STARTING_AFTER: SignedDuration = SignedDuration::from_millis(250);
 /// `SIGKILL` is repeated so often while the container is still there: it can't be ignored, but the
 /// message to the shim can be lost.
 const KILL_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(5);
-/// How long the logs of a task stay whose Task object is gone, for those who still read them.
-pub const KEEP_AFTER_DELETION: SignedDuration = SignedDuration::from_secs(60);
 
 const SIGKILL: i32 = 9;
 
@@ -39,6 +37,8 @@ pub struct Context<'a> {
     pub site: &'a Site,
     /// The agent stops, and takes its tasks with it: all have to be gone by then.
     pub kill_all_by: Option<Timestamp>,
+    /// How long the logs of a task stay whose Task object is gone.
+    pub keep_deleted: SignedDuration,
 }
 
 /// One thing to do.
@@ -316,7 +316,7 @@ fn watch(record: &Record, actual: &Actual, plan: &mut Plan) {
 }
 
 fn forget(record: &Record, context: &Context<'_>, plan: &mut Plan) {
-    let due = record.gone_since.unwrap_or(context.now) + KEEP_AFTER_DELETION;
+    let due = record.gone_since.unwrap_or(context.now) + context.keep_deleted;
     if context.now >= due {
         plan.actions.push(Action::Forget);
     } else {

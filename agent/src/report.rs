@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use commonage_failpoint::reach;
 use commonage_schemas::{Task, TaskStatus};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -43,7 +44,9 @@ async fn exchange(api: &Api<Task>, task: &Task, status: &TaskStatus) -> Answer {
         Ok(body) => body,
         Err(error) => return Answer::Failed(format!("print the status: {error}")),
     };
+    reach("agent.after_status_persist_before_send");
     let sent = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&body)).await;
+    reach("agent.after_send_before_ack");
     match sent {
         Ok(stored) if stored.uid() == task.uid() => Answer::Accepted(Box::new(stored)),
         Ok(_) => Answer::Gone,

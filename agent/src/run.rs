@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use commonage_image::Images;
 use commonage_schemas::resources::Ranges;
+use jiff::SignedDuration;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         images,
         networks,
         lease_interval,
+        keep_deleted,
         kill_tasks_on_shutdown,
     } = config;
     let ledger = Ledger::open(&data_dir)
@@ -97,7 +99,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let group = format!("{cgroup_parent}/{name}");
     let forsaken = group.clone();
     tokio::task::spawn_blocking(move || end_orphans(&forsaken)).await?;
-    let shims = Shims::new(zygote, ledger.clone(), &machine.boot_id);
+    let shims = Shims::new(zygote, ledger.clone(), &machine.boot_id, &group);
     let driver = Driver::new(Parts {
         client,
         site: Site { agent: name, host, data_dir, cgroup_parent, server },
@@ -105,6 +107,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         ledger: ledger.clone(),
         shims: shims.clone(),
         workshop,
+        keep_deleted: SignedDuration::try_from(keep_deleted).context("time to keep logs")?,
     });
     let on_shutdown = match kill_tasks_on_shutdown {
         true => OnShutdown::KillTasks,

@@ -7,6 +7,8 @@ use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use commonage_failpoint::reach;
+use commonage_schemas::reasons::task as reasons;
 use commonage_shim::client::{self, Observed, Shim};
 use commonage_shim::exec::{Exec, ExecError, Order};
 use commonage_shim::{Launch, ZygoteHandle, client::Phase};
@@ -62,19 +64,32 @@ pub struct Shims {
     zygote: Arc<ZygoteHandle>,
     ledger: Ledger,
     boot_id: Arc<str>,
+    /// Control group that all tasks' groups lie in.
+    group: Arc<str>,
 }
 
 impl Shims {
-    pub fn new(zygote: Arc<ZygoteHandle>, ledger: Ledger, boot_id: &str) -> Shims {
-        Shims { zygote, ledger, boot_id: boot_id.into() }
+    /// `group`: the control group that all tasks' groups lie in.
+    pub fn new(zygote: Arc<ZygoteHandle>, ledger: Ledger, boot_id: &str, group: &str) -> Shims {
+        Shims { zygote, ledger, boot_id: boot_id.into(), group: group.into() }
     }
 
     /// Writes the entry, has a shim make the container and waits until its command runs or its
     /// end is known. Never [`Seen::NotStarted`] or [`Seen::Starting`].
     pub fn start(&self, entry: &Entry, launch: &Launch, prepared: &Prepared) -> Seen {
         match self.ask_for_shim(entry, launch, prepared) {
-            Ok(()) => self.settle(&entry.uid),
-            Err(error) => Seen::Ended(self.never_started(&entry.uid, describe(&error))),
+            Ok(()) => {
+                let seen = self.settle(&entry.uid);
+                reach("agent.after_shim_before_report");
+                seen
+            }
+            Err(error) => {
+                let reason = match is_disk_full(&error) {
+                    true => reasons::DISK_FULL,
+                    false => reasons::CREATE_FAILED,
+                };
+                Seen::Ended(self.never_started(&entry.uid, reason, describe(&error)))
+            }
         }
     }
 
@@ -84,6 +99,7 @@ impl Shims {
         launch: &Launch,
         prepared: &Prepared,
     ) -> Result<(), StartError> {
+        reach("agent.after_watch_before_ledger");
         self.ledger.write(entry)?;
         match &prepared.fetched {
             Some(fetched) => self.ledger.take_sandbox(&entry.uid, &fetched.path())?,
@@ -98,6 +114,7 @@ impl Shims {
             self.ledger.write_files(&dir.path().join(mounts::TOKEN_DIRECTORY), token)?;
         }
         dir.prepare(launch).map_err(|source| StartError::Prepare { source })?;
+        reach("agent.after_ledger_before_shim");
         self.zygote.launch(dir.path()).map_err(|source| StartError::Shim { source })?;
         Ok(())
     }
@@ -117,6 +134,7 @@ impl Shims {
                 Seen::NotStarted | Seen::Starting => {
                     return Seen::Ended(self.never_started(
                         uid,
+                        reasons::CREATE_FAILED,
                         format!("the container was not there after {START_TIMEOUT:?}"),
                     ));
                 }
@@ -156,7 +174,7 @@ impl Shims {
 
     /// Gives up on a container. Its order is taken away first, so that a shim which comes to it
     /// only now finds nothing to do.
-    fn never_started(&self, uid: &str, message: String) -> End {
+    fn never_started(&self, uid: &str, reason: &'static str, message: String) -> End {
         let order = self.ledger.state_dir(uid).task_json();
         let launch = self.ledger.state_dir(uid).launch();
         if let Err(error) = std::fs::remove_file(&order)
@@ -168,21 +186,61 @@ impl Shims {
             self.clean_up(uid, &launch);
         }
         self.mark_ended(uid);
-        End::NeverStarted { seen_at: Timestamp::now(), message }
+        End::NeverStarted { seen_at: Timestamp::now(), reason, message }
     }
 
     fn remove_remains(&self, uid: &str) {
-        match self.ledger.state_dir(uid).launch() {
-            Ok(launch) => self.clean_up(uid, &launch),
-            Err(error) => tracing::warn!(uid, %error, "order of a lost container can't be read"),
-        }
+        let launch = self.ledger.state_dir(uid).launch().unwrap_or_else(|error| {
+            tracing::warn!(uid, %error, "the order of a lost container can't be read");
+            self.any_launch(uid)
+        });
+        self.clean_up(uid, &launch);
         self.mark_ended(uid);
+    }
+
+    /// What every order of ours has in common: enough to find all that a container leaves.
+    fn any_launch(&self, uid: &str) -> Launch {
+        Launch::new(uid, &format!("{}/{uid}", self.group), self.ledger.sandbox(uid))
+    }
+
+    /// Kills a container of which the ledger knows nothing but that it is there.
+    pub fn give_up(&self, uid: &str) -> (Entry, Seen) {
+        if let Err(error) = client::kill_by_cgroup(&self.any_launch(uid)) {
+            tracing::error!(uid, %error, "a container can't be killed");
+        }
+        self.wait_until_clean(&[uid.to_owned()]);
+        self.remove_remains(uid);
+        let entry = Entry {
+            uid: uid.to_owned(),
+            namespace: String::new(),
+            name: String::new(),
+            boot_id: self.boot_id.to_string(),
+            kill: None,
+            image: None,
+            stop_signal: None,
+        };
+        (entry, Seen::Ended(End::ShimLost { seen_at: Timestamp::now() }))
     }
 
     fn clean_up(&self, uid: &str, launch: &Launch) {
         let dir = self.ledger.state_dir(uid);
         if let Err(error) = client::cleanup(dir.path(), launch) {
             tracing::error!(uid, %error, "remains of a container can't be removed");
+        }
+    }
+
+    /// Removes what the containers of ended tasks left whose shims died over it, or could not remove it.
+    pub fn tidy(&self, uids: &[String]) {
+        for uid in uids {
+            let dir = self.ledger.state_dir(uid);
+            match (client::is_left_over(dir.path()), dir.launch()) {
+                (Ok(true), Ok(launch)) => {
+                    tracing::warn!(uid, "its shim died before it had removed the container");
+                    self.clean_up(uid, &launch);
+                }
+                (Err(error), _) => tracing::debug!(uid, %error, "cannot look for remains"),
+                _ => {}
+            }
         }
     }
 
@@ -237,6 +295,7 @@ impl Shims {
     /// Removes all that is left of a task that has ended: its directory, and what its shim may not
     /// have come to remove. Safe to repeat.
     pub fn remove(&self, uid: &str) -> Result<(), LedgerError> {
+        reach("agent.after_ack_before_trim");
         if let Ok(launch) = self.ledger.state_dir(uid).launch() {
             self.clean_up(uid, &launch);
         }
@@ -296,6 +355,22 @@ fn is_gone(error: &std::io::Error) -> bool {
         error.kind(),
         NotFound | ConnectionRefused | ConnectionReset | BrokenPipe | UnexpectedEof
     )
+}
+
+/// Whether what stands behind an error is a disk that takes no more.
+fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let full = |error: &std::io::Error| {
+        matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+    };
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref().is_some_and(full) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// An error with all its causes on one line.

@@ -221,7 +221,12 @@ impl Simulated {
             let now = Timestamp::now();
             self.pretend(uid, now);
             let Some(record) = self.records.get(uid).filter(|_| self.synced) else { return };
-            let context = Context { now, site: &self.site, kill_all_by: None };
+            let context = Context {
+                now,
+                site: &self.site,
+                kill_all_by: None,
+                keep_deleted: SignedDuration::ZERO,
+            };
             let plan = plan(record, &context);
             if let Some(at) = plan.wake_at {
                 self.timers.insert((at, uid.clone()));

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::{ArgAction, Args as ClapArgs};
 use commonage_controllers::{
+    Patience, Settings,
     leader::{self, Election},
     metrics,
 };
@@ -29,9 +30,41 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
+    liveness: LivenessArgs,
+    #[command(flatten)]
     election: ElectionArgs,
     #[command(flatten)]
     log: Log,
+}
+
+/// How long agents may be silent.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Liveness of agents")]
+pub(crate) struct LivenessArgs {
+    /// An agent that has not renewed its lease for so long is unreachable, and nothing new goes there
+    #[arg(long, value_name = "TIME", default_value = "40s", value_parser = wait::duration)]
+    agent_unreachable_after: Duration,
+    /// The tasks of an agent that has been silent for so long are lost. Not while more than a tenth of all
+    /// agents, and more than one, are silent together
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = wait::duration)]
+    agent_lost_after: Duration,
+}
+
+impl LivenessArgs {
+    pub(crate) fn patience(self) -> Result<Patience> {
+        let patience = Patience {
+            unreachable_after: self.agent_unreachable_after,
+            lost_after: self.agent_lost_after,
+        };
+        if patience.unreachable_after.is_zero() || patience.lost_after < patience.unreachable_after
+        {
+            return Err(Failure::new(
+                "--agent-lost-after must not be shorter than --agent-unreachable-after, and neither 0s",
+            )
+            .exit(2));
+        }
+        Ok(patience)
+    }
 }
 
 /// Which of several control planes' controllers decide; the options are kube-controller-manager's.
@@ -81,25 +114,27 @@ impl ElectionArgs {
 /// Decides while elected, or always.
 pub(crate) async fn start(
     client: Client,
-    ca_pem: Option<String>,
+    settings: Settings,
     election: Option<Election>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     match election {
-        Some(election) => leader::run(client, ca_pem, election, stop).await,
-        None => commonage_controllers::run(client, ca_pem, stop).await,
+        Some(election) => leader::run(client, settings, election, stop).await,
+        None => commonage_controllers::run(client, settings, stop).await,
     }
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
-    let Args { metrics_listen, election, log } = args;
+    let Args { metrics_listen, liveness, election, log } = args;
     log.start();
     let election = election.election(false)?;
+    let patience = liveness.patience()?;
     role::block_on(async {
         let cluster = Cluster::connect(global).await?;
-        let (client, ca_pem) = (cluster.client.clone(), cluster.ca_pem.clone());
+        let client = cluster.client.clone();
+        let settings = Settings { ca_pem: cluster.ca_pem.clone(), patience };
         let mut controllers =
-            Part::start("controllers", |stop| start(client, ca_pem, election, stop));
+            Part::start("controllers", |stop| start(client, settings, election, stop));
         output::step(&format!("controllers of {}", cluster.url));
         let stop = CancellationToken::new();
         if let Some(address) = metrics_listen {

@@ -24,7 +24,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     errors::{Failure, Result, exit},
-    output,
+    output, wait,
 };
 
 /// How long the threads of a role that has ended may take to notice.
@@ -164,6 +164,13 @@ pub(crate) struct Machine {
     /// Where the plugins of those networks are
     #[arg(long = "cni-plugin-dir", value_name = "DIR", value_delimiter = ',', default_values = commonage_agent::networks::PLUGIN_DIRS)]
     cni_plugin_dirs: Vec<PathBuf>,
+    /// How often the agent says that it lives. Missing four times in a row makes it unreachable: see
+    /// `cmn controllers --agent-unreachable-after`
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = wait::duration)]
+    lease_interval: Duration,
+    /// How long the logs of a task stay that was deleted
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = wait::duration)]
+    keep_deleted_logs: Duration,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -198,6 +205,8 @@ impl Machine {
             registry_redirects,
             cni_config_dir,
             cni_plugin_dirs,
+            lease_interval,
+            keep_deleted_logs,
         } = self;
         let policy = ImagePolicy { insecure: insecure_registries, redirects: registry_redirects };
         let Seat {
@@ -224,7 +233,8 @@ impl Machine {
             cgroup_parent: commonage_agent::config::CGROUP_PARENT.to_owned(),
             networks: Networks { config_dir: cni_config_dir, plugin_dirs: cni_plugin_dirs },
             images: ImageOptions { policy, ..ImageOptions::default() },
-            lease_interval: commonage_agent::config::LEASE_INTERVAL,
+            lease_interval,
+            keep_deleted: keep_deleted_logs,
             kill_tasks_on_shutdown,
         })
     }

@@ -15,12 +15,13 @@ use std::{
 use clap::Args as ClapArgs;
 use commonage_agent::Identity;
 use commonage_apiserver::{ApiServer, auth::UserInfo};
+use commonage_controllers::Settings;
 use commonage_schemas::{Agent, Resources, resources::Ranges};
 use commonage_shim::ZygoteHandle;
 use kube::{Api, Client, runtime::wait::await_condition};
 
 use crate::{
-    controllers::{self, ElectionArgs},
+    controllers::{self, ElectionArgs, LivenessArgs},
     doctor,
     errors::{Failure, Result, exit},
     kubeconfig::{Beacon, default_data_dir},
@@ -43,6 +44,8 @@ pub(crate) struct Args {
     server: ServerArgs,
     #[command(flatten)]
     machine: Machine,
+    #[command(flatten)]
+    liveness: LivenessArgs,
     #[command(flatten)]
     election: ElectionArgs,
     #[command(flatten)]
@@ -101,9 +104,10 @@ impl Cluster {
         zygote: ZygoteHandle,
         ports: Option<Ranges>,
     ) -> Result<Self> {
-        let Args { server, machine, election, log: _ } = args;
+        let Args { server, machine, liveness, election, log: _ } = args;
         // The agent and the API server beside them go on, whoever leads.
         let election = election.election(true)?;
+        let patience = liveness.patience()?;
         let store = server.store();
         let mut config = server.config(data_dir, true);
         config.more_metrics = Some(commonage_controllers::metrics::text);
@@ -117,9 +121,9 @@ impl Cluster {
         output::step(&format!("API server at {}, {kept}", server.server_url()));
 
         let client = server.client_for(UserInfo::controllers());
-        let ca_pem = Some(server.ca_pem().to_owned());
+        let settings = Settings { ca_pem: Some(server.ca_pem().to_owned()), patience };
         let controllers =
-            Part::start("controllers", |stop| controllers::start(client, ca_pem, election, stop));
+            Part::start("controllers", |stop| controllers::start(client, settings, election, stop));
         output::step("controllers");
 
         let agent_name = machine.name.clone().unwrap_or_else(role::host_name);

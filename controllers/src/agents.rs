@@ -1,10 +1,12 @@
 //! Agents: whether they are alive, and what becomes of the tasks of those that are not.
 //!
 //! An agent renews a Lease; when it stops, the agent is Unreachable and so are its tasks, which go
-//! on running for all we know. After [`LOST_AFTER`] they are Lost. An agent that renews again is
-//! ready again, and reports for itself what its tasks are.
+//! on running for all we know. After a while they are Lost, unless so many agents fell silent at once that
+//! it is rather the network, or us. An agent that renews again is ready again, and reports for itself what its
+//! tasks are.
 
 mod drain;
+mod silence;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +14,7 @@ use commonage_schemas::{
     Agent, Task, TaskState, agent::condition, names::AGENT_LEASE_NAMESPACE, reasons,
 };
 use futures::StreamExt;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::Lease,
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -20,33 +22,62 @@ use k8s_openapi::{
 use kube::{
     Api, Client, ResourceExt,
     api::ListParams,
-    runtime::{Controller, controller::Action, reflector::ObjectRef, watcher},
+    runtime::{
+        Controller,
+        controller::Action,
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
 };
 use serde_json::json;
+use silence::{Liveness, Silences};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{events, patch};
 
-/// An agent that has not renewed its lease for so long is unreachable: four renewals missed.
-const UNREACHABLE_AFTER: SignedDuration = SignedDuration::from_secs(40);
-/// The tasks of an agent that has been silent for so long are lost (Kubernetes and Mesos use five
-/// and ten minutes).
-const LOST_AFTER: SignedDuration = SignedDuration::from_secs(600);
+pub use silence::Patience;
+
+/// How often silence is measured, at most; oftener where patience is short.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// While an agent is being emptied.
 const DRAIN_EVERY: Duration = Duration::from_millis(500);
+/// Of all agents, this part may fall silent at once and have its tasks given up: one in so many.
+const GIVE_UP_ONE_IN: usize = 10;
 
-pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
-    Controller::new(Api::<Agent>::all(client.clone()), watcher::Config::default())
+/// Why an agent is `Unreachable`: the reasons of that condition.
+const EXPIRED: &str = "LeaseExpired";
+const MASS_LOSS: &str = "MassLoss";
+const TASKS_LOST: &str = "TasksLost";
+
+struct Context {
+    client: Client,
+    patience: Patience,
+    silences: Silences,
+    agents: Store<Agent>,
+}
+
+pub(crate) async fn run(
+    client: Client,
+    patience: Patience,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let controller = Controller::new(Api::<Agent>::all(client.clone()), watcher::Config::default());
+    let context = Context {
+        client: client.clone(),
+        patience,
+        silences: Silences::default(),
+        agents: controller.store(),
+    };
+    controller
         .watches(
-            Api::<Lease>::namespaced(client.clone(), AGENT_LEASE_NAMESPACE),
+            Api::<Lease>::namespaced(client, AGENT_LEASE_NAMESPACE),
             watcher::Config::default(),
             |lease| Some(ObjectRef::<Agent>::new(&lease.name_any())),
         )
         .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(reconcile, |_, _, _| Action::requeue(RETRY_AFTER), Arc::new(client))
+        .run(reconcile, |_, _, _| Action::requeue(RETRY_AFTER), Arc::new(context))
         .for_each(|result| async {
             match result {
                 // A lease may be there a moment before its agent is.
@@ -58,82 +89,101 @@ pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::
     Ok(())
 }
 
-/// What an agent's silence means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Liveness {
-    Alive,
-    Unreachable,
-    Lost,
-}
-
-fn liveness(agent: &Agent, lease: Option<&Lease>, now: Timestamp) -> Liveness {
-    let renewed =
-        lease.and_then(|l| l.spec.as_ref()).and_then(|s| s.renew_time.as_ref()).map(|t| t.0);
-    let since = renewed.or(agent.metadata.creation_timestamp.as_ref().map(|t| t.0)).unwrap_or(now);
-    let silent = now.duration_since(since);
-    if silent <= UNREACHABLE_AFTER {
-        Liveness::Alive
-    } else if silent <= LOST_AFTER {
-        Liveness::Unreachable
-    } else {
-        Liveness::Lost
-    }
-}
-
-async fn reconcile(agent: Arc<Agent>, client: Arc<Client>) -> Result<Action, kube::Error> {
+async fn reconcile(agent: Arc<Agent>, context: Arc<Context>) -> Result<Action, kube::Error> {
     let name = agent.name_any();
-    let leases = Api::<Lease>::namespaced((*client).clone(), AGENT_LEASE_NAMESPACE);
+    let client = &context.client;
+    let leases = Api::<Lease>::namespaced(client.clone(), AGENT_LEASE_NAMESPACE);
     let lease = leases.get_opt(&name).await?;
     let now = Timestamp::now();
-    let liveness = liveness(&agent, lease.as_ref(), now);
-    let unreachable = holds(&agent, condition::UNREACHABLE);
-    match liveness {
-        Liveness::Alive if unreachable => {
+    let silent = context.silences.of(&agent, lease.as_ref(), now);
+    match context.patience.judge(silent) {
+        Liveness::Alive if why_unreachable(&agent).is_some() => {
             info!(agent = %name, "agent is back");
-            set_conditions(&client, &agent, liveness, now).await?;
+            set_conditions(client, &agent, None, now).await?;
         }
         Liveness::Alive => {}
-        _ => {
-            if !unreachable {
+        Liveness::Unreachable => {
+            if why_unreachable(&agent).is_none() {
                 warn!(agent = %name, "agent is unreachable");
-                let message =
-                    format!("its lease has not been renewed for {} s", UNREACHABLE_AFTER.as_secs());
-                events::warn(&client, &*agent, reasons::task::AGENT_UNREACHABLE, message).await;
-                set_conditions(&client, &agent, liveness, now).await?;
+                let seconds = context.patience.unreachable_after.as_secs_f64();
+                let message = format!("its lease has not been renewed for {seconds} s");
+                events::warn(client, &*agent, reasons::task::AGENT_UNREACHABLE, message.clone())
+                    .await;
+                set_conditions(client, &agent, Some((EXPIRED, &message)), now).await?;
             }
-            mark_tasks(&client, &name, liveness).await?;
+            mark_tasks(client, &name, TaskState::Unreachable).await?;
         }
+        Liveness::Lost => give_up(&context, &agent, now).await?,
     }
-    let draining = drain::step(&client, &agent, now).await?;
-    Ok(Action::requeue(if draining { DRAIN_EVERY } else { CHECK_EVERY }))
+    let draining = drain::step(client, &agent, now).await?;
+    let check_every = CHECK_EVERY.min(context.patience.unreachable_after / 4);
+    Ok(Action::requeue(if draining { DRAIN_EVERY } else { check_every }))
 }
 
-fn holds(agent: &Agent, kind: &str) -> bool {
-    let conditions = agent.status.iter().flat_map(|s| &s.conditions);
-    conditions.into_iter().any(|c| c.type_ == kind && c.status == "True")
+/// The agent's tasks are lost, unless it is one of too many.
+async fn give_up(context: &Context, agent: &Agent, now: Timestamp) -> kube::Result<()> {
+    let (client, name) = (&context.client, agent.name_any());
+    let all = context.agents.state();
+    let silent = all.iter().filter(|other| {
+        other.name_any() == name || why_unreachable(other).is_some_and(|why| why != TASKS_LOST)
+    });
+    let silent = silent.count();
+    let why = why_unreachable(agent);
+    if why != Some(TASKS_LOST) && is_mass_loss(silent, all.len()) {
+        if why != Some(MASS_LOSS) {
+            let message = format!(
+                "{silent} of {} agents are silent: that is not one of them dying, so their tasks are not given up. \
+                 They are when fewer are silent, or agent by agent with spec.drain.markGone",
+                all.len()
+            );
+            warn!(agent = %name, silent, "mass loss: tasks are not given up");
+            events::warn(client, agent, MASS_LOSS, message.clone()).await;
+            set_conditions(client, agent, Some((MASS_LOSS, &message)), now).await?;
+        }
+        return mark_tasks(client, &name, TaskState::Unreachable).await;
+    }
+    if why != Some(TASKS_LOST) {
+        let seconds = context.patience.lost_after.as_secs_f64();
+        let message = format!("its lease has not been renewed for {seconds} s; its tasks are lost");
+        set_conditions(client, agent, Some((TASKS_LOST, &message)), now).await?;
+    }
+    mark_tasks(client, &name, TaskState::Lost).await
 }
 
-/// Writes Ready and Unreachable, leaving the agent's other conditions as they are.
+/// Whether so many agents are silent together that it can't be theirs. One always may be.
+fn is_mass_loss(silent: usize, all: usize) -> bool {
+    silent > (all / GIVE_UP_ONE_IN).max(1)
+}
+
+/// The reason of the condition `Unreachable`, if it holds.
+fn why_unreachable(agent: &Agent) -> Option<&str> {
+    let mut conditions = agent.status.iter().flat_map(|s| &s.conditions);
+    let found = conditions.find(|c| c.type_ == condition::UNREACHABLE && c.status == "True");
+    found.map(|c| c.reason.as_str())
+}
+
+/// Writes Ready and Unreachable, leaving the agent's other conditions as they are. `silent`: reason and message,
+/// if it is.
 async fn set_conditions(
     client: &Client,
     agent: &Agent,
-    liveness: Liveness,
+    silent: Option<(&str, &str)>,
     now: Timestamp,
 ) -> kube::Result<()> {
-    let alive = liveness == Liveness::Alive;
+    let (reason, message) = silent.unwrap_or(("LeaseRenewed", ""));
     let made = |type_: &str, status: &str| Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
-        reason: if alive { "LeaseRenewed" } else { "LeaseExpired" }.to_owned(),
-        message: String::new(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
         last_transition_time: Time(now),
         observed_generation: None,
     };
     let mut conditions: Vec<Condition> =
         agent.status.iter().flat_map(|s| s.conditions.clone()).collect();
     conditions.retain(|c| c.type_ != condition::READY && c.type_ != condition::UNREACHABLE);
-    conditions.insert(0, made(condition::READY, if alive { "True" } else { "Unknown" }));
-    conditions.push(made(condition::UNREACHABLE, if alive { "False" } else { "True" }));
+    conditions.insert(0, made(condition::READY, if silent.is_none() { "True" } else { "Unknown" }));
+    conditions.push(made(condition::UNREACHABLE, if silent.is_none() { "False" } else { "True" }));
     let api = Api::<Agent>::all(client.clone());
     patch::status(
         &api,
@@ -146,10 +196,10 @@ async fn set_conditions(
 }
 
 /// Marks the agent's live tasks Unreachable or Lost.
-async fn mark_tasks(client: &Client, agent: &str, liveness: Liveness) -> kube::Result<()> {
-    let (state, reason) = match liveness {
-        Liveness::Lost => (TaskState::Lost, reasons::task::AGENT_LOST),
-        _ => (TaskState::Unreachable, reasons::task::AGENT_UNREACHABLE),
+async fn mark_tasks(client: &Client, agent: &str, state: TaskState) -> kube::Result<()> {
+    let reason = match state {
+        TaskState::Lost => reasons::task::AGENT_LOST,
+        _ => reasons::task::AGENT_UNREACHABLE,
     };
     let mine = ListParams::default().fields(&format!("spec.agent={agent}"));
     for task in Api::<Task>::all(client.clone()).list(&mine).await? {
@@ -170,27 +220,14 @@ async fn mark_tasks(client: &Client, agent: &str, liveness: Liveness) -> kube::R
 
 #[cfg(test)]
 mod tests {
-    use commonage_schemas::AgentSpec;
-    use k8s_openapi::{
-        api::coordination::v1::LeaseSpec, apimachinery::pkg::apis::meta::v1::MicroTime,
-    };
-
     use super::*;
 
     #[test]
-    fn silence_is_first_unreachable_then_lost() {
-        let agent = Agent::new("a", AgentSpec::default());
-        let lease = Lease {
-            spec: Some(LeaseSpec {
-                renew_time: Some(MicroTime(Timestamp::from_second(1000).unwrap())),
-                ..LeaseSpec::default()
-            }),
-            ..Lease::default()
-        };
-        let at = |second| liveness(&agent, Some(&lease), Timestamp::from_second(second).unwrap());
-        assert_eq!(at(1040), Liveness::Alive);
-        assert_eq!(at(1041), Liveness::Unreachable);
-        assert_eq!(at(1600), Liveness::Unreachable);
-        assert_eq!(at(1601), Liveness::Lost);
+    fn one_agent_may_always_be_lost_and_more_than_a_tenth_never() {
+        assert!(!is_mass_loss(1, 1));
+        assert!(!is_mass_loss(1, 3));
+        assert!(is_mass_loss(2, 3));
+        assert!(!is_mass_loss(10, 100));
+        assert!(is_mass_loss(11, 100));
     }
 }

@@ -21,6 +21,8 @@ use lease::{Leases, Seen, Term};
 
 pub use holder::identity;
 
+use crate::Settings;
+
 /// How the leader is elected; the names and numbers are those of kube-controller-manager.
 #[derive(Clone, Debug)]
 pub struct Election {
@@ -84,7 +86,7 @@ enum End {
 /// begin afresh is to start again.
 pub async fn run(
     client: Client,
-    ca_pem: Option<String>,
+    settings: Settings,
     election: Election,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -99,7 +101,7 @@ pub async fn run(
         let deposed = CancellationToken::new();
         let fenced = client::behind(&client, &term.fence(&election)?, deposed.clone());
         let stop = CancellationToken::new();
-        let controllers = crate::run(fenced, ca_pem.clone(), stop.clone());
+        let controllers = crate::run(fenced, settings.clone(), stop.clone());
         let mut controllers = tokio::spawn(controllers);
         let end = tokio::select! {
             () = shutdown.cancelled() => End::Asked,

@@ -26,16 +26,27 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// Runs every controller until `shutdown`. `ca_pem`: the authority of the API server, for the
-/// ConfigMaps `kube-root-ca.crt`.
+pub use agents::Patience;
+
+/// What the controllers are told at their start.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The authority of the API server, for the ConfigMaps `kube-root-ca.crt`.
+    pub ca_pem: Option<String>,
+    /// How long agents may be silent.
+    pub patience: Patience,
+}
+
+/// Runs every controller until `shutdown`.
 ///
 /// # Errors
 /// One of them dies: a control plane without, say, its allocator must not look alive.
 pub async fn run(
     client: Client,
-    ca_pem: Option<String>,
+    settings: Settings,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let Settings { ca_pem, patience } = settings;
     let mut controllers = JoinSet::new();
     let stop = || shutdown.child_token();
     controllers.spawn(named("allocation", allocation::run(client.clone(), stop())));
@@ -45,7 +56,7 @@ pub async fn run(
         .spawn(named("default-frameworks", frameworks::defaults::run(client.clone(), stop())));
     controllers.spawn(named("garbage", garbage::run(client.clone(), stop())));
     controllers.spawn(named("namespaces", namespaces::run(client.clone(), ca_pem, stop())));
-    controllers.spawn(named("agents", agents::run(client, stop())));
+    controllers.spawn(named("agents", agents::run(client, patience, stop())));
     while let Some(ended) = controllers.join_next().await {
         let (name, result) = ended.context("a controller panicked")?;
         result.with_context(|| format!("controller {name} failed"))?;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use commonage_apiserver::auth::UserInfo;
 use commonage_apiserver::{ApiServer, Config};
+use commonage_controllers::Settings;
 use futures::StreamExt;
 use run::Runner;
 use suite::Subject;
@@ -51,7 +52,7 @@ async fn every_request_is_answered_as_kubernetes_answers_it() {
     let stop = CancellationToken::new();
     let controllers = ours.as_ref().map(|api| {
         let client = api.client_for(UserInfo::controllers());
-        tokio::spawn(commonage_controllers::run(client, None, stop.clone()))
+        tokio::spawn(commonage_controllers::run(client, Settings::default(), stop.clone()))
     });
     let only = std::env::var("CONFORMANCE_ONLY").unwrap_or_default();
     let runner = Runner::new(&kubeconfig, only).await;

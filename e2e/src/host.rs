@@ -1,6 +1,9 @@
 //! What the tests use of the machine.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// kubectl: `$KUBECTL`, the one that `make setup` put beside the repository, or the one on the path.
 pub fn kubectl() -> PathBuf {
@@ -53,4 +56,34 @@ pub fn processes(text: &str) -> Vec<(i32, String)> {
             (pid != own && line.contains(text)).then_some((pid, line))
         })
         .collect()
+}
+
+/// Processes that have something below a directory open, this one left out.
+pub fn users_of(directory: &Path) -> Vec<i32> {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let uses = |pid: &i32| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        open.filter_map(|entry| fs::read_link(entry.path()).ok())
+            .any(|at| at.starts_with(directory))
+    };
+    pids().into_iter().filter(|pid| *pid != own).filter(uses).collect()
+}
+
+/// Processes in control groups of Commonage that mention `name`.
+pub fn contained(name: &str) -> Vec<i32> {
+    let is_in = |pid: &i32| {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        groups.lines().any(|line| line.contains("commonage") && line.contains(name))
+    };
+    pids().into_iter().filter(is_in).collect()
+}
+
+/// What a process calls itself.
+pub fn name_of(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+fn pids() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }

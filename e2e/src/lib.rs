@@ -10,6 +10,7 @@ pub mod history;
 pub mod host;
 pub mod process;
 pub mod recorder;
+pub mod registry;
 
 use std::{
     fs,

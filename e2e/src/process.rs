@@ -17,9 +17,19 @@ pub struct Role {
 impl Role {
     /// Starts `cmn ARGUMENTS`; what it prints goes to `log`.
     pub fn start(log: &Path, arguments: &[&str]) -> anyhow::Result<Role> {
+        Role::start_with(log, arguments, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(
+        log: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Role> {
         let output = fs::File::create(log)?;
         let process = Command::new(cmn_path())
             .args(arguments)
+            .envs(variables.iter().copied())
             .env("NO_COLOR", "1")
             .env_remove("KUBECONFIG")
             .stdin(Stdio::null())

@@ -12,16 +12,17 @@ use commonage_e2e::repository;
 
 /// Each crate's folder, and the crates of ours that it may depend on. `docs/architecture.md` has the
 /// same as a table, with the reasons.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("schemas", &[]),
     ("apiserver/apply", &[]),
     ("apiserver/store", &[]),
     ("apiserver", &["commonage-apply", "commonage-schemas", "commonage-store"]),
     ("controllers/allocator", &["commonage-schemas"]),
     ("controllers", &["commonage-allocator", "commonage-schemas"]),
-    ("agent", &["commonage-image", "commonage-schemas", "commonage-shim"]),
-    ("agent/image", &[]),
-    ("agent/shim", &["commonage-schemas"]),
+    ("agent", &["commonage-failpoint", "commonage-image", "commonage-schemas", "commonage-shim"]),
+    ("agent/failpoint", &[]),
+    ("agent/image", &["commonage-failpoint"]),
+    ("agent/shim", &["commonage-failpoint", "commonage-schemas"]),
     (
         "cli",
         &[
@@ -32,7 +33,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
             "commonage-shim",
         ],
     ),
-    ("e2e", &["commonage-schemas"]),
+    ("e2e", &["commonage-failpoint", "commonage-schemas"]),
     ("examples/wordcount", &["commonage-schemas"]),
 ];
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use commonage_failpoint::reach;
 use futures::future::try_join_all;
 use tokio::sync::mpsc;
 
@@ -80,6 +81,7 @@ pub(crate) async fn image(
     check_total(&shared, &layers).map_err(|error| error.at(&named))?;
     let store = Arc::clone(&shared.store);
     let item = blocking(move || store.commit_image(digest, config, &layers)).await?;
+    reach("image.after_commit_before_name");
     note_name(&shared, &request, digest, who).await?;
     let store = Arc::clone(&shared.store);
     // Nobody waits for the disk: see the store.
@@ -220,6 +222,7 @@ async fn fetch_layer(
         let temporary = store.temporary()?;
         layer::make_tree(&temporary.tree())?;
         let unpacked = layer::apply(chunks, &expected, diff_id, &temporary.tree(), &budget)?;
+        reach("image.after_unpack_before_commit");
         store.commit_layer(temporary, diff_id, unpacked)
     });
     let fetching = async {

@@ -69,6 +69,7 @@ pub(crate) fn unpack(
     while let Some(entry) = archive.next().map_err(refusal)? {
         let named = lossy(&entry.path);
         tree.put(&entry, &mut archive).map_err(|trouble| trouble.explain(&named))?;
+        commonage_failpoint::reach("image.layer_half_written");
     }
     tree.finish()
 }

@@ -174,7 +174,7 @@ impl Shim {
 pub fn scan(state_dir: &Path) -> io::Result<Observed> {
     let state = StateDir::new(state_dir);
     std::fs::metadata(state_dir)?;
-    if let Some(exit) = state.exit()? {
+    if let Some(exit) = recorded(&state)? {
         return Ok(Observed::Exited(exit));
     }
     match Lock::holder(&state)? {
@@ -186,8 +186,27 @@ pub fn scan(state_dir: &Path) -> io::Result<Observed> {
             Ok(Observed::Alive(status.ok()))
         }
         // It may have written its last words since we looked.
-        Holder::Gone => Ok(state.exit()?.map_or(Observed::Lost, Observed::Exited)),
+        Holder::Gone => Ok(recorded(&state)?.map_or(Observed::Lost, Observed::Exited)),
     }
+}
+
+/// A record that is damaged tells nothing.
+fn recorded(state: &StateDir) -> io::Result<Option<Exit>> {
+    match state.exit() {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+        exit => exit,
+    }
+}
+
+/// Whether a shim died while it removed what its container left: the end is known, and still something is there
+/// that nobody is about to remove. Then [`cleanup`] is called for.
+///
+/// # Errors
+/// The state directory cannot be read.
+pub fn is_left_over(state_dir: &Path) -> io::Result<bool> {
+    let state = StateDir::new(state_dir);
+    // Looked for last to first, in the order in which a shim lets go.
+    Ok(state.path().join(SOCKET).exists() && Lock::holder(&state)? == Holder::Gone)
 }
 
 /// Kills every process in the task's control group, whatever became of its shim, and waits until

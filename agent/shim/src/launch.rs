@@ -77,6 +77,32 @@ pub struct Launch {
     pub log: LogLimits,
 }
 
+impl Launch {
+    /// An order with nothing but a name and a place: for what an order that cannot be read any more has left.
+    #[must_use]
+    pub fn new(id: &str, cgroup: &str, sandbox: PathBuf) -> Launch {
+        Launch {
+            id: id.to_owned(),
+            cgroup: cgroup.to_owned(),
+            command: Vec::new(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            working_dir: None,
+            user: User::default(),
+            user_name: None,
+            hostname: None,
+            own_sandbox: false,
+            limits: Limits::default(),
+            root: Root::default(),
+            sandbox,
+            hidden: Vec::new(),
+            network: Network::default(),
+            mounts: Vec::new(),
+            log: LogLimits::default(),
+        }
+    }
+}
+
 /// Numeric identity inside the container (the same numbers outside: no user namespace yet).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -51,7 +51,7 @@ pub use cgroup::Usage;
 pub use client::{Observed, Phase, Shim, Status};
 pub use launch::{Exit, Launch};
 pub use spec::{MIN_MEMORY_BYTES, MIN_PIDS, check};
-pub use state_dir::StateDir;
+pub use state_dir::{StateDir, read_sealed, sealed};
 pub use zygote::ZygoteHandle;
 
 /// `argv[1]` of a shim started by hand: `<exe> shim --state-dir DIR`.

@@ -10,6 +10,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::rc::Rc;
 
+use commonage_failpoint::reach;
 use jiff::Timestamp;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -31,7 +32,7 @@ use crate::output::Output;
 use crate::rootfs;
 use crate::seccomp::Filters;
 use crate::spec::{self, Host};
-use crate::state_dir::{StateDir, write_atomically, write_durably};
+use crate::state_dir::{StateDir, sealed, write_atomically, write_durably};
 use crate::supervise::Supervisor;
 use crate::sys;
 
@@ -64,6 +65,7 @@ fn try_run(state: &StateDir, filters: &Filters) -> io::Result<()> {
     let Some(_lock) = Lock::take(state)? else {
         return Ok(());
     };
+    reach("shim.after_lock");
     // From here on every end is an `exit.json`, except the shim's own sudden death.
     let control = Control::bind(state)?;
     let signals = block_signals()?;
@@ -82,7 +84,9 @@ fn try_run(state: &StateDir, filters: &Filters) -> io::Result<()> {
         Ok(created) => Supervisor::new(launch.clone(), created).run(control, &signals)?,
         Err(error) => (failed(error), control),
     };
+    reach("shim.after_exit_before_report");
     finish(state, control, &exit)?;
+    reach("shim.after_report_before_cleanup");
     let namespace = attached.ok().flatten().map(|network| network.namespace);
     clean_up(state, &launch, namespace)
 }
@@ -311,13 +315,17 @@ fn start(
         .as_init(state.bundle())
         .with_systemd(false)
         .with_detach(true);
+    reach("shim.before_cgroup");
     let mut container = builder.build().map_err(|e| failed("creating the container", &e))?;
+    reach("shim.after_cgroup");
     let init = container.pid().map(nix::unistd::Pid::as_raw).unwrap_or_default();
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let pids = Pids { shim: std::process::id(), init, boot_id: boot_id.trim().to_owned() };
     let json = serde_json::to_vec(&pids).map_err(|e| failed("pid.json", &e))?;
     write_atomically(&state.pid_json(), &json).map_err(|e| failed("pid.json", &e))?;
+    reach("shim.after_create_before_start");
     container.start().map_err(|e| failed("starting the container", &e))?;
+    reach("shim.after_start");
     Ok(init)
 }
 
@@ -351,7 +359,7 @@ fn failed(error: ExitError) -> Exit {
 
 /// First on disk, then told: whoever hears of the end can read it.
 fn finish(state: &StateDir, control: Control, exit: &Exit) -> io::Result<()> {
-    write_durably(&state.exit_json(), &serde_json::to_vec(exit)?)?;
+    write_durably(&state.exit_json(), &sealed(serde_json::to_vec(exit)?))?;
     control.announce(exit);
     Ok(())
 }
@@ -370,6 +378,7 @@ fn remove_group(launch: &Launch) -> io::Result<()> {
 pub(crate) fn clean_up(state: &StateDir, launch: &Launch, network: Option<File>) -> io::Result<()> {
     let network = network.or_else(|| find_network(launch));
     remove_group(launch)?;
+    reach("shim.after_cgroup_removed");
     cni::detach(state, launch, network.as_ref());
     if !matches!(launch.root, Root::Bundle(_)) {
         rootfs::dismantle(state);

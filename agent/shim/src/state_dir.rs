@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use crate::launch::{Exit, Launch, Stream};
 
 /// The paths in one task's state directory.
@@ -26,8 +28,7 @@ impl StateDir {
     /// Whatever the file system says. A directory that exists is reused.
     pub fn prepare(&self, launch: &Launch) -> io::Result<()> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-        let json = serde_json::to_vec_pretty(launch)?;
-        write_durably(&self.task_json(), &json)
+        write_durably(&self.task_json(), &sealed(serde_json::to_vec(launch)?))
     }
 
     /// Reads `task.json`.
@@ -35,16 +36,16 @@ impl StateDir {
     /// # Errors
     /// It is absent or not a [`Launch`].
     pub fn launch(&self) -> io::Result<Launch> {
-        Ok(serde_json::from_slice(&std::fs::read(self.task_json())?)?)
+        read_sealed(&self.task_json())
     }
 
     /// Reads `exit.json`, if the task has ended.
     ///
     /// # Errors
-    /// It cannot be read or is not an [`Exit`] (never half of one: it is renamed into place).
+    /// It cannot be read; `InvalidData`: it is damaged (never half written: it is renamed into place).
     pub fn exit(&self) -> io::Result<Option<Exit>> {
-        match std::fs::read(self.exit_json()) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        match read_sealed(&self.exit_json()) {
+            Ok(exit) => Ok(Some(exit)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -147,6 +148,39 @@ pub(crate) fn gone_file(log: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// JSON with a line below that tells whether it is still what was written: a disk may return something else.
+/// Sixteen hexadecimal digits of FNV-1a, which is for accidents and not for forgers.
+#[must_use]
+pub fn sealed(mut json: Vec<u8>) -> Vec<u8> {
+    let seal = fnv_1a(&json);
+    json.extend(format!("\n{seal:016x}\n").bytes());
+    json
+}
+
+/// Reads a file that was written [`sealed`].
+///
+/// # Errors
+/// The file system's; `InvalidData` if it is not what was written.
+pub fn read_sealed<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    let bytes = std::fs::read(path)?;
+    let damaged = |what: &str| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()))
+    };
+    let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let line = text.iter().rposition(|byte| *byte == b'\n').ok_or_else(|| damaged("cut off"))?;
+    let (json, seal) = (&text[..line], &text[line + 1..]);
+    if seal != format!("{:016x}", fnv_1a(json)).as_bytes() {
+        return Err(damaged("not what was written"));
+    }
+    serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))
+}
+
+fn fnv_1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// Writes a file so that a reader, even after a power cut, sees all of it or none.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
@@ -172,4 +206,32 @@ fn write_renamed(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
         file.sync_all()?;
     }
     std::fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_was_damaged_is_never_taken_for_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let whole = sealed(br#"{"code":3}"#.to_vec());
+        std::fs::write(&path, &whole).unwrap();
+        let read = |path: &Path| read_sealed::<serde_json::Value>(path);
+        assert_eq!(read(&path).unwrap()["code"], 3);
+        for length in 0..whole.len() - 1 {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::InvalidData, "{length}");
+        }
+        for place in 0..whole.len() - 1 {
+            for bit in 0..8 {
+                let mut flipped = whole.clone();
+                flipped[place] ^= 1 << bit;
+                std::fs::write(&path, &flipped).unwrap();
+                assert!(read(&path).is_err(), "bit {bit} of byte {place}");
+            }
+        }
+    }
 }

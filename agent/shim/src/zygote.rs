@@ -137,6 +137,7 @@ impl Zygote {
             .arg0("cmn")
             .arg(SUBCOMMAND)
             .env_clear()
+            .envs(commonage_failpoint::environment())
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

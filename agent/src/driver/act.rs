@@ -95,12 +95,43 @@ impl Driver {
         });
     }
 
+    /// Removes what the shims of ended tasks did not come to remove; one such job at a time.
+    pub(super) fn tidy(&mut self) {
+        if std::mem::replace(&mut self.tidying, true) {
+            return;
+        }
+        let has_ended = |record: &Record| {
+            matches!(&record.actual, Some(Actual { phase: Phase::Ended(_), .. })) && !record.busy
+        };
+        let ended: Vec<Uid> = self
+            .records
+            .iter()
+            .filter(|(_, record)| has_ended(record))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        let shims = self.parts.shims.clone();
+        self.jobs.spawn_blocking(move || {
+            shims.tidy(&ended);
+            Wake::Tidied
+        });
+    }
+
+    /// Whether containers are still to go that the control plane has given up, because this agent had been silent
+    /// for too long. What they hold has been given to others: before it is free nothing new starts.
+    pub(super) fn is_closing(&self) -> bool {
+        self.records.values().any(|record| {
+            let state = record.desired.as_ref().map(Task::state);
+            matches!(state, Some(TaskState::Lost | TaskState::Gone)) && is_alive(record)
+        })
+    }
+
     fn launch(&mut self, uid: &Uid, mut launch: Launch) {
+        let is_closing = self.is_closing();
         let Some(record) = self.records.get_mut(uid) else {
             return;
         };
         let Some(task) = &record.desired else { return };
-        if self.launches.under_way >= self.launches.max {
+        if self.launches.under_way >= self.launches.max || is_closing {
             if !self.launches.waiting.contains(uid) {
                 self.launches.waiting.push_back(uid.clone());
             }

@@ -31,6 +31,7 @@ impl Driver {
             Wake::Ended { uid, end } => {
                 self.settled(&uid, Seen::Ended(end));
                 self.look_at(&uid);
+                self.launch_waiting();
             }
             Wake::Ordered { uid, order, written } => self.ordered(&uid, order, written),
             Wake::Signalled { uid, signal, sent } => self.signalled(&uid, signal, sent),
@@ -41,6 +42,7 @@ impl Driver {
             Wake::Saying { uid, words } => self.said(&uid, words),
             Wake::Collected => self.collecting = false,
             Wake::Renewed => self.renewing = false,
+            Wake::Tidied => self.tidying = false,
             Wake::Watched => {}
         }
     }
@@ -194,6 +196,9 @@ impl Driver {
 
     /// Gives free launch slots to those that wait, in order.
     fn launch_waiting(&mut self) {
+        if self.launches.waiting.is_empty() || self.is_closing() {
+            return;
+        }
         while self.launches.under_way < self.launches.max
             && let Some(uid) = self.launches.waiting.pop_front()
         {

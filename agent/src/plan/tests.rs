@@ -99,9 +99,11 @@ fn record(desired: Option<Task>, actual: Option<Actual>) -> Record {
     Record { desired, actual, ..Record::default() }
 }
 
+const KEEP: SignedDuration = SignedDuration::from_secs(60);
+
 /// The plan at a second, in words: actions, then when to look again.
 fn said_with(record: &Record, second: i64, kill_all_by: Option<Timestamp>) -> String {
-    let context = Context { now: at(second), site: &site(), kill_all_by };
+    let context = Context { now: at(second), site: &site(), kill_all_by, keep_deleted: KEEP };
     let plan = plan(record, &context);
     let mut words: Vec<String> = plan.actions.iter().map(word).collect();
     if let Some(wake_at) = plan.wake_at {

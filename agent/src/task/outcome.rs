@@ -24,8 +24,8 @@ pub enum End {
     ShimLost { seen_at: Timestamp },
     /// The machine was started anew meanwhile.
     Rebooted { seen_at: Timestamp },
-    /// No shim could be had, or the ledger could not be written: it never ran.
-    NeverStarted { seen_at: Timestamp, message: String },
+    /// No shim could be had, or the ledger could not be written: it never ran. For programs and in words.
+    NeverStarted { seen_at: Timestamp, reason: &'static str, message: String },
 }
 
 impl End {
@@ -53,7 +53,7 @@ pub fn of(end: &End, kill: Option<&KillOrder>) -> TaskStatus {
             reasons::AGENT_REBOOTED,
             "the agent's machine was started anew while the task ran",
         ),
-        End::NeverStarted { message, .. } => failed(reasons::CREATE_FAILED, message),
+        End::NeverStarted { reason, message, .. } => failed(reason, message),
     };
     // A container that we had told to end and that is gone is what was wanted, however it went.
     if !matches!(end, End::Recorded(_))

@@ -63,7 +63,12 @@ impl Hands {
             server: "https://127.0.0.1:6443".to_owned(),
         };
         Hands {
-            shims: Shims::new(Arc::new(zygote), ledger.clone(), &boot_id),
+            shims: Shims::new(
+                Arc::new(zygote),
+                ledger.clone(),
+                &boot_id,
+                &format!("{}/{}", site.cgroup_parent, site.agent),
+            ),
             launch: spec::launch(&task, &site, ledger.sandbox(&uid), &Prepared::default()).unwrap(),
             entry: Entry {
                 uid,

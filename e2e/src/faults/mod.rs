@@ -1,6 +1,7 @@
 //! What the fault tests break things with: etcd members and API servers as processes that can be
 //! killed, paused and cut off, and a proxy that harms the bytes on their way.
 
+pub mod field;
 pub mod members;
 pub mod proxy;
 pub mod servers;
@@ -21,7 +22,7 @@ pub fn is_long() -> bool {
 }
 
 /// A port that nobody listens on at this moment.
-pub(crate) fn free_port() -> anyhow::Result<u16> {
+pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

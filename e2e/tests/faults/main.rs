@@ -5,8 +5,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod agents;
 mod consistency;
 mod etcd;
+mod failpoints;
+mod images;
+mod liveness;
 mod objects;
 mod restored;
 mod roles;

@@ -264,7 +264,7 @@ async fn a_store_is_taken_back_while_controllers_and_agents_run_on() {
         whole.servers.kill(number);
     }
     let all = json!({"key": encoded(b"/commonage/"), "range_end": encoded(b"/commonage0")});
-    ask(&whole.etcd.address(), "/v3/kv/deleterange", &all).unwrap();
+    ask(whole.etcd.address(), "/v3/kv/deleterange", &all).unwrap();
     cmn(&["restore", &file, "--store", &store]).ok();
     for number in 0..2 {
         whole.servers.up(number).unwrap();
