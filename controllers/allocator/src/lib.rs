@@ -52,6 +52,7 @@
 mod accounts;
 mod changes;
 mod cycle;
+mod frameworks;
 mod info;
 mod lanes;
 mod maintenance;

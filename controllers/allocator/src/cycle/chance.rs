@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cycle::fair::Ledger;
+use crate::cycle::ledger::Ledger;
 use crate::state::Allocator;
 use crate::table::Id;
 

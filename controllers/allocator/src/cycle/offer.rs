@@ -5,7 +5,7 @@ use std::sync::Arc;
 use commonage_schemas::resources::Resources;
 
 use crate::changes::Bits;
-use crate::cycle::{Cycle, Step};
+use crate::cycle::{Cycle, Step, order};
 use crate::lanes::{Goods, LaneNames, Lanes};
 use crate::parts::Piece;
 use crate::plan::{Address, NewOffer};
@@ -70,7 +70,7 @@ impl OpenAgents {
         let words = seen.0.iter().zip(&offerable.0).map(|(seen, free)| seen & free);
         let open = Bits(words.collect());
         let left = open.0.iter().map(|word| word.count_ones() as usize).sum();
-        Self { order: super::blocks(&open.0, seed), open, left, turn: super::turn(seed) }
+        Self { order: order::blocks(&open.0, seed), open, left, turn: order::turn(seed) }
     }
 
     /// The first from place `at` on, with its place.

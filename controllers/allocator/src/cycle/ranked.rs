@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, btree_set};
 
-use crate::cycle::fair::{Ledger, Rank, Who, rank};
+use crate::cycle::fair::{Rank, Who, rank};
+use crate::cycle::ledger::Ledger;
 use crate::state::Allocator;
 use crate::table::Id;
 

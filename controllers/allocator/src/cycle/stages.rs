@@ -4,8 +4,9 @@
 use crate::cycle::chance;
 use crate::cycle::fair::Contest;
 use crate::cycle::offer::{Draft, reaches_least};
+use crate::cycle::order::{in_order, shuffle};
 use crate::cycle::ranked::Ranked;
-use crate::cycle::{Cycle, Run, Step, in_order, shuffle};
+use crate::cycle::{Cycle, Run, Step};
 use crate::lanes::{Goods, Lanes};
 use crate::parts::{self, Piece};
 use crate::state::Framework;

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::changes::Free;
-use crate::cycle::fair::Ledger;
+use crate::cycle::ledger::Ledger;
 use crate::cycle::ranked::Ranked;
 use crate::cycle::{Cycle, Decided, Step};
 use crate::info::Placement;
