@@ -1,26 +1,57 @@
 //! Events about tasks that this agent has something to say on. They are news for people: one that can't be
-//! written is dropped.
+//! written is dropped, and so is what is ordinary when there is much of it.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use commonage_schemas::Task;
+use commonage_schemas::{Task, TaskState, TaskStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
+use crate::ledger::KillCause;
 use crate::report::status_code;
 
 /// News that takes longer to tell is old.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const COMPONENT: &str = "commonage-agent";
 
+/// So many events about what is ordinary at once, and so many a second after that. A task has three of
+/// them and is written some six times: where tasks come and go faster than this, its status must do.
+const ORDINARY_MAX: f64 = 30.0;
+const ORDINARY_PER_SECOND: f64 = 1.0;
+
 /// Writes Events.
 #[derive(Clone)]
 pub(crate) struct Events {
     client: kube::Client,
     agent: String,
+    allowance: Arc<Mutex<Allowance>>,
+}
+
+/// How many events may be written now: a token bucket.
+struct Allowance {
+    left: f64,
+    at: Instant,
+}
+
+impl Allowance {
+    fn new(now: Instant) -> Allowance {
+        Allowance { left: ORDINARY_MAX, at: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let gained = now.duration_since(self.at).as_secs_f64() * ORDINARY_PER_SECOND;
+        self.left = (self.left + gained).min(ORDINARY_MAX);
+        self.at = now;
+        let allowed = self.left >= 1.0;
+        if allowed {
+            self.left -= 1.0;
+        }
+        allowed
+    }
 }
 
 /// What happened, and how often it has by now.
@@ -33,7 +64,58 @@ pub(crate) struct News<'a> {
 
 impl Events {
     pub(crate) fn new(client: kube::Client, agent: &str) -> Events {
-        Events { client, agent: agent.to_owned() }
+        let allowance = Arc::new(Mutex::new(Allowance::new(Instant::now())));
+        Events { client, agent: agent.to_owned(), allowance }
+    }
+
+    /// A task got onto this agent.
+    pub(crate) fn placed(&self, task: &Task) {
+        self.ordinary(task, "Scheduled", format!("Placed on agent {}", self.agent));
+    }
+
+    /// A task is told to end.
+    pub(crate) fn killing(&self, task: &Task, cause: &KillCause, grace_seconds: i64) {
+        let why = match cause {
+            KillCause::Deleted => "it is being deleted".to_owned(),
+            KillCause::Abandoned => "nobody wants it any more".to_owned(),
+            KillCause::Ordered { message, .. } => message.clone(),
+            KillCause::HealthCheckFailed(message) => format!("its health check failed: {message}"),
+            KillCause::MaxCompletionTime => "it ran for longer than it may".to_owned(),
+            KillCause::AgentShutdown => "the agent stops".to_owned(),
+        };
+        let message = format!("Stopping the container within {grace_seconds} s: {why}");
+        self.ordinary(task, "Killing", message);
+    }
+
+    /// The state of a task changed. One that nobody wanted is told by the controllers.
+    pub(crate) fn changed(&self, task: &Task, status: &TaskStatus) {
+        let before = task.status.as_ref().map(|status| status.state);
+        if before == Some(status.state) {
+            return;
+        }
+        match status.state {
+            TaskState::Running => {
+                self.ordinary(task, "Started", "Started the container".to_owned());
+            }
+            TaskState::Finished => {
+                let code = status.exit_code.unwrap_or_default();
+                self.ordinary(task, "Finished", format!("Exit code {code}"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Beside everything else, and only as often as [`ORDINARY_PER_SECOND`] says.
+    fn ordinary(&self, task: &Task, reason: &'static str, message: String) {
+        let take = |allowance: &mut Allowance| allowance.take(Instant::now());
+        if !take(&mut self.allowance.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return;
+        }
+        let (events, task) = (self.clone(), task.clone());
+        tokio::spawn(async move {
+            let news = News { warning: false, reason, message: &message, count: 1 };
+            events.tell(&task, news).await;
+        });
     }
 
     /// Tells about a task. News of one reason is one Event that is brought up to date.
@@ -94,5 +176,22 @@ impl Events {
             "reportingComponent": COMPONENT,
             "reportingInstance": self.agent,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ordinary_is_told_so_often_and_not_oftener() {
+        let began = Instant::now();
+        let mut allowance = Allowance::new(began);
+        let taken =
+            |allowance: &mut Allowance, now| (0..1000).filter(|_| allowance.take(now)).count();
+        assert_eq!(taken(&mut allowance, began), 30);
+        assert_eq!(taken(&mut allowance, began + Duration::from_secs(5)), 5);
+        assert_eq!(taken(&mut allowance, began + Duration::from_secs(5)), 0);
+        assert_eq!(taken(&mut allowance, began + Duration::from_secs(5000)), 30);
     }
 }

@@ -312,12 +312,6 @@ impl ApiError {
         Self::new(410, "Expired", format!("too old resource version: {requested} ({oldest})"))
     }
 
-    /// A watch from a version that has not happened: the client must list again.
-    pub fn watch_from_the_future(requested: u64, current: u64) -> ApiError {
-        let message = format!("too large resource version: {requested}, current: {current}");
-        Self::new(410, "Expired", message)
-    }
-
     /// A page token too old; `fresh` continues after the same key in the present.
     pub fn expired_continue(fresh: String) -> ApiError {
         let mut error = Self::new(

@@ -137,6 +137,7 @@ impl Driver {
             }
             return;
         }
+        self.parts.workshop.events.placed(task);
         let prepared = match std::mem::take(&mut record.preparation) {
             Preparation::Ready(prepared) => Some(prepared),
             _ => None,
@@ -179,6 +180,9 @@ impl Driver {
             return;
         };
         let Some(actual) = &record.actual else { return };
+        if let Some(task) = &record.desired {
+            self.parts.workshop.events.killing(task, &order.cause, order.grace_seconds);
+        }
         record.busy = true;
         let entry = Entry { kill: Some(order.clone()), ..actual.entry.clone() };
         tracing::info!(
@@ -247,6 +251,7 @@ impl Driver {
             return;
         };
         record.report.in_flight = true;
+        self.parts.workshop.events.changed(&task, &status);
         let client = self.parts.client.clone();
         let slots = Arc::clone(&self.reports);
         let uid = uid.clone();

@@ -31,7 +31,6 @@ pub(crate) use watch::Extras;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use commonage_store::{Revision, Store, StoreError, Version};
 use parking_lot::RwLock;
@@ -155,15 +154,9 @@ impl Cache {
         self.published.reached(revision).await;
     }
 
-    /// A watch that only says why it cannot be, `after` a time if it lasts that long.
-    pub(crate) fn no_watch(
-        &self,
-        def: Arc<ResourceDef>,
-        error: &ApiError,
-        after: Duration,
-        timeout: Duration,
-    ) -> Watch {
-        Watch::failing(def, error, after, timeout)
+    /// A watch that only says why it cannot be.
+    pub(crate) fn no_watch(&self, def: Arc<ResourceDef>, error: &ApiError) -> Watch {
+        Watch::failed(def, error)
     }
 
     /// A watch, or one that says that `begin` is too old. `def` is what is shown of `resource`:

@@ -83,8 +83,8 @@ pub struct Watch {
 #[derive(Debug)]
 enum Source {
     Running(Box<Running>),
-    /// One event, at a time, then the end.
-    Error(WatchEvent, Instant),
+    /// One event, then the end.
+    Error(WatchEvent),
     Ended,
 }
 
@@ -110,20 +110,9 @@ impl Watch {
 
     /// A watch that says only why it can't be.
     pub(super) fn failed(def: Arc<ResourceDef>, error: &ApiError) -> Watch {
-        Watch::failing(def, error, Duration::ZERO, Duration::MAX)
-    }
-
-    /// A watch that says nothing, and `after` that why; unless its own end comes first.
-    pub(super) fn failing(
-        def: Arc<ResourceDef>,
-        error: &ApiError,
-        after: Duration,
-        timeout: Duration,
-    ) -> Watch {
-        let timeout = timeout.min(after + Duration::from_secs(1));
+        let timeout = Duration::from_secs(1);
         let extras = Extras { bookmarks: false, initial_end: false, timeout };
-        let source = Source::Error(WatchEvent::error(error), Instant::now() + after);
-        Watch::new(def, source, extras, Arc::default())
+        Watch::new(def, Source::Error(WatchEvent::error(error)), extras, Arc::default())
     }
 
     fn new(
@@ -157,11 +146,10 @@ impl Watch {
     /// server going down). Cancel safe.
     pub async fn next(&mut self) -> Option<Arc<Chunk>> {
         match &self.source {
-            Source::Error(event, at) => {
-                let (chunk, at) = (Chunk::new(vec![event.clone()]), *at);
-                tokio::time::sleep_until(at.min(self.deadline)).await;
+            Source::Error(event) => {
+                let chunk = Chunk::new(vec![event.clone()]);
                 self.source = Source::Ended;
-                return chunk.filter(|_| at <= self.deadline);
+                return chunk;
             }
             Source::Ended => return None,
             Source::Running(_) => {}

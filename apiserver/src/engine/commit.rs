@@ -213,7 +213,14 @@ pub(crate) fn judge(
         FieldValidation::Strict if !findings.is_empty() => {
             Err(refuse(format!("strict decoding error: {}", findings.join(", "))))
         }
-        FieldValidation::Strict | FieldValidation::Warn => Ok(findings),
+        // One warning for each line of what a decoder found.
+        FieldValidation::Strict | FieldValidation::Warn => Ok(findings
+            .iter()
+            .flat_map(|finding| match finding.split_once(":\n") {
+                Some((_, lines)) => lines.lines().map(|line| line.trim().to_owned()).collect(),
+                None => vec![finding.clone()],
+            })
+            .collect()),
     }
 }
 

@@ -115,12 +115,17 @@ fn ignored(def: &ResourceDef, subresource: Option<&str>) -> &'static [&'static s
 /// strictly.
 fn decode(body: &[u8]) -> Result<(Value, Option<String>), ApiError> {
     let bad = |error: String| ApiError::bad_request(format!("error decoding YAML: {error}"));
-    let (value, duplicates) = match schema::decode_strict(body) {
-        Ok(decoded) => decoded,
-        Err(_) => {
-            let (value, _) = schema::decode_yaml(body).map_err(bad)?;
-            (value, Vec::new())
+    let (value, repeated) = match schema::decode_strict(body) {
+        Ok((value, duplicates)) => {
+            // Go reads JSON as YAML too, where it is one line.
+            let line = |path: &String| {
+                let key = path.rsplit('.').next().unwrap_or(path);
+                format!("line 1: key {key:?} already set in map")
+            };
+            (value, duplicates.iter().map(line).collect())
         }
+        Err(_) => schema::decode_yaml(body)
+            .map_err(|why| bad(format!("error converting YAML to JSON: {why}")))?,
     };
     let found = match &value {
         Value::Object(_) | Value::Null => None,
@@ -134,12 +139,8 @@ fn decode(body: &[u8]) -> Result<(Value, Option<String>), ApiError> {
             "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
         )));
     }
-    let strict = (!duplicates.is_empty()).then(|| {
-        let lines = duplicates.iter().map(|path| {
-            let key = path.rsplit('.').next().unwrap_or(path);
-            format!("\n  line 1: key {key:?} already set in map")
-        });
-        let lines: String = lines.collect();
+    let strict = (!repeated.is_empty()).then(|| {
+        let lines: String = repeated.iter().map(|line| format!("\n  {line}")).collect();
         format!("error converting YAML to JSON: yaml: unmarshal errors:{lines}")
     });
     Ok((value, strict))

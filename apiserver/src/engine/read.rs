@@ -18,8 +18,6 @@ use crate::status::ApiError;
 
 /// How long a read waits for a version that has not come yet; kube-apiserver's number.
 const FRESHNESS_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a watch from a version that has not happened says nothing, before it says so.
-const FUTURE_SILENCE: Duration = Duration::from_secs(5);
 /// Keys read from the store at once for a page in the past.
 const RANGE_KEYS: usize = 1000;
 
@@ -133,7 +131,9 @@ impl Engine {
         let initial = options.send_initial_events;
         let begin = match (initial, options.resource_version) {
             (Some(true), version) => {
-                self.fresh(version).await?;
+                if let Err(error) = self.fresh(version).await {
+                    return Ok(self.cache.no_watch(def.clone(), &error));
+                }
                 Begin::State
             }
             (None, None | Some(0)) => {
@@ -145,10 +145,8 @@ impl Engine {
                 Begin::After(end_of(self.cache.revision()))
             }
             (_, Some(version)) => {
-                if let Err(error) = self.not_from_the_future(version).await {
-                    // kube-apiserver says nothing at all: who watches for a moment sees just that.
-                    let silent = if error.code == 410 { FUTURE_SILENCE } else { Duration::ZERO };
-                    return Ok(self.cache.no_watch(def.clone(), &error, silent, options.timeout));
+                if let Err(error) = self.caught_up(version).await {
+                    return Ok(self.cache.no_watch(def.clone(), &error));
                 }
                 Begin::After(Version(version))
             }
@@ -173,18 +171,18 @@ impl Engine {
         Some(shown.events_of_source(fields?))
     }
 
-    /// Somebody was told this version by another server that is ahead of this one, or by a store
-    /// that has since been restored from a backup, or by nobody. A watch from a version that never
-    /// comes would say nothing for ever.
-    async fn not_from_the_future(&self, version: u64) -> Result<(), ApiError> {
+    /// Somebody may have been told this version by another server that is ahead of this one, which
+    /// is waited for. A watch from a version that has not happened anywhere says nothing until it
+    /// has, as kube-apiserver's does.
+    async fn caught_up(&self, version: u64) -> Result<(), ApiError> {
         let asked = Version(version).revision();
         if asked <= self.cache.revision() {
             return Ok(());
         }
         let newest = self.store.revision().await.map_err(|error| unavailable(&error))?;
-        match asked <= newest || self.cache.revision() >= asked {
+        match asked <= newest {
             true => self.fresh(Some(version)).await,
-            false => Err(ApiError::watch_from_the_future(version, end_of(newest).0)),
+            false => Ok(()),
         }
     }
 

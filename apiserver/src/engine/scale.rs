@@ -211,8 +211,10 @@ impl Engine {
         current: Arc<Object>,
     ) -> Result<Written, Attempt> {
         let def = &target.def;
-        let (mut scale, _) = schema::decode_yaml(body)
-            .map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}")))?;
+        let (mut scale, _) = schema::decode_yaml(body).map_err(|why| {
+            let why = format!("error decoding YAML: error converting YAML to JSON: {why}");
+            ApiError::bad_request(why)
+        })?;
         let text = |field: &str| scale[field].as_str().unwrap_or_default().to_owned();
         if (text("apiVersion"), text("kind")) != (API_VERSION.to_owned(), KIND.to_owned()) {
             let (api_version, kind) = (text("apiVersion"), text("kind"));

@@ -82,6 +82,8 @@ async fn drain(mut body: Body) {
 pub(super) struct ItemsBody {
     head: Bytes,
     items: std::vec::IntoIter<Arc<Object>>,
+    /// What items begin with that is not repeated for each.
+    omitted: Bytes,
     tail: Bytes,
     place: Place,
     bytes_left: u64,
@@ -97,13 +99,24 @@ enum Place {
 }
 
 impl ItemsBody {
-    pub(super) fn new(head: Bytes, items: Vec<Arc<Object>>, tail: Bytes) -> ItemsBody {
+    /// Of items that begin with `{`, then `omitted`, only the rest goes out.
+    pub(super) fn new(
+        head: Bytes,
+        items: Vec<Arc<Object>>,
+        omitted: Bytes,
+        tail: Bytes,
+    ) -> ItemsBody {
         let commas = items.len().saturating_sub(1);
-        let bodies: usize = items.iter().map(|item| item.body.len()).sum();
+        let length = |item: &Arc<Object>| match rest(item, &omitted) {
+            Some(rest) => 1 + rest.len(),
+            None => item.body.len(),
+        };
+        let bodies: usize = items.iter().map(length).sum();
         ItemsBody {
             bytes_left: (head.len() + bodies + commas + tail.len()) as u64,
             head,
             items: items.into_iter(),
+            omitted,
             tail,
             place: Place::Head,
             gzip: None,
@@ -148,7 +161,13 @@ impl ItemsBody {
                 piece.put_u8(b',');
             }
             self.place = Place::Items;
-            piece.put_slice(&item.body);
+            match rest(&item, &self.omitted) {
+                Some(rest) => {
+                    piece.put_u8(b'{');
+                    piece.put_slice(rest);
+                }
+                None => piece.put_slice(&item.body),
+            }
         }
         self.bytes_left = self.bytes_left.saturating_sub(piece.len() as u64);
         Some(piece.freeze())
@@ -170,6 +189,14 @@ impl ItemsBody {
             }
         }
     }
+}
+
+/// What follows `{` and `omitted`; `None` when nothing is omitted.
+fn rest<'o>(item: &'o Object, omitted: &[u8]) -> Option<&'o [u8]> {
+    if omitted.is_empty() {
+        return None;
+    }
+    item.body.strip_prefix(b"{")?.strip_prefix(omitted)
 }
 
 impl HttpBody for ItemsBody {

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use futures::FutureExt;
-use http::header::{CACHE_CONTROL, HeaderName};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 
@@ -120,7 +121,19 @@ pub(crate) async fn serve(app: Arc<App>, caller: Caller, request: Request<Body>)
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    if head.method == Method::HEAD {
+        response = without_body(response);
+    }
     observe(&app, &info, &query, response, started, waited)
+}
+
+/// The answer to HEAD: HTTP/2 takes a body there for an error.
+fn without_body(response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        head.headers.entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    Response::from_parts(head, Body::empty())
 }
 
 /// What the handler answers, or a 500 if it panics: one request's bug is not everybody's. The panic

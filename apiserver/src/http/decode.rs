@@ -9,11 +9,13 @@ use serde_json::Value;
 
 use super::protobuf;
 use crate::resource::{Origin, ResourceDef};
-use crate::schema::{self, go};
+use crate::schema::{self, Refused, go};
 use crate::status::ApiError;
 
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
+/// Go's decoder collects what is wrong with a YAML text under this.
+const YAML_ERRORS: &str = "yaml: unmarshal errors:";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// How much of a body is repeated to the client that sent it.
@@ -35,16 +37,21 @@ enum Failure {
     MediaType,
     /// In words of Go's decoders.
     Text(String),
+    /// The same about a body whose kind is known.
+    Value(String, Value),
 }
 
 fn decode(headers: &HeaderMap, bytes: &Bytes) -> Result<Decoded, Failure> {
     match content_type(headers).as_deref() {
         // Some clients send no type at all.
         None | Some(JSON) => {
-            let (value, duplicates) = schema::decode_strict(bytes).map_err(|error| {
-                let why = go::syntax_error(bytes, &error);
-                Failure::Text(format!("couldn't get version/kind; json parse error: {why}"))
-            })?;
+            let (value, duplicates) =
+                schema::decode_strict(bytes).map_err(|refused| match refused {
+                    Refused::Syntax(why) => {
+                        Failure::Text(format!("couldn't get version/kind; json parse error: {why}"))
+                    }
+                    Refused::Value(why, value) => Failure::Value(why, value),
+                })?;
             let findings = duplicates.iter().map(|path| format!("duplicate field {path:?}"));
             Ok((value, findings.collect()))
         }
@@ -61,11 +68,13 @@ fn decode(headers: &HeaderMap, bytes: &Bytes) -> Result<Decoded, Failure> {
 /// Go's decoder lets the last of two equal keys win, and a strict one complains.
 fn yaml(bytes: &[u8]) -> Result<Decoded, Failure> {
     match schema::decode_yaml(bytes) {
+        // One finding, of as many lines as Go's decoder has to say.
+        Ok((value, repeated)) if repeated.is_empty() => Ok((value, Vec::new())),
         Ok((value, repeated)) => {
-            let findings = repeated.map(|line| format!("line {line}: key already set in map"));
-            Ok((value, findings.into_iter().collect()))
+            let lines: String = repeated.iter().map(|line| format!("\n  {line}")).collect();
+            Ok((value, vec![format!("{YAML_ERRORS}{lines}")]))
         }
-        Err(why) => Err(Failure::Text(format!("error converting YAML to JSON: yaml: {why}"))),
+        Err(why) => Err(Failure::Text(why)),
     }
 }
 
@@ -81,7 +90,7 @@ pub(super) fn options(headers: &HeaderMap, bytes: &Bytes) -> Result<Value, ApiEr
     match decode(headers, bytes) {
         Ok((value, _)) => Ok(value),
         Err(Failure::MediaType) => Err(unsupported()),
-        Err(Failure::Text(why)) => Err(ApiError::bad_request(why)),
+        Err(Failure::Text(why) | Failure::Value(why, _)) => Err(ApiError::bad_request(why)),
     }
 }
 
@@ -104,6 +113,7 @@ pub(super) fn object(
     let decoded = decode(headers, bytes).map_err(|failure| match failure {
         Failure::MediaType => unsupported(),
         Failure::Text(why) => unrecognized(&why),
+        Failure::Value(why, value) => ApiError::undecodable(def, &value, &why),
     });
     let (mut value, findings) = decoded?;
     let version_error =
@@ -208,7 +218,8 @@ mod tests {
              application/yaml, application/vnd.kubernetes.protobuf"
         );
         assert!(
-            refused("application/yaml", "a: [").contains("error converting YAML to JSON: yaml: ")
+            refused("application/yaml", "a: [")
+                .contains(": yaml: did not find expected node content (")
         );
     }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::query::Query;
 use crate::auth::UserInfo;
 use crate::engine::{DeleteOptions, FieldValidation, Propagation, WriteOptions};
+use crate::schema::go;
 use crate::status::{ApiError, Cause};
 
 /// Kubernetes' own bound on a field manager's name.
@@ -115,7 +116,7 @@ pub(super) fn delete(query: &Query, body: Option<&Value>) -> Result<Deletion, Ap
         let policy = query.filled("propagationPolicy");
         let delete = DeleteOptions {
             propagation: propagation(policy, orphan, &mut causes),
-            grace_s: query.filled("gracePeriodSeconds").map(grace_text).transpose()?,
+            grace_s: query.number("gracePeriodSeconds")?.map(at_least_one_if_negative),
             ..DeleteOptions::default()
         };
         let dry_run = dry_run(query.all("dryRun"), &mut causes);
@@ -126,12 +127,16 @@ pub(super) fn delete(query: &Query, body: Option<&Value>) -> Result<Deletion, Ap
         };
     };
     let Value::Object(body) = body else {
-        return Err(ApiError::bad_request("DeleteOptions must be an object"));
+        let what = go::json_type(body);
+        return Err(undecodable(format!(
+            "json: cannot unmarshal {what} into Go value of type v1.DeleteOptions"
+        )));
     };
     let kind = body.get("kind").and_then(Value::as_str).unwrap_or(KIND);
     if kind != KIND {
-        return Err(ApiError::bad_request(format!(
-            "expect DeleteOptions as the body of a DELETE, got {kind:?}"
+        let api_version = body.get("apiVersion").and_then(Value::as_str).unwrap_or("v1");
+        return Err(undecodable(format!(
+            "no kind {kind:?} is registered for version {api_version:?}: the body of a DELETE is DeleteOptions"
         )));
     }
     let precondition = |field: &str| -> Option<String> {
@@ -154,22 +159,28 @@ pub(super) fn delete(query: &Query, body: Option<&Value>) -> Result<Deletion, Ap
     }
 }
 
-/// `gracePeriodSeconds`. A negative one counts as 1, as in Kubernetes.
+/// kube-apiserver does not foresee a body that it cannot read here.
+fn undecodable(why: String) -> ApiError {
+    ApiError::unforeseen(why)
+}
+
+/// `gracePeriodSeconds`.
 fn grace(value: Option<&Value>) -> Result<Option<i64>, ApiError> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_i64() {
-            Some(seconds) => Ok(Some(if seconds < 0 { 1 } else { seconds })),
-            None => Err(ApiError::bad_request(format!(
-                "DeleteOptions.gracePeriodSeconds must be a whole number of seconds, got {value}"
+            Some(seconds) => Ok(Some(at_least_one_if_negative(seconds))),
+            None => Err(undecodable(format!(
+                "json: cannot unmarshal {} into Go struct field DeleteOptions.gracePeriodSeconds of type int64",
+                go::json_type(value)
             ))),
         },
     }
 }
 
-fn grace_text(text: &str) -> Result<i64, ApiError> {
-    let value = text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from);
-    Ok(grace(Some(&value))?.unwrap_or(0))
+/// As in Kubernetes.
+fn at_least_one_if_negative(seconds: i64) -> i64 {
+    if seconds < 0 { 1 } else { seconds }
 }
 
 fn propagation(
@@ -296,6 +307,6 @@ mod tests {
         assert_eq!(of("", Some(json!({"gracePeriodSeconds": -3}))).unwrap(), Some(1));
         assert_eq!(of("gracePeriodSeconds=5", Some(json!({}))).unwrap(), None);
         assert_eq!(of("gracePeriodSeconds=x", None).unwrap_err().code, 400);
-        assert_eq!(of("", Some(json!({"gracePeriodSeconds": "5"}))).unwrap_err().code, 400);
+        assert_eq!(of("", Some(json!({"gracePeriodSeconds": "5"}))).unwrap_err().code, 500);
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct RequestInfo {
     pub(super) verb: &'static str,
     /// Under `/api/VERSION/` or `/apis/GROUP/VERSION/`; else only `path` says anything.
     pub(super) is_resource: bool,
+    /// Of a resource.
+    pub(super) is_head: bool,
     /// Without a trailing slash.
     pub(super) path: String,
     pub(super) group: String,
@@ -52,8 +54,10 @@ impl RequestInfo {
             Method::PUT => "update",
             Method::PATCH => "patch",
             Method::DELETE => "delete",
-            _ => "get",
+            Method::GET | Method::HEAD => "get",
+            _ => "",
         };
+        info.is_head = *method == Method::HEAD;
         info.locate(rest);
         info.settle_verb(query);
         info

@@ -70,6 +70,14 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
         }
     };
     let (named, custom) = (!target.name.is_empty(), target.def.origin == Origin::Custom);
+    if call.info.is_head && !custom {
+        // Custom kinds are asked by verb, these by method.
+        return Err(ApiError::method_not_allowed_here());
+    }
+    if let Some(why) = impossible(&target.name).filter(|_| call.info.verb != "create") {
+        let why = format!("Name parameter invalid: {:?}: {why}", target.name);
+        return Err(ApiError::bad_request(why));
+    }
     if !target.subresource.is_empty() && !target.has_subresource(&target.subresource) {
         return match custom {
             true => Err(ApiError::not_found(&target.def, &target.name)),
@@ -110,6 +118,15 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
         }
         (verb, ..) => Err(target.lacks(verb)),
     }
+}
+
+/// Why no object can have a name, whatever its kind.
+fn impossible(name: &str) -> Option<String> {
+    if matches!(name, "." | "..") {
+        return Some(format!("may not be '{name}'"));
+    }
+    let banned = ['/', '%'].into_iter().find(|c| name.contains(*c))?;
+    Some(format!("may not contain '{banned}'"))
 }
 
 /// `None`: nobody serves this path.

@@ -294,7 +294,15 @@ fn whole_list(
     let mut head = head.to_string();
     head.pop();
     head.push_str(",\"items\":[");
-    let body = ItemsBody::new(head.into(), items, Bytes::from_static(b"]}\n"));
+    // As Go prints them: the items of a list that has a type of its own do not repeat theirs.
+    let omitted = match def.origin {
+        Origin::Custom => Bytes::new(),
+        Origin::BuiltIn => {
+            let (api_version, kind) = (def.api_version(), &def.kind);
+            format!("\"apiVersion\":\"{api_version}\",\"kind\":\"{kind}\",").into()
+        }
+    };
+    let body = ItemsBody::new(head.into(), items, omitted, Bytes::from_static(b"]}\n"));
     if format.pretty || format.encoding == Encoding::Yaml {
         return document(StatusCode::OK, body.whole(), format);
     }

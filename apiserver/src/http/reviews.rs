@@ -28,7 +28,7 @@ pub(super) async fn create(
     let (object, options) = writes::receive(call, &target, "CreateOptions", body).await?;
     let engine = &call.app.engine;
     let (mut object, warnings) =
-        engine.prepare_review(&target.def, &target.namespace, object, &options)?;
+        engine.prepare_review(&target.def, &target.namespace, None, object, &options)?;
     if let Some(object) = object.as_object_mut() {
         let parts: &[&str] = match target.def.kind.as_str() {
             "SelfSubjectReview" => &["metadata"],
@@ -106,6 +106,7 @@ fn rules(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
         many => status["evaluationError"] = format!("[{}]", many.join(", ")).into(),
     }
     // The question is not repeated, as in kube-apiserver.
+    object["metadata"] = json!({});
     object["spec"] = json!({});
     object["status"] = status;
     Ok(())

@@ -39,10 +39,14 @@ pub(super) async fn create(
     };
     let Target { def: account_def, namespace, name, subresource } = account;
     let target = Target { def: TOKEN_REQUEST.clone(), namespace, name, subresource };
-    let (object, options) = writes::receive(call, &target, "CreateOptions", body).await?;
+    let (mut object, options) = writes::receive(call, &target, "CreateOptions", body).await?;
+    if let Some(Value::Object(spec)) = object.get_mut("spec") {
+        spec.entry("expirationSeconds").or_insert(EXPIRATION_DEFAULT_S.into());
+    }
     let engine = &call.app.engine;
+    let part = Some(target.subresource.as_str());
     let (mut request, warnings) =
-        engine.prepare_review(&target.def, &target.namespace, object, &options)?;
+        engine.prepare_review(&target.def, &target.namespace, part, object, &options)?;
     let given = request["metadata"]["name"].as_str().unwrap_or_default();
     if !given.is_empty() && given != target.name {
         let why = match holder {

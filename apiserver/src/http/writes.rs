@@ -184,7 +184,12 @@ async fn delete_body(call: &Call<'_>, body: Body) -> Result<Option<Value>, ApiEr
         // Some clients announce a type and send nothing.
         return Ok(None);
     }
-    decode::options(call.headers, &bytes).map(Some)
+    let read = decode::options(call.headers, &bytes).map_err(|error| match error.code {
+        // kube-apiserver does not foresee that.
+        400 => ApiError::unforeseen(error.message),
+        _ => error,
+    });
+    read.map(Some)
 }
 
 pub(super) async fn delete(

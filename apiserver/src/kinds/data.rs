@@ -4,6 +4,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
+use crate::schema::{self, go};
 use crate::status::{ApiError, Cause};
 use crate::strategy::{Context, Strategy};
 
@@ -227,10 +228,15 @@ fn check_json(object: &Value, key: &str, causes: &mut Vec<Cause>) {
         return;
     };
     let bytes = BASE64.decode(text).unwrap_or_default();
-    if let Err(error) = serde_json::from_slice::<Map<String, Value>>(&bytes) {
-        let why = crate::schema::go::syntax_error(&bytes, &error);
-        causes.push(Cause::invalid(field, &"<secret contents redacted>".into(), &why));
-    }
+    let why = match schema::decode_strict(&bytes) {
+        Ok((Value::Object(_) | Value::Null, _)) => return,
+        Ok((other, _)) => {
+            let what = go::json_type(&other);
+            format!("json: cannot unmarshal {what} into Go value of type map[string]interface {{}}")
+        }
+        Err(refused) => refused.into_message(),
+    };
+    causes.push(Cause::invalid(field, &"<secret contents redacted>".into(), &why));
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ fn operations(patch: &[u8], validation: FieldValidation) -> Result<Operations, A
         false => ApiError::bad_request(why),
     };
     let (decoded, duplicates) =
-        schema::decode_strict(patch).map_err(|error| refuse(go::syntax_error(patch, &error)))?;
+        schema::decode_strict(patch).map_err(|refused| refuse(refused.into_message()))?;
     let cannot = |value: &Value, wanted: &str| {
         let what = go::json_type(value);
         refuse(format!("json: cannot unmarshal {what} into Go {wanted}"))

@@ -42,7 +42,7 @@ pub fn apply(
     };
     let refuse = |why: String| ApiError::bad_request(format!("{prefix}{why}"));
     let (patch, duplicates) =
-        schema::decode_strict(body).map_err(|error| refuse(go::syntax_error(body, &error)))?;
+        schema::decode_strict(body).map_err(|refused| refuse(refused.into_message()))?;
     match &patch {
         Value::Object(_) => {}
         // Go decodes null into an empty map, which only a strategic merge patch then takes as one.

@@ -10,6 +10,7 @@ mod estimate;
 mod eval;
 mod field_path;
 mod functions;
+mod image;
 mod lexer;
 mod library_cost;
 mod macros;

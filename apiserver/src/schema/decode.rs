@@ -3,6 +3,7 @@
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::go_json::{self, Refused};
 use super::path::Path;
 
 /// Below this every whole float is an integer exactly.
@@ -11,14 +12,17 @@ const EXACT_MAX: f64 = (1_u64 << 53) as f64;
 /// Parses JSON and returns the paths of duplicate fields (the last one wins, as in Go).
 ///
 /// # Errors
-/// Not JSON.
-pub fn decode_strict(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
+/// Go cannot read it either.
+pub(crate) fn decode_strict(bytes: &[u8]) -> Result<(Value, Vec<String>), Refused> {
     let mut duplicates = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value =
-        Strict { path: Path::Root, duplicates: &mut duplicates }.deserialize(&mut deserializer)?;
-    deserializer.end()?;
-    Ok((value, duplicates))
+    let read = Strict { path: Path::Root, duplicates: &mut duplicates }
+        .deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value));
+    match read {
+        Ok(value) => Ok((value, duplicates)),
+        Err(_) => go_json::read(bytes),
+    }
 }
 
 /// A float that is an integer, as that.

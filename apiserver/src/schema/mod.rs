@@ -10,6 +10,7 @@ mod defaults;
 mod embedded;
 mod format;
 pub(crate) mod go;
+mod go_json;
 mod lists;
 mod node;
 mod path;
@@ -21,13 +22,15 @@ pub mod structural;
 mod tests;
 mod validate;
 mod yaml;
+mod yaml_text;
 
 use std::sync::Arc;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use serde_json::Value;
 
-pub use decode::decode_strict;
+pub(crate) use decode::decode_strict;
+pub(crate) use go_json::Refused;
 pub(crate) use props::MARKER as SCHEMA_PROPS;
 pub(crate) use yaml::decode_yaml;
 

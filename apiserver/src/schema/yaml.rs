@@ -4,25 +4,26 @@ use serde_json::Value;
 use serde_saphyr::Options;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
-/// A document, and the line of the first key that is there twice (the last one wins).
+use super::yaml_text;
+
+/// A document, and what Go's decoder says of keys that are there twice (the last one wins).
 ///
 /// # Errors
-/// Not YAML: the first line of why.
-pub(crate) fn decode_yaml(bytes: &[u8]) -> Result<(Value, Option<u64>), String> {
+/// Not YAML: why, as Go says it.
+pub(crate) fn decode_yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
     let mut options = Options::default();
     options.legacy_octal_numbers = true;
-    let (mut value, line) = match serde_saphyr::from_slice_with_options(bytes, options.clone()) {
-        Ok(value) => (value, None),
-        Err(strict) => {
-            options.duplicate_keys = DuplicateKeyPolicy::LastWins;
-            let value: Value = serde_saphyr::from_slice_with_options(bytes, options)
-                .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())?;
-            let line = strict.location().map_or(0, |location| location.line());
-            (value, Some(line))
-        }
-    };
+    let mut repeated = Vec::new();
+    let read = serde_saphyr::from_slice_with_options(bytes, options.clone()).or_else(|_| {
+        repeated = yaml_text::repeated_keys(&String::from_utf8_lossy(bytes))?;
+        options.duplicate_keys = DuplicateKeyPolicy::LastWins;
+        serde_saphyr::from_slice_with_options(bytes, options).map_err(|error| {
+            format!("yaml: {}", error.to_string().lines().next().unwrap_or_default())
+        })
+    });
+    let mut value: Value = read?;
     whole(&mut value);
-    Ok((value, line))
+    Ok((value, repeated))
 }
 
 /// As for JSON: Go prints 1.0 as 1.
@@ -54,9 +55,10 @@ mod tests {
         let wanted = json!({
             "a": true, "b": 511, "c": 1, "d": null, "e": 31, "f": 1.5, "g": "yes", "h": [2], "i": "2020-01-01",
         });
-        assert_eq!(decode_yaml(text.as_bytes()).unwrap(), (wanted, None));
-        assert_eq!(decode_yaml(b"a: 1\na: 2\n").unwrap().0, json!({"a": 2}));
-        assert!(decode_yaml(b"a: 1\na: 2\n").unwrap().1.is_some());
-        assert!(decode_yaml(b"a: [").is_err());
+        assert_eq!(decode_yaml(text.as_bytes()).unwrap(), (wanted, Vec::new()));
+        let (value, repeated) = decode_yaml(b"a: 1\na: 2\n").unwrap();
+        assert_eq!(value, json!({"a": 2}));
+        assert_eq!(repeated, [r#"line 2: key "a" already set in map"#]);
+        assert_eq!(decode_yaml(b"a: [").unwrap_err(), "yaml: did not find expected node content");
     }
 }

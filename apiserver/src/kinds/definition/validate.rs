@@ -242,7 +242,8 @@ impl Approval {
         let Some(text) = annotation.as_str().filter(|text| !text.is_empty()) else {
             return Approval::Missing;
         };
-        let is_url = text.parse::<http::Uri>().is_ok_and(|uri| uri.host().is_some());
+        let is_whole = |uri: http::Uri| uri.scheme().is_some() && uri.host().is_some();
+        let is_url = text.parse().is_ok_and(is_whole);
         match is_url || text.starts_with("unapproved") {
             true => Approval::Given,
             false => Approval::Invalid,

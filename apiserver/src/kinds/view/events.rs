@@ -15,8 +15,13 @@ pub(crate) fn shown_in_events(def: &ResourceDef, fields: &FieldSelector) -> Opti
     if !is_event {
         return None;
     }
-    let kind = ABOUT.iter().find_map(|about| fields.exact(&format!("{about}.kind")))?;
-    [View::Pod, View::Node].into_iter().find(|view| view.kind() == kind)
+    let about =
+        |field: &str| ABOUT.iter().find_map(|about| fields.exact(&format!("{about}.{field}")));
+    match about("kind") {
+        Some(kind) => [View::Pod, View::Node].into_iter().find(|view| view.kind() == kind),
+        // `kubectl describe` names a pod by its uid alone, and a node with its kind.
+        None => about("uid").filter(|uid| source_uid(uid) != *uid).map(|_| View::Pod),
+    }
 }
 
 impl View {
@@ -58,6 +63,10 @@ mod tests {
         for field in &fields {
             assert_eq!(told.exact(field), selector(wanted).exact(field), "{field}");
         }
+        let by_uid = selector(&format!("involvedObject.name=a,involvedObject.uid={pod}"));
+        assert_eq!(shown_in_events(of("Event"), &by_uid), Some(View::Pod));
+        let of_task = selector("involvedObject.uid=11111111-1111-4111-8111-111111111111");
+        assert_eq!(shown_in_events(of("Event"), &of_task), None);
         assert_eq!(shown_in_events(of("Event"), &selector("involvedObject.kind=Task")), None);
         assert_eq!(shown_in_events(of("Secret"), &selector("involvedObject.kind=Pod")), None);
     }

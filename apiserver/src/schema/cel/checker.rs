@@ -213,10 +213,6 @@ impl Checker<'_> {
                 _ => result,
             });
         }
-        if found.is_none() && overloads::is_untyped(name) {
-            ids.push("");
-            found = Some(Type::Dyn);
-        }
         self.overloads.insert(at.id, ids);
         if let Some(found) = found {
             return found;
@@ -336,7 +332,7 @@ impl Checker<'_> {
 }
 
 fn is_known(name: &str) -> bool {
-    overloads::of(name).is_some() || overloads::is_untyped(name)
+    overloads::of(name).is_some()
 }
 
 fn of_literal(literal: &LiteralValue) -> Type {

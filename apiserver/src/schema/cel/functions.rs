@@ -10,6 +10,7 @@ use kube_cel::cel::{Context, ExecutionError, IdedExpr, Value};
 use regex::{Regex, RegexBuilder};
 
 use super::eval::{Answer, Meter, Scope, Stop, failed, no_overload};
+use super::image::{self, Image};
 use super::macros::MAP_INSERT;
 use super::operand::{key_of, optional, some, weight};
 
@@ -20,18 +21,7 @@ const PATTERN_BYTES_MAX: usize = 1 << 20;
 const PATTERNS_MAX: usize = 256;
 
 /// What qualifies the names of functions; a variable may not have these names.
-const NAMESPACES: [&str; 10] = [
-    "math",
-    "sets",
-    "lists",
-    "optional",
-    "base64",
-    "format",
-    "jsonpatch",
-    "ip",
-    "strings",
-    "semver",
-];
+const NAMESPACES: [&str; 5] = ["sets", "optional", "format", "ip", "strings"];
 
 pub(super) fn is_namespace(expr: &IdedExpr) -> Option<&str> {
     match &expr.expr {
@@ -79,6 +69,18 @@ pub(super) fn call(meter: &mut Meter<'_>, call: &CallExpr, scope: &Scope<'_>) ->
             insert(map, vec![(key_of(key)?, value.clone())])
         }
         ("dyn", [value]) => Ok(value.clone()),
+        ("isImage", [Value::String(text)]) => Ok(Value::Bool(Image::parse(text).is_some())),
+        ("image", [Value::String(text)]) => match Image::parse(text) {
+            Some(image) => Ok(image.into_value()),
+            None => failed(format!("could not parse reference: {text}")),
+        },
+        ("registry" | "repository" | "identifier" | "tag" | "digest", [Value::Map(image)]) => {
+            image::part(image, &name)
+        }
+        ("containsDigest", [Value::Map(image)]) => match image::part(image, "digest")? {
+            Value::String(digest) => Ok(Value::Bool(!digest.is_empty())),
+            _ => no_overload(),
+        },
         ("bool", [Value::Bool(value)]) => Ok(Value::Bool(*value)),
         ("type", [value]) => Ok(Value::String(Arc::new(type_name(value).to_owned()))),
         _ => of_library(&name, is_method, values),
@@ -137,6 +139,12 @@ fn of_optional(name: &str, values: &[Value]) -> Option<Answer> {
         ("optional.ofNonZeroValue", [value]) => {
             Ok(some(Some(value.clone()).filter(|value| !value.is_zero())))
         }
+        ("first", [Value::List(items)]) => Ok(some(items.first().cloned())),
+        ("last", [Value::List(items)]) => Ok(some(items.last().cloned())),
+        ("optional.unwrap" | "unwrapOpt", [Value::List(items)]) => {
+            let inner = items.iter().filter_map(|item| optional(item)?.value().cloned());
+            Ok(Value::List(Arc::new(inner.collect())))
+        }
         ("hasValue", [value]) => Ok(Value::Bool(of(value)?.is_some())),
         ("value", [value]) => match of(value)? {
             Some(value) => Ok(value),
@@ -158,18 +166,13 @@ fn cost(name: &str, values: &[Value]) -> u64 {
         let of = |index: usize| sizes.get(index).copied().unwrap_or(1).max(1);
         of(a).saturating_mul(of(b))
     };
-    let number = || match values.first() {
-        Some(Value::Int(number)) => u64::try_from(*number).unwrap_or(0),
-        _ => 0,
-    };
     match name {
         "replace" => (sum + product(0, 2)) / 10 + 1,
         "join" => (sum + product(0, 1)) / 10 + 1,
-        "indexOf" | "lastIndexOf" | "distinct" | "sort" => {
+        "indexOf" | "lastIndexOf" => {
             (sum + product(0, if values.len() > 1 { 1 } else { 0 })) / 10 + 1
         }
         "sets.contains" | "sets.equivalent" | "sets.intersects" => product(0, 1) / 10 + 1,
-        "lists.range" => number(),
         // The map is copied.
         MAP_INSERT => sum,
         // The width of a number is that of its precision, which the text may name.

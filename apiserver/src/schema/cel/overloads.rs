@@ -136,7 +136,6 @@ matches (string,string) bool #matches
 .substring (string,int,int) string
 .format (string,list(dyn)) string #string_format
 strings.quote (string) string #strings_quote
-.reverse (string) string
 .find (string,string) string
 .findAll (string,string) list(string)
 .findAll (string,string,int) list(string)
@@ -201,13 +200,18 @@ optional.ofNonZeroValue (A) optional(A)
 .value (optional(A)) A
 .or (optional(A),optional(A)) optional(A)
 .orValue (optional(A),A) A
-math.ceil (double) double
-math.floor (double) double
-math.round (double) double
-math.trunc (double) double
-math.isInf (double) bool
-math.isNaN (double) bool
-math.isFinite (double) bool
+optional.unwrap (list(optional(A))) list(A)
+.unwrapOpt (list(optional(A))) list(A)
+.first (list(A)) optional(A)
+.last (list(A)) optional(A)
+image (string) kubernetes.Image
+isImage (string) bool
+.containsDigest (kubernetes.Image) bool
+.registry (kubernetes.Image) string
+.repository (kubernetes.Image) string
+.identifier (kubernetes.Image) string
+.tag (kubernetes.Image) string
+.digest (kubernetes.Image) string
 ";
 
 const NAMED_FORMATS: [&str; 13] = [
@@ -225,37 +229,6 @@ const NAMED_FORMATS: [&str; 13] = [
     "format.date",
     "format.datetime",
 ];
-
-/// Functions that are there but are not told apart by types.
-const UNTYPED: [&str; 23] = [
-    "math.greatest",
-    "math.least",
-    "math.abs",
-    "math.sign",
-    "math.sqrt",
-    "math.bitOr",
-    "math.bitAnd",
-    "math.bitXor",
-    "math.bitNot",
-    "math.bitShiftLeft",
-    "math.bitShiftRight",
-    "base64.encode",
-    "base64.decode",
-    "lists.range",
-    "flatten",
-    "distinct",
-    "slice",
-    "sort",
-    "range",
-    "first",
-    "last",
-    "reverse",
-    "jsonpatch.escapeKey",
-];
-
-pub(super) fn is_untyped(name: &str) -> bool {
-    UNTYPED.contains(&name)
-}
 
 /// The ways to call a function of this name; none if there is none.
 pub(super) fn of(name: &str) -> Option<Rc<Vec<Overload>>> {

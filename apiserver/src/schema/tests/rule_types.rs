@@ -135,6 +135,27 @@ fn what_does_not_fit_is_told_with_its_place() {
 }
 
 #[test]
+fn what_kubernetes_does_not_enable_is_unknown() {
+    let rules = [
+        "math.greatest(1, self.n) == 3",
+        "base64.encode(self.bytes) == 'a'",
+        "cel.bind(x, self.n, x > 1)",
+        "lists.range(3) == [0, 1, 2]",
+        "self.words.distinct() == self.words",
+        "self.words.sort() == self.words",
+        "self.words.sortBy(w, w) == self.words",
+        "self.words.flatten() == self.words",
+        "self.words.slice(0, 1) == self.words",
+        "self.s.reverse() == self.s",
+        "jsonpatch.escapeKey(self.s) == self.s",
+    ];
+    for rule in rules {
+        let told = refused(rule);
+        assert!(told.len() == 1 && told[0].contains("undeclared reference to"), "{rule}: {told:?}");
+    }
+}
+
+#[test]
 fn every_error_of_a_rule_is_told_in_its_order() {
     let rule = "self.x == 1 &&\n  what(self.n) && y";
     let why = [
