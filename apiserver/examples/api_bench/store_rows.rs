@@ -109,5 +109,6 @@ async fn restart(kind: Kind) -> anyhow::Result<Figure> {
     let seconds = serve_full(&mut target, 1, RESTARTED).await?;
     Ok(Figure::new("restart", &target, "restart with 1,000,000 objects", (seconds, "s"))
         .beside("≤ 15, ≤ 3 GB", "–")
+        .and("processor s", target.cpu().server / 1e6)
         .and("resident GB", target.resident_bytes() / 1e9))
 }

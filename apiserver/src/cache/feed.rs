@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use commonage_store::{Batch, Change, RangeQuery, Revision, Store, StoreError};
+use commonage_store::{Batch, Change, Entry, RangeQuery, Revision, Store, StoreError};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -113,7 +113,7 @@ impl Cache {
         }
         let replaced = {
             let mut table = self.table.write();
-            let replaced = table.get(&resource.def().key_prefix()).cloned();
+            let replaced = table.get(resource.def()).cloned();
             *table = Arc::new(table.with(resource));
             replaced
         };
@@ -205,27 +205,36 @@ async fn read(
     store: &dyn Store,
     table: &Table,
     prefix: Bytes,
-    mut at: Option<Revision>,
+    at: Option<Revision>,
 ) -> Result<(Vec<Objects>, Revision), StoreError> {
     let mut objects: Vec<Objects> = vec![Objects::new(); table.resources.len()];
-    let mut after = None;
+    let ask = |after, at| {
+        store.range(RangeQuery { prefix: prefix.clone(), after, at, limit: LOAD_PAGE_KEYS })
+    };
+    let mut page = ask(None, at).await?;
     loop {
-        let query = RangeQuery { prefix: prefix.clone(), after, at, limit: LOAD_PAGE_KEYS };
-        let page = store.range(query).await?;
-        for entry in &page.entries {
-            let Some((number, path)) = table.locate(&entry.key) else { continue };
-            match table.resources[number].read(path, &entry.value, entry.version) {
-                Ok(object) => drop(objects[number].insert(object.shared_path(), Arc::new(object))),
-                Err(error) => {
-                    let resource = &table.resources[number];
-                    resource.note_unreadable(path, entry.version, error.to_string());
-                }
-            }
-        }
-        after = page.entries.last().map(|entry| entry.key.clone());
-        at = Some(page.revision);
+        let revision = page.revision;
         if !page.more {
-            return Ok((objects, page.revision));
+            take_in(table, &page.entries, &mut objects);
+            return Ok((objects, revision));
+        }
+        let after = page.entries.last().map(|entry| entry.key.clone());
+        // The store reads the next page while this one is taken in.
+        let take = async { take_in(table, &page.entries, &mut objects) };
+        let (next, ()) = tokio::join!(biased; ask(after, Some(revision)), take);
+        page = next?;
+    }
+}
+
+fn take_in(table: &Table, entries: &[Entry], objects: &mut [Objects]) {
+    for entry in entries {
+        let Some((number, path)) = table.locate(&entry.key) else { continue };
+        match table.resources[number].read(path, &entry.value, entry.version) {
+            Ok(object) => drop(objects[number].insert(object.shared_path(), Arc::new(object))),
+            Err(error) => {
+                let resource = &table.resources[number];
+                resource.note_unreadable(path, entry.version, error.to_string());
+            }
         }
     }
 }

@@ -207,17 +207,22 @@ fn versions_in(log: &Log, query: &RangeQuery, at: Revision) -> (Vec<Version>, bo
     (versions, more)
 }
 
-/// The entries of these versions, or the first that is not in the log any more.
+/// The entries of these versions, or one that is not in the log any more. They are read in the order
+/// in which they lie on the disk.
 fn read_entries(
     log: &Log,
     versions: &[Version],
 ) -> Result<Result<Vec<Entry>, Version>, StoreError> {
-    let mut entries = Vec::with_capacity(versions.len());
-    for &version in versions {
-        match log.entry(version)? {
-            Some(entry) => entries.push(entry),
-            None => return Ok(Err(version)),
-        }
+    let mut places: Vec<usize> = (0..versions.len()).collect();
+    places.sort_unstable_by_key(|&place| versions[place]);
+    let sorted: Vec<Version> = places.iter().map(|&place| versions[place]).collect();
+    let mut found: Vec<Option<Entry>> = vec![None; versions.len()];
+    for (&place, entry) in places.iter().zip(log.entries(&sorted)?) {
+        found[place] = entry;
     }
-    Ok(Ok(entries))
+    let missing = found.iter().position(Option::is_none);
+    Ok(match missing {
+        Some(place) => Err(versions[place]),
+        None => Ok(found.into_iter().flatten().collect()),
+    })
 }

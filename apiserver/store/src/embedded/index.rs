@@ -71,29 +71,29 @@ impl Index {
     pub(super) fn apply(&mut self, change: &Change) {
         let stamp = Stamp::new(change.version, change.value.is_none());
         let since = change.version.revision();
+        let deleted = change.value.is_none();
         // A copy, so that the index does not keep a whole request or log block alive.
-        let key = match self.keys.entry(Bytes::copy_from_slice(&change.key)) {
+        match self.keys.entry(Bytes::copy_from_slice(&change.key)) {
             Entry::Occupied(mut entry) => {
-                // All that is kept of a key shares one copy of it.
-                let key = entry.key().clone();
-                let history = entry.get_mut();
-                let previous = std::mem::replace(&mut history.newest, stamp);
+                let previous = entry.get().newest;
                 // A deletion has been put on the list when it happened.
-                if let Some(version) = previous.alive() {
-                    let key = key.clone();
+                let superseded = previous.alive().into_iter();
+                for version in superseded.chain(deleted.then_some(change.version)) {
+                    // All that is kept of a key shares one copy of it; most have none but this.
+                    let key = entry.key().clone();
                     self.superseded.push_back(Superseded { since, version, key });
                 }
+                let history = entry.get_mut();
+                history.newest = stamp;
                 history.older.push_back(previous);
-                key
             }
             Entry::Vacant(entry) => {
-                let key = entry.key().clone();
+                if deleted {
+                    let (version, key) = (change.version, entry.key().clone());
+                    self.superseded.push_back(Superseded { since, version, key });
+                }
                 entry.insert(History { newest: stamp, older: VecDeque::new() });
-                key
             }
-        };
-        if change.value.is_none() {
-            self.superseded.push_back(Superseded { since, version: change.version, key });
         }
     }
 

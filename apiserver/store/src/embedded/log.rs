@@ -24,6 +24,11 @@ const ABOUT: [u8; 1] = [0xff];
 const FORMAT_KEY: &[u8] = b"\xff format";
 const COMPACTED_KEY: &[u8] = b"\xff compacted";
 
+/// Versions are close together when no more revisions lie between them.
+const CLOSE_REVISIONS: u64 = 8;
+/// So many versions in a row that are close together are worth reading through.
+const RUN_VERSIONS_MIN: usize = 16;
+
 pub(super) struct Log {
     database: Database,
     changes: Keyspace,
@@ -135,6 +140,37 @@ impl Log {
         let change = record::decode(version, bytes.into())
             .map_err(|error| broken("cannot read the log", error))?;
         Ok(change.value.map(|value| Entry { key: change.key, value, version }))
+    }
+
+    /// As [`Log::entry`], of many versions in order. Where they lie close together the log is read
+    /// through, which costs a tenth of looking for each of them.
+    pub(super) fn entries(&self, versions: &[Version]) -> Result<Vec<Option<Entry>>, StoreError> {
+        let close = |a: &Version, b: &Version| b.revision().0 - a.revision().0 <= CLOSE_REVISIONS;
+        let mut entries = Vec::with_capacity(versions.len());
+        for run in versions.chunk_by(close) {
+            if run.len() < RUN_VERSIONS_MIN {
+                for &version in run {
+                    entries.push(self.entry(version)?);
+                }
+                continue;
+            }
+            let positions = record::position(run[0])..=record::position(run[run.len() - 1]);
+            let mut wanted = run.iter().peekable();
+            for change in self.changes.range(positions) {
+                let (position, record) = read_record(change)?;
+                let version = record::version_at(&position);
+                // Those that are gone from the log.
+                while wanted.next_if(|next| version.is_some_and(|at| at > **next)).is_some() {
+                    entries.push(None);
+                }
+                if wanted.next_if(|next| version == Some(**next)).is_some() {
+                    let Change { key, value, version } = change_of(&position, record)?;
+                    entries.push(value.map(|value| Entry { key, value, version }));
+                }
+            }
+            entries.extend(wanted.map(|_| None));
+        }
+        Ok(entries)
     }
 
     /// A version that the index knows is not in the log. That is so only while it is being
