@@ -6,7 +6,7 @@
 
 mod accounting;
 mod apply;
-mod cache;
+pub(crate) mod cache;
 mod info;
 mod preemption;
 mod reserved;
@@ -27,7 +27,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, info as log};
 
 use crate::{events, metrics};
@@ -51,6 +51,7 @@ pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::
         client,
         accounting: Accounting::new(Options::default()),
         statuses: Statuses::default(),
+        publishing: None,
         next_cycle: Instant::now(),
         next_statuses: Instant::now(),
     };
@@ -74,6 +75,7 @@ struct Driver {
     client: Client,
     accounting: Accounting,
     statuses: Statuses,
+    publishing: Option<AbortOnDropHandle<()>>,
     next_cycle: Instant,
     next_statuses: Instant,
 }
@@ -126,11 +128,20 @@ impl Driver {
         if decided > 0 {
             debug!(decided, took_ms = started.elapsed().as_millis(), "allocated");
         }
-        if Instant::now() >= self.next_statuses {
-            self.statuses.publish(&self.client, &mut self.accounting, &plan).await;
-            self.next_statuses = Instant::now() + STATUSES_AT_MOST_EVERY;
-        }
+        self.publish(&plan);
         self.next_cycle = self.next_cycle.max(Instant::now() + wait);
+    }
+
+    /// Has the statuses written, beside what goes on here.
+    fn publish(&mut self, plan: &Plan) {
+        let busy = self.publishing.as_ref().is_some_and(|publishing| !publishing.is_finished());
+        if busy || Instant::now() < self.next_statuses {
+            return;
+        }
+        let news = self.statuses.news(&mut self.accounting, plan);
+        self.publishing =
+            Some(AbortOnDropHandle::new(tokio::spawn(news.publish(self.client.clone()))));
+        self.next_statuses = Instant::now() + STATUSES_AT_MOST_EVERY;
     }
 
     /// Inverse offers: asks frameworks to leave agents that are going to be maintained. There is

@@ -5,6 +5,7 @@
 //! allocator's driver is the only writer of offers and bindings.
 #![forbid(unsafe_code)]
 
+mod agenda;
 mod agents;
 mod allocation;
 mod events;

@@ -1,5 +1,6 @@
 //! What people see of the allocator's books: the statuses of queues, frameworks and agents, and why
-//! each waiting task waits. Written when it has changed, at most twice a second.
+//! each waiting task waits. Written when it has changed, at most twice a second, beside the decisions:
+//! these never wait for it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -35,6 +36,11 @@ use crate::{events, metrics, patch};
 const WRITES_AT_ONCE: usize = 16;
 /// Explanations written at one time, at most; the others follow in the next turns.
 const EXPLANATIONS_PER_TURN: usize = 500;
+
+/// Agents written at one time, at most, those first that have waited longest: in a large cluster
+/// under load nearly every agent changes in every turn, and telling people of it must not cost more
+/// than the decisions.
+const AGENTS_PER_TURN: usize = 250;
 
 /// Turns after which all agents are looked at, in case one was missed.
 const ALL_AGENTS_EVERY: u64 = 120;
@@ -77,13 +83,26 @@ enum Kind {
     Volume,
 }
 
+/// What is to be written now.
+pub(crate) struct News {
+    writes: Vec<StatusWrite>,
+    events: Vec<(Arc<Task>, Value)>,
+}
+
+impl News {
+    pub(crate) async fn publish(self, client: Client) {
+        stream::iter(self.writes)
+            .for_each_concurrent(WRITES_AT_ONCE, |write| carry_out(&client, write))
+            .await;
+        stream::iter(self.events)
+            .for_each_concurrent(WRITES_AT_ONCE, |(task, why)| tell(&client, task, why))
+            .await;
+    }
+}
+
 impl Statuses {
-    pub(crate) async fn publish(
-        &mut self,
-        client: &Client,
-        accounting: &mut Accounting,
-        plan: &Plan,
-    ) {
+    /// What has changed since the last time.
+    pub(crate) fn news(&mut self, accounting: &mut Accounting, plan: &Plan) -> News {
         measure(accounting, plan);
         let mut writes = Vec::new();
         self.queues(accounting, &mut writes);
@@ -92,12 +111,7 @@ impl Statuses {
         self.explanations(accounting, plan, &mut writes);
         self.reservations(accounting, plan, &mut writes);
         self.volumes(accounting, &mut writes);
-        stream::iter(writes)
-            .for_each_concurrent(WRITES_AT_ONCE, |write| carry_out(client, write))
-            .await;
-        stream::iter(std::mem::take(&mut self.news))
-            .for_each_concurrent(WRITES_AT_ONCE, |(task, why)| tell(client, task, why))
-            .await;
+        News { writes, events: std::mem::take(&mut self.news) }
     }
 
     fn queues(&mut self, accounting: &Accounting, writes: &mut Vec<StatusWrite>) {
@@ -171,7 +185,7 @@ impl Statuses {
                 accounting.world().agents.iter().map(|agent| agent.name_any()).collect();
             all.iter().for_each(|name| accounting.tallies.touch_agent(name));
         }
-        for name in accounting.tallies.take_agents() {
+        for name in accounting.tallies.take_agents(AGENTS_PER_TURN) {
             let key = named(&name);
             if accounting.world().agents.get(&key).is_none() {
                 self.agents.remove(&key);

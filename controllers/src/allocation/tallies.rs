@@ -1,7 +1,10 @@
 //! Counts that follow every change, so that a turn of the statuses looks at what has changed and not
 //! at all that there is.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use commonage_schemas::{Task, TaskState, names::DEFAULT_FRAMEWORK};
 
@@ -12,8 +15,10 @@ pub(crate) struct Tallies {
     tasks: HashMap<Key, (Key, TaskState)>,
     /// Tasks of each framework, by state.
     states: HashMap<Key, BTreeMap<&'static str, u64>>,
-    /// Agents on which something may have changed since they were last asked for.
-    agents: HashSet<String>,
+    /// Agents on which something may have changed since they were last asked for, each once.
+    agents: HashSet<Arc<str>>,
+    /// The same, in the order in which they came.
+    waiting: VecDeque<Arc<str>>,
 }
 
 impl Tallies {
@@ -48,7 +53,9 @@ impl Tallies {
 
     pub(crate) fn touch_agent(&mut self, name: &str) {
         if !self.agents.contains(name) {
-            self.agents.insert(name.to_owned());
+            let name: Arc<str> = name.into();
+            self.agents.insert(name.clone());
+            self.waiting.push_back(name);
         }
     }
 
@@ -56,9 +63,13 @@ impl Tallies {
         self.states.get(framework).cloned().unwrap_or_default()
     }
 
-    /// The agents touched since the last time.
-    pub(crate) fn take_agents(&mut self) -> HashSet<String> {
-        std::mem::take(&mut self.agents)
+    /// Agents that were touched, at most so many; the others stay for the next time.
+    pub(crate) fn take_agents(&mut self, most: usize) -> Vec<Arc<str>> {
+        let taken: Vec<_> = self.waiting.drain(..most.min(self.waiting.len())).collect();
+        for name in &taken {
+            self.agents.remove(name);
+        }
+        taken
     }
 }
 
@@ -81,5 +92,15 @@ mod tests {
         assert_eq!(tallies.states(&framework), BTreeMap::from([("Running", 1)]));
         tallies.task(&key, None);
         assert!(tallies.states(&framework).is_empty());
+    }
+
+    #[test]
+    fn agents_are_taken_in_turn_and_each_once() {
+        let mut tallies = Tallies::default();
+        ["a", "b", "a", "c"].iter().for_each(|name| tallies.touch_agent(name));
+        assert_eq!(tallies.take_agents(2), ["a".into(), "b".into()]);
+        ["a", "c"].iter().for_each(|name| tallies.touch_agent(name));
+        assert_eq!(tallies.take_agents(9), ["c".into(), "a".into()]);
+        assert!(tallies.take_agents(9).is_empty());
     }
 }
