@@ -36,7 +36,6 @@ pub(crate) use create::Prepared;
 pub(crate) use delete::mark;
 pub(crate) use update::{Attempt, RETRY_FOR, Target};
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,8 +62,8 @@ pub struct Engine {
     store: Arc<dyn Store>,
     cache: Arc<Cache>,
     definitions: definitions::Definitions,
-    /// By group and plural name.
-    strategies: HashMap<(String, String), Arc<dyn Strategy>>,
+    /// By group, then by plural name.
+    strategies: kinds::Strategies,
     plain: Arc<dyn Strategy>,
     /// The definition of Namespace; absent only in tests of other kinds.
     namespaces: Option<Arc<ResourceDef>>,
@@ -223,8 +222,8 @@ impl Engine {
     }
 
     pub(crate) fn strategy(&self, def: &ResourceDef) -> &Arc<dyn Strategy> {
-        // One lookup per write; the key's allocations do not show beside a parse.
-        self.strategies.get(&(def.group.clone(), def.plural.clone())).unwrap_or(&self.plain)
+        let of_group = self.strategies.get(def.group.as_str());
+        of_group.and_then(|group| group.get(def.plural.as_str())).unwrap_or(&self.plain)
     }
 
     /// `namespace` is empty for cluster-scoped kinds, here and below.

@@ -5,6 +5,7 @@
 //! into a tree: the body is raw JSON with `metadata.resourceVersion` spliced in once.
 
 mod decode;
+mod lean;
 #[cfg(test)]
 mod tests;
 mod versions;

@@ -272,16 +272,23 @@ impl ResourceDef {
 
     /// `/commonage.dev/tasks/`: every object of the kind, whatever its version, has a key under it.
     pub fn key_prefix(&self) -> String {
+        let (group, plural) = self.key_parts();
+        format!("/{group}/{plural}/")
+    }
+
+    /// The two parts of [`ResourceDef::key_prefix`].
+    pub fn key_parts(&self) -> (&str, &str) {
         if let Some(stored) = &self.stored_as {
-            return stored.def.key_prefix();
+            return stored.def.key_parts();
         }
         let group = if self.group.is_empty() { "core" } else { &self.group };
-        format!("/{group}/{}/", self.plural)
+        (group, &self.plural)
     }
 
     /// `/commonage.dev/tasks/default/web-0`; a cluster-scoped object has an empty namespace.
     pub fn key(&self, namespace: &str, name: &str) -> String {
-        format!("{}{namespace}/{name}", self.key_prefix())
+        let (group, plural) = self.key_parts();
+        format!("/{group}/{plural}/{namespace}/{name}")
     }
 
     /// Kubernetes' kinds without fields of their own take both fields of every object, whatever

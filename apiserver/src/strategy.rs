@@ -76,6 +76,10 @@ pub trait Strategy: Send + Sync {
         Ok(())
     }
 
+    /// The object is being deleted: takes off the finalizer of the kind's own if what it waits for is
+    /// over already.
+    fn release(&self, _object: &mut Value) {}
+
     /// The object is about to be marked for deletion: finalizers hold it.
     fn prepare_delete(&self, _cx: Context<'_>, _object: &mut Value) {}
 

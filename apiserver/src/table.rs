@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::object::Object;
 use crate::resource::{Cell, Column, ResourceDef};
 
 /// `includeObject=`: what of each object goes along with its row.
@@ -109,10 +110,19 @@ pub fn render_empty(
     out
 }
 
-/// `PartialObjectMetadata` of one object.
-pub fn render_partial(object: &Value, version: TableVersion) -> Vec<u8> {
+/// `PartialObjectMetadata` of one object; `lean`: without `managedFields`.
+pub fn render_partial(object: &Object, version: TableVersion, lean: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    partial(&mut out, object, version);
+    begin_partial(&mut out, version);
+    object.put_metadata(&mut out, lean);
+    out.push(b'}');
+    out
+}
+
+/// `PartialObjectMetadata` of what is no object: a bookmark.
+pub fn render_partial_of(value: &Value, version: TableVersion) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    partial(&mut out, value, version);
     out
 }
 
@@ -256,10 +266,14 @@ fn cell(out: &mut Vec<u8>, column: &Column, object: &Value, now: Timestamp) {
     }
 }
 
-fn partial(out: &mut Vec<u8>, object: &Value, version: TableVersion) {
+fn begin_partial(out: &mut Vec<u8>, version: TableVersion) {
     out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/"#);
     out.extend_from_slice(version.as_str().as_bytes());
     out.extend_from_slice(br#"","metadata":"#);
+}
+
+fn partial(out: &mut Vec<u8>, object: &Value, version: TableVersion) {
+    begin_partial(out, version);
     match object.get("metadata") {
         Some(metadata) => json(out, metadata),
         None => out.extend_from_slice(b"{}"),

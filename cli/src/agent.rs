@@ -60,7 +60,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
         let name = named.unwrap_or_else(role::host_name);
         let seat = Seat {
             name: name.clone(),
-            client: cluster.client.clone(),
+            client: role::lean(cluster.client.clone()),
             server: cluster.url.clone(),
             identity,
             data_dir,

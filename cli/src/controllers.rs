@@ -131,7 +131,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
     let patience = liveness.patience()?;
     role::block_on(async {
         let cluster = Cluster::connect(global).await?;
-        let client = cluster.client.clone();
+        let client = role::lean(cluster.client.clone());
         let settings = Settings { ca_pem: cluster.ca_pem.clone(), patience };
         let mut controllers =
             Part::start("controllers", |stop| start(client, settings, election, stop));

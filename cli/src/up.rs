@@ -120,7 +120,7 @@ impl Cluster {
         };
         output::step(&format!("API server at {}, {kept}", server.server_url()));
 
-        let client = server.client_for(UserInfo::controllers());
+        let client = role::lean(server.client_for(UserInfo::controllers()));
         let settings = Settings { ca_pem: Some(server.ca_pem().to_owned()), patience };
         let controllers =
             Part::start("controllers", |stop| controllers::start(client, settings, election, stop));
@@ -132,7 +132,7 @@ impl Cluster {
         })?;
         let seat = Seat {
             name: agent_name.clone(),
-            client: server.client_for(UserInfo::agent(&agent_name)),
+            client: role::lean(server.client_for(UserInfo::agent(&agent_name))),
             server: server.server_url().to_owned(),
             identity: Identity {
                 certificate_pem: issued.certificate_pem,

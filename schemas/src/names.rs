@@ -35,5 +35,9 @@ pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 pub const FENCE_HEADER: &str = "commonage-fence";
 /// On the answer to a write whose term has ended (409 `Fenced`).
 pub const FENCED_HEADER: &str = "commonage-fenced";
+/// The header by which a client says what of objects it has no use for.
+pub const OMIT_HEADER: &str = "commonage-omit";
+/// All that can be left out: `metadata.managedFields`, of answers about one object and of watches.
+pub const MANAGED_FIELDS: &str = "managedFields";
 /// The Lease of the controllers' leader, in the system namespace.
 pub const CONTROLLERS_LEASE: &str = "commonage-controllers";

@@ -100,6 +100,8 @@ pub struct Chunk {
     /// Of all lines, in bytes.
     length: usize,
     joined: OnceLock<Bytes>,
+    /// Without `managedFields`, if anybody ever asked.
+    lean: OnceLock<Bytes>,
     /// As the view of this kind shows it, if anybody ever asked. A kind has one view at most.
     shown: OnceLock<Arc<Chunk>>,
 }
@@ -115,7 +117,18 @@ impl Chunk {
 
     fn of(events: Vec<WatchEvent>) -> Chunk {
         let length = events.iter().map(|event| event.bytes.len()).sum();
-        Chunk { events, length, joined: OnceLock::new(), shown: OnceLock::new() }
+        Chunk {
+            events,
+            length,
+            joined: OnceLock::new(),
+            lean: OnceLock::new(),
+            shown: OnceLock::new(),
+        }
+    }
+
+    /// The same events, and nothing that was made of them.
+    pub(super) fn bare(&self) -> Chunk {
+        Chunk::of(self.events.clone())
     }
 
     /// Of all lines, in bytes.
@@ -179,5 +192,25 @@ impl Chunk {
                 all.freeze()
             })
             .clone()
+    }
+
+    /// As [`Chunk::bytes`], the objects without `metadata.managedFields`.
+    pub fn lean_bytes(&self) -> Bytes {
+        let joined = || {
+            let mut all = BytesMut::with_capacity(self.length);
+            for event in &self.events {
+                let Some(object) = &event.object else {
+                    all.extend_from_slice(&event.bytes);
+                    continue;
+                };
+                let (before, after) = object.without_managed_fields();
+                event.kind.open(&mut all);
+                all.extend_from_slice(before);
+                all.extend_from_slice(after);
+                all.extend_from_slice(b"}\n");
+            }
+            all.freeze()
+        };
+        self.lean.get_or_init(joined).clone()
     }
 }

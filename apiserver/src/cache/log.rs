@@ -47,6 +47,13 @@ impl LogChunk {
         Some(Arc::new(LogChunk { all: Chunk::new(events)?, pasts, bytes }))
     }
 
+    /// The same for the log: without what watchers made of it (lines joined, other selections, views),
+    /// which is of no use once it has been sent.
+    pub(super) fn bare(&self) -> Arc<LogChunk> {
+        let pasts = self.pasts.iter().map(|past| Past::new(past.previous.clone())).collect();
+        Arc::new(LogChunk { all: Arc::new(self.all.bare()), pasts, bytes: self.bytes })
+    }
+
     /// Event number `at` as a watcher with this selection sees it, if at all. Leaving a selection
     /// is a deletion with the last content that was in it, entering it an addition.
     pub(super) fn seen(&self, at: usize, selection: &Selection) -> Option<WatchEvent> {

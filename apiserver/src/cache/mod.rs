@@ -114,7 +114,7 @@ impl Cache {
 
     /// The cache of a kind; `None` for a kind that is not here (yet, or any more).
     pub(crate) fn resource(&self, def: &ResourceDef) -> Option<Arc<ResourceCache>> {
-        self.table.read().get(&def.key_prefix()).cloned()
+        self.table.read().get(def).cloned()
     }
 
     fn table(&self) -> Arc<Table> {
@@ -132,11 +132,10 @@ impl Cache {
 
     /// Forgets a kind; its watches end.
     pub(crate) fn remove(&self, def: &ResourceDef) {
-        let prefix = def.key_prefix();
         let gone = {
             let mut table = self.table.write();
-            let gone = table.get(&prefix).cloned();
-            *table = Arc::new(table.without(&prefix));
+            let gone = table.get(def).cloned();
+            *table = Arc::new(table.without(def));
             gone
         };
         if let Some(gone) = gone {

@@ -263,6 +263,7 @@ impl ResourceCache {
             pasts.push(Past::new(previous));
         }
         let chunk = LogChunk::new(events, pasts)?;
+        let kept = chunk.bare();
         let mut state = self.state.write();
         for (path, object) in fresh {
             match object {
@@ -271,7 +272,7 @@ impl ResourceCache {
             }
         }
         state.version = chunk.all.version();
-        state.log.push(chunk.clone());
+        state.log.push(kept);
         Some(chunk)
     }
 

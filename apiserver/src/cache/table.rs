@@ -4,37 +4,41 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::resource::ResourceCache;
+use crate::resource::ResourceDef;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     pub(super) resources: Vec<Arc<ResourceCache>>,
-    /// `/group/resource/` of each resource to its number.
-    prefixes: HashMap<Box<str>, usize>,
+    /// Its number by the two parts of a resource's prefix, `/group/resource/`.
+    numbers: HashMap<Box<str>, HashMap<Box<str>, usize>>,
 }
 
 impl Table {
     pub(super) fn new(resources: Vec<Arc<ResourceCache>>) -> Table {
-        let numbered = resources.iter().enumerate();
-        let prefixes = numbered
-            .map(|(number, resource)| (resource.def().key_prefix().into_boxed_str(), number))
-            .collect();
-        Table { resources, prefixes }
+        let mut numbers: HashMap<Box<str>, HashMap<Box<str>, usize>> = HashMap::new();
+        for (number, resource) in resources.iter().enumerate() {
+            let (group, plural) = resource.def().key_parts();
+            numbers.entry(group.into()).or_default().insert(plural.into(), number);
+        }
+        Table { resources, numbers }
     }
 
     /// This table with `resource` in the place of the one with the same prefix, or beside them all.
     pub(super) fn with(&self, resource: Arc<ResourceCache>) -> Table {
-        let prefix = resource.def().key_prefix();
-        let others = self.resources.iter().filter(|other| other.def().key_prefix() != prefix);
-        Table::new(others.cloned().chain([resource]).collect())
+        let mut all = self.without(resource.def()).resources;
+        all.push(resource);
+        Table::new(all)
     }
 
-    pub(super) fn without(&self, prefix: &str) -> Table {
-        let others = self.resources.iter().filter(|other| other.def().key_prefix() != prefix);
+    pub(super) fn without(&self, def: &ResourceDef) -> Table {
+        let others =
+            self.resources.iter().filter(|other| other.def().key_parts() != def.key_parts());
         Table::new(others.cloned().collect())
     }
 
-    pub(super) fn get(&self, prefix: &str) -> Option<&Arc<ResourceCache>> {
-        self.prefixes.get(prefix).map(|number| &self.resources[*number])
+    pub(super) fn get(&self, def: &ResourceDef) -> Option<&Arc<ResourceCache>> {
+        let (group, plural) = def.key_parts();
+        self.numbers.get(group)?.get(plural).map(|number| &self.resources[*number])
     }
 
     /// The number of a key's resource, and the object's path.
@@ -42,7 +46,7 @@ impl Table {
         let key = std::str::from_utf8(key).ok()?;
         let group_end = 1 + key.get(1..)?.find('/')?;
         let resource_end = group_end + 1 + key[group_end + 1..].find('/')?;
-        let (prefix, path) = key.split_at(resource_end + 1);
-        Some((*self.prefixes.get(prefix)?, path))
+        let (group, resource) = (&key[1..group_end], &key[group_end + 1..resource_end]);
+        Some((*self.numbers.get(group)?.get(resource)?, &key[resource_end + 1..]))
     }
 }

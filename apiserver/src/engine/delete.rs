@@ -112,6 +112,7 @@ impl Engine {
         let orphans = delete.propagation == Some(Propagation::Orphan);
         let changed = orphans && strategy.orphan(&mut object) || collected;
         let own_grace_s = strategy.own_grace_s(&object);
+        strategy.release(&mut object);
         let held = has_finalizers(&object) || strategy.is_held(&object);
         if held || (was_deleting && !changed) {
             if was_deleting {

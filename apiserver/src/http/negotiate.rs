@@ -1,5 +1,6 @@
 //! What form the answer takes: Accept, `?pretty`, and what the server can write.
 
+use commonage_schemas::names::{MANAGED_FIELDS, OMIT_HEADER};
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
 
@@ -31,6 +32,8 @@ pub(super) struct Format {
     /// Indented JSON, for people.
     pub(super) pretty: bool,
     pub(super) gzip: bool,
+    /// Whole objects and metadata come without `managedFields`.
+    pub(super) lean: bool,
 }
 
 /// Everything that kube-apiserver names; what is not served is passed over in Accept.
@@ -83,12 +86,19 @@ impl Format {
                 Some(made)
             })?
         };
-        Some(Format { encoding, shape, pretty, gzip: accepts_gzip(headers) })
+        let lean = headers.get(OMIT_HEADER).is_some_and(|what| what == MANAGED_FIELDS);
+        Some(Format { encoding, shape, pretty, gzip: accepts_gzip(headers), lean })
     }
 
     /// JSON as a machine wants it.
     pub(super) fn plain() -> Format {
-        Format { encoding: Encoding::Json, shape: Shape::Whole, pretty: false, gzip: false }
+        Format {
+            encoding: Encoding::Json,
+            shape: Shape::Whole,
+            pretty: false,
+            gzip: false,
+            lean: false,
+        }
     }
 }
 

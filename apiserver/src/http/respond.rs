@@ -202,12 +202,12 @@ pub(super) fn object(
     query: &Query,
 ) -> Result<Response<Body>, ApiError> {
     let json = match format.shape {
-        Shape::Whole => object.body.clone(),
+        Shape::Whole => object.body_of(format.lean),
         Shape::Table(version) => {
             let options = table_options(version, query)?;
             table::render_one(def, &object.to_value(), Headers::Shown, options).into()
         }
-        Shape::Metadata(version) => table::render_partial(&object.to_value(), version).into(),
+        Shape::Metadata(version) => table::render_partial(object, version, format.lean).into(),
         Shape::MetadataList(_) => {
             return Err(ApiError::not_acceptable_because(format!(
                 "you requested PartialObjectMetadataList, but the requested object is not a list ({})",

@@ -26,7 +26,7 @@ use super::metrics::WatchCounters;
 use super::negotiate::{Format, Shape};
 use super::resources::Target;
 use super::{list_options, respond};
-use crate::engine::{Chunk, EventKind};
+use crate::engine::{Chunk, EventKind, WatchEvent};
 use crate::histogram::Histogram;
 use crate::resource::ResourceDef;
 use crate::status::ApiError;
@@ -53,8 +53,8 @@ pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<
     let options = list_options::watch(call.query, call.info.watched_name())?;
     let render = match format.shape {
         // No event's object is a list, and kube-apiserver then sends it as it is.
-        Shape::Whole | Shape::MetadataList(_) => Render::Shared,
-        Shape::Metadata(version) => Render::Metadata(version),
+        Shape::Whole | Shape::MetadataList(_) => Render::Shared { lean: format.lean },
+        Shape::Metadata(version) => Render::Metadata(version, format.lean),
         Shape::Table(version) => Render::Table {
             def: target.def.clone(),
             options: respond::table_options(version, call.query)?,
@@ -87,8 +87,8 @@ pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<
 }
 
 enum Render {
-    Shared,
-    Metadata(TableVersion),
+    Shared { lean: bool },
+    Metadata(TableVersion, bool),
     Table { def: Arc<ResourceDef>, options: TableOptions, headers: Headers },
 }
 
@@ -115,19 +115,23 @@ impl WatchBody {
     fn bytes_of(&mut self, chunk: &Chunk) -> Bytes {
         let sizes = &self.counters.sizes;
         match &mut self.render {
-            Render::Shared => {
+            Render::Shared { lean } => {
                 sizes.observe_all(chunk.events().iter().map(|event| event.bytes.len() as u64));
-                chunk.bytes()
+                if *lean { chunk.lean_bytes() } else { chunk.bytes() }
             }
-            Render::Metadata(version) => {
-                rendered(chunk, sizes, |object| table::render_partial(object, *version))
+            Render::Metadata(version, lean) => {
+                rendered(chunk, sizes, |event| match &event.object {
+                    Some(object) => Some(table::render_partial(object, *version, *lean)),
+                    None => Some(table::render_partial_of(&parsed(event)?, *version)),
+                })
             }
             Render::Table { def, options, headers } => {
                 // Ages are as of the event, not of the watch's begin.
                 options.now = Timestamp::now();
-                rendered(chunk, sizes, |object| {
+                rendered(chunk, sizes, |event| {
+                    let object = parsed(event)?;
                     let shown = std::mem::replace(headers, Headers::Omitted);
-                    table::render_one(def, object, shown, *options)
+                    Some(table::render_one(def, &object, shown, *options))
                 })
             }
         }
@@ -194,27 +198,34 @@ impl HttpBody for WatchBody {
     }
 }
 
-/// The chunk's lines with each object replaced by what `render` makes of it. Errors stay what they
-/// are: a Status.
-fn rendered(chunk: &Chunk, sizes: &Histogram, mut render: impl FnMut(&Value) -> Vec<u8>) -> Bytes {
+/// The chunk's lines with each object replaced by what `render` makes of its event, if anything.
+fn rendered(
+    chunk: &Chunk,
+    sizes: &Histogram,
+    mut render: impl FnMut(&WatchEvent) -> Option<Vec<u8>>,
+) -> Bytes {
     let mut lines = Vec::new();
     for event in chunk.events() {
         let before = lines.len();
-        let parsed = match event.kind {
-            EventKind::Error => None,
-            _ => serde_json::from_slice::<Value>(&event.object_json()).ok(),
-        };
-        let Some(object) = parsed else {
-            lines.extend_from_slice(&event.bytes);
-            sizes.observe(event.bytes.len() as u64);
-            continue;
-        };
-        lines.extend_from_slice(b"{\"type\":\"");
-        lines.extend_from_slice(event.kind.as_str().as_bytes());
-        lines.extend_from_slice(b"\",\"object\":");
-        lines.extend_from_slice(&render(&object));
-        lines.extend_from_slice(b"}\n");
+        match render(event) {
+            Some(object) => {
+                lines.extend_from_slice(b"{\"type\":\"");
+                lines.extend_from_slice(event.kind.as_str().as_bytes());
+                lines.extend_from_slice(b"\",\"object\":");
+                lines.extend_from_slice(&object);
+                lines.extend_from_slice(b"}\n");
+            }
+            None => lines.extend_from_slice(&event.bytes),
+        }
         sizes.observe((lines.len() - before) as u64);
     }
     lines.into()
+}
+
+/// What an event is about, as a tree. Errors stay what they are: a Status.
+fn parsed(event: &WatchEvent) -> Option<Value> {
+    match event.kind {
+        EventKind::Error => None,
+        _ => serde_json::from_slice(&event.object_json()).ok(),
+    }
 }

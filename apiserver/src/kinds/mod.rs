@@ -34,8 +34,11 @@ use crate::auth::rbac::RBAC_GROUP;
 use crate::builtin::DEFINITIONS;
 use crate::strategy::Strategy;
 
-/// Strategies by group and plural name; kinds that are not here have none.
-pub(crate) fn strategies() -> HashMap<(String, String), Arc<dyn Strategy>> {
+/// By group, then by plural name: looked up without making a key.
+pub(crate) type Strategies = HashMap<&'static str, HashMap<&'static str, Arc<dyn Strategy>>>;
+
+/// Kinds that are not here have no rules of their own.
+pub(crate) fn strategies() -> Strategies {
     let all: [(&str, &str, Arc<dyn Strategy>); 18] = [
         ("", "namespaces", Arc::new(namespace::Namespaces)),
         ("", "configmaps", Arc::new(data::ConfigMaps)),
@@ -56,7 +59,9 @@ pub(crate) fn strategies() -> HashMap<(String, String), Arc<dyn Strategy>> {
         (GROUP, "tasks", Arc::new(task::Tasks)),
         (GROUP, "volumes", Arc::new(volume::Volumes)),
     ];
-    all.into_iter()
-        .map(|(group, plural, strategy)| ((group.to_owned(), plural.to_owned()), strategy))
-        .collect()
+    let mut strategies = Strategies::new();
+    for (group, plural, strategy) in all {
+        strategies.entry(group).or_default().insert(plural, strategy);
+    }
+    strategies
 }

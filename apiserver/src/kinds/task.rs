@@ -62,6 +62,10 @@ impl Strategy for Tasks {
     }
 
     fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+        if old.is_some_and(|old| old["spec"] == object["spec"]) {
+            // All rules are about the spec, and what was wrong with it before is tolerated.
+            return Vec::new();
+        }
         let mut causes = checked::causes(object);
         if let Some(old) = old.filter(|_| !causes.is_empty()) {
             // A rule that came later than the task does not keep its agent from reporting on it.
@@ -70,6 +74,16 @@ impl Strategy for Tasks {
         }
         causes.extend(old.into_iter().flat_map(|old| changed(old, object)));
         causes
+    }
+
+    /// Nothing runs any more: nobody has to be waited for.
+    fn release(&self, object: &mut Value) {
+        if !state::state_of(object).is_terminal() {
+            return;
+        }
+        if let Some(all) = object["metadata"]["finalizers"].as_array_mut() {
+            all.retain(|one| one != names::TASK_FINALIZER);
+        }
     }
 
     fn own_grace_s(&self, object: &Value) -> Option<i64> {
@@ -224,8 +238,9 @@ pub(super) fn add_finalizer(object: &mut Value, finalizer: &str) {
 /// A task is run once and as it was asked for: its spec never changes. (Binding does not come
 /// this way.)
 fn changed(old: &Value, new: &Value) -> Vec<Cause> {
-    let of = |object: &'_ Value| object["spec"].as_object().cloned().unwrap_or_default();
-    let (old, new) = (of(old), of(new));
+    let nothing = serde_json::Map::new();
+    let old = old["spec"].as_object().unwrap_or(&nothing);
+    let new = new["spec"].as_object().unwrap_or(&nothing);
     let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
     names
         .filter(|name| *name != MUTABLE && old.get(*name) != new.get(*name))

@@ -77,3 +77,35 @@ fn deletion_and_other_scalar_fields_are_seen() {
     assert!(object.deleting);
     assert_eq!(object.fields[0].as_deref(), Some("7"));
 }
+
+#[test]
+fn managed_fields_are_cut_out_wherever_they_stand() {
+    let entries = json!([{"manager": "m", "fieldsV1": {"f:spec": {"f:managedFields": {}}}}]);
+    let alone = json!({"metadata": {"managedFields": entries}});
+    let mut among = sample();
+    among["metadata"]["managedFields"] = entries.clone();
+    let mut first = json!({"metadata": {"managedFields": entries, "name": "a"}});
+    first["spec"] = json!({"managedFields": [1]});
+    for (content, version) in [(alone, 0), (among, 7), (first, 0), (sample(), 7), (sample(), 0)] {
+        let decoded = Object::decode(
+            &fields(),
+            "ns/a",
+            &encode(&content),
+            Version(version),
+            EventKind::Added,
+        );
+        let (object, _) = decoded.unwrap();
+        let mut lean = object.to_value();
+        let whole = lean["metadata"].clone();
+        lean["metadata"].as_object_mut().unwrap().remove("managedFields");
+        let body: serde_json::Value = serde_json::from_slice(&object.body_of(true)).unwrap();
+        assert_eq!(body, lean);
+        assert_eq!(object.body_of(false), object.body);
+        for (wants_lean, expected) in [(true, &lean["metadata"]), (false, &whole)] {
+            let mut metadata = Vec::new();
+            object.put_metadata(&mut metadata, wants_lean);
+            let metadata: serde_json::Value = serde_json::from_slice(&metadata).unwrap();
+            assert_eq!(&metadata, expected);
+        }
+    }
+}

@@ -7,7 +7,10 @@ use kube::{
 };
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 
-use crate::errors::{Failure, Result, exit};
+use crate::{
+    errors::{Failure, Result, exit},
+    role,
+};
 
 /// Watches over one connection: servers let no more than 250 streams be open on one.
 const WATCHES_PER_CONNECTION: usize = 200;
@@ -61,5 +64,5 @@ fn connect(config: &Config) -> Result<Client> {
         .option_layer(auth)
         .map_err(BoxError::from)
         .service(http.map_request(|request: http::Request<Body>| request));
-    Ok(Client::new(service, config.default_namespace.clone()))
+    Ok(role::lean(Client::new(service, config.default_namespace.clone())))
 }
