@@ -127,9 +127,9 @@ pub fn render_partial_of(value: &Value, version: TableVersion) -> Vec<u8> {
 }
 
 /// `PartialObjectMetadataList`.
-pub fn render_partial_list<V: Borrow<Value>>(
+pub fn render_partial_list<'o>(
     meta: &ListMeta<'_>,
-    objects: impl IntoIterator<Item = V>,
+    objects: impl IntoIterator<Item = &'o Object>,
     version: TableVersion,
 ) -> Vec<u8> {
     let mut out = br#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/"#.to_vec();
@@ -141,7 +141,9 @@ pub fn render_partial_list<V: Borrow<Value>>(
         if index > 0 {
             out.push(b',');
         }
-        partial(&mut out, object.borrow(), version);
+        begin_partial(&mut out, version);
+        object.put_metadata(&mut out, false);
+        out.push(b'}');
     }
     out.extend_from_slice(b"]}\n");
     out
@@ -362,12 +364,16 @@ mod tests {
     #[test]
     fn partial_lists_carry_metadata_only() {
         let meta = ListMeta { resource_version: "5", ..ListMeta::default() };
+        let stored = crate::object::encode(&task());
+        let (version, kind) = (commonage_store::Version(7), crate::cache::EventKind::Added);
+        let fields = crate::object::Fields::default();
+        let (task, _) = Object::decode(&fields, "ns/c000", &stored, version, kind).unwrap();
         let list: Value =
-            serde_json::from_slice(&render_partial_list(&meta, [task()], TableVersion::V1))
-                .unwrap();
+            serde_json::from_slice(&render_partial_list(&meta, [&task], TableVersion::V1)).unwrap();
         assert_eq!(list["kind"], "PartialObjectMetadataList");
         assert_eq!(list["metadata"], json!({"resourceVersion": "5"}));
         assert_eq!(list["items"][0]["metadata"]["name"], "c000");
+        assert_eq!(list["items"][0]["metadata"]["resourceVersion"], "7");
         assert_eq!(list["items"][0].get("spec"), None);
     }
 

@@ -124,7 +124,8 @@ impl Established {
         let mut source = definition.clone();
         source["spec"]["names"] = definition["status"]["acceptedNames"].clone();
         source["metadata"] = json!({
-            "name": name, "deletionTimestamp": metadata["deletionTimestamp"],
+            "name": name, "generation": metadata["generation"],
+            "deletionTimestamp": metadata["deletionTimestamp"],
         });
         if let Some(source) = source.as_object_mut() {
             source.remove("status");
@@ -157,7 +158,10 @@ impl Established {
 
     fn reads_alike(&self, next: &Established) -> bool {
         let (now, then) = (&self.versions.stored, &next.versions.stored);
-        now.version == then.version && now.openapi == then.openapi
+        now.version == then.version
+            && now.openapi == then.openapi
+            // It may have been another one in between.
+            && now.never_changed == then.never_changed
     }
 
     /// Everything that may name fields of the objects.
@@ -270,5 +274,36 @@ fn everything() -> WatchOptions {
         bookmarks: false,
         send_initial_events: None,
         timeout: WATCH_TIMEOUT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_definition_of_its_first_generation_was_never_changed() {
+        let read = |generation: i64| {
+            let definition = json!({
+                "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": {"name": "loads.example.com", "uid": "u", "generation": generation},
+                "spec": {
+                    "group": "example.com", "scope": "Namespaced",
+                    "names": {"plural": "loads", "singular": "load", "kind": "Load", "listKind": "LoadList"},
+                    "versions": [{"name": "v1", "served": true, "storage": true,
+                        "schema": {"openAPIV3Schema": {"type": "object"}}}],
+                },
+                "status": {
+                    "acceptedNames": {"plural": "loads", "singular": "load", "kind": "Load", "listKind": "LoadList"},
+                    "conditions": [{"type": "Established", "status": "True"}],
+                },
+            });
+            let (_, established) =
+                Established::read(definition.to_string().as_bytes(), Version(1)).unwrap();
+            established.versions.stored.never_changed
+        };
+        assert!(read(1));
+        assert!(!read(2));
     }
 }

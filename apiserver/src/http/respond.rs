@@ -261,7 +261,9 @@ fn render_list(
         Shape::Table(version) => {
             table::render_list(def, &meta, values, table_options(version, query)?)
         }
-        Shape::MetadataList(version) => table::render_partial_list(&meta, values, version),
+        Shape::MetadataList(version) => {
+            table::render_partial_list(&meta, list.items.iter().map(|item| &**item), version)
+        }
         Shape::Metadata(_) => {
             return Err(ApiError::not_acceptable_because(format!(
                 "you requested PartialObjectMetadata, but the requested object is a list ({})",
