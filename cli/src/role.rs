@@ -126,7 +126,7 @@ fn end_of(name: &str, ended: Result<anyhow::Result<()>, tokio::task::JoinError>)
 }
 
 /// The same client, which has no use for who owns the fields of an object (`managedFields`) and is
-/// not sent it: that is a third of most objects.
+/// not sent it: that is two fifths of a task or an agent.
 pub(crate) fn lean(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
