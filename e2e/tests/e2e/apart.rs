@@ -42,6 +42,14 @@ impl Apart {
             let ready = apart.kubectl("kubeconfig", &["get", "--raw", "/readyz"]);
             if ready.code == 0 { Ok(()) } else { Err(ready.stderr) }
         });
+        // It answers before it has written what the others are started with.
+        for name in ["controllers.kubeconfig", "agents/node-1.kubeconfig"] {
+            let path = apart.kubeconfig(name);
+            eventually(&path, || {
+                let written = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+                if written.contains("client-key-data") { Ok(()) } else { Err(written) }
+            });
+        }
         apart.start_controllers();
         apart.start_agent();
         apart
