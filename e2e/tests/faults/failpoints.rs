@@ -78,6 +78,16 @@ impl Case {
         format!("{}{stop}@{}", self.point, self.turn)
     }
 
+    /// Whether the failpoint is reached while the command runs: then it has to go on until that has happened.
+    fn is_while_it_runs(&self) -> bool {
+        let reports = [
+            "agent.after_shim_before_report",
+            "agent.after_status_persist_before_send",
+            "agent.after_send_before_ack",
+        ];
+        self.turn == 1 && reports.contains(&self.point)
+    }
+
     /// How often the command may have been started, and how the task ends.
     fn expected(&self) -> (std::ops::RangeInclusive<usize>, &'static [&'static str]) {
         let own = match self.finale {
@@ -91,13 +101,7 @@ impl Case {
             "shim.after_report_before_cleanup" | "shim.after_cgroup_removed" => (1..=1, own),
             point if point.starts_with("shim.") => (0..=0, &[reasons::task::SHIM_LOST]),
             // The container is there already and dies with everybody, perhaps before its first line.
-            "agent.after_shim_before_report"
-            | "agent.after_status_persist_before_send"
-            | "agent.after_send_before_ack"
-                if everybody =>
-            {
-                (0..=1, &[reasons::task::SHIM_LOST])
-            }
+            _ if everybody && self.is_while_it_runs() => (0..=1, &[reasons::task::SHIM_LOST]),
             _ => (1..=1, own),
         }
     }
@@ -196,7 +200,9 @@ impl<'a> Life<'a> {
                 self.field.delete(&name).await.map_err(|error| error.to_string())?;
                 self.deleted = true;
             }
-            Some(_) if starts > 0 => self.end().await,
+            Some(_) if starts > 0 && (self.died || !self.case.is_while_it_runs()) => {
+                self.end().await;
+            }
             _ => {}
         }
         if task.is_some() {
