@@ -16,6 +16,7 @@ pub use commonage_store::backup::{About, BackupError};
 pub use commonage_store::{Revision, StoreError};
 
 use crate::server::{Storage, StoreKind, open_renumbered};
+use crate::timed_store::{kind_of, resource};
 
 /// Which store.
 #[derive(Clone, Debug)]
@@ -91,5 +92,12 @@ pub async fn restore(file: &Path, place: Place<'_>) -> anyhow::Result<Revision> 
     let store = open_renumbered(place.kind, place.storage, place.data_dir).await?;
     let file = File::open(file).map_err(BackupError::Unreadable)?;
     let mut reader = Reader::new(BufReader::new(file))?;
-    Ok(backup::restore(&store, &mut reader).await?)
+    // Events tell what happened lately, and go as they do when they are written.
+    let event_ttl = place.storage.event_ttl;
+    let ttl_of = |key: &[u8]| {
+        let resource = resource(kind_of(key));
+        let is_event = matches!(resource.as_str(), "events" | "events.events.k8s.io");
+        (is_event && !event_ttl.is_zero()).then_some(event_ttl)
+    };
+    Ok(backup::restore(&store, &mut reader, ttl_of).await?)
 }

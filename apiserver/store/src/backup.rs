@@ -8,7 +8,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::Stream;
@@ -238,10 +238,14 @@ pub fn verify(from: impl Read) -> Result<About, BackupError> {
 /// Fills an empty store. Its revisions begin behind all that can have been made since the backup
 /// was taken, so that none comes a second time with another meaning; returns the newest one.
 ///
+/// A backup does not know what was to expire when: `ttl_of` tells of each key how long it is to stay,
+/// `None` for ever.
+///
 /// Verify the backup first: what fails in the middle leaves a part behind.
 pub async fn restore(
     store: &RenumberedStore,
     backup: &mut Reader<impl Read>,
+    ttl_of: impl Fn(&[u8]) -> Option<Duration>,
 ) -> Result<Revision, BackupError> {
     let query = RangeQuery { prefix: Bytes::new(), after: None, at: None, limit: 1 };
     if !store.range(query).await?.entries.is_empty() {
@@ -256,8 +260,10 @@ pub async fn restore(
         let next = backup.next_pair()?;
         let is_end = next.is_none();
         if let Some((key, value)) = next {
-            let op = Op::Put { key, value };
-            write.ops.push(op);
+            write.ops.push(match ttl_of(&key) {
+                Some(ttl) => Op::PutFor { key, value, ttl },
+                None => Op::Put { key, value },
+            });
             let fits = crate::write_bytes(&write) <= WRITE_BYTES_MAX;
             if fits && write.ops.len() < crate::OPS_PER_WRITE_MAX {
                 continue;

@@ -41,6 +41,27 @@ async fn all(store: &dyn Store) -> Vec<(Bytes, Bytes)> {
     page.entries.into_iter().map(|entry| (entry.key, entry.value)).collect()
 }
 
+fn for_ever(_: &[u8]) -> Option<Duration> {
+    None
+}
+
+#[tokio::test]
+async fn what_was_to_expire_is_restored_for_some_time_only() {
+    let old = Arc::new(MemoryStore::new());
+    let key = Bytes::from_static(b"/lately/a");
+    let lately = Op::PutFor { key, value: "x".into(), ttl: Duration::from_secs(3_600) };
+    commit(&*old, [lately, put("/kept", "y")]).await;
+    let file = backup(old).await;
+    let new = open(Arc::new(MemoryStore::new())).await;
+    let ttl_of = |key: &[u8]| key.starts_with(b"/lately/").then_some(Duration::from_millis(50));
+    let newest = restore(&new, &mut Reader::new(&*file).unwrap(), ttl_of).await.unwrap();
+    let mut tail = new.tail(newest);
+    let batch = tail.next().await.unwrap().unwrap();
+    let gone: Vec<&Bytes> = batch.changes.iter().map(|change| &change.key).collect();
+    assert_eq!(gone, ["/lately/a"]);
+    assert_eq!(all(&new).await.len(), 1);
+}
+
 #[tokio::test]
 async fn what_is_restored_is_what_was_there_with_revisions_that_never_were() {
     let old = filled().await;
@@ -52,7 +73,7 @@ async fn what_is_restored_is_what_was_there_with_revisions_that_never_were() {
     assert_eq!((about.revision, about.keys), (before, 2_503));
     let inner = Arc::new(MemoryStore::new());
     let new = open(inner.clone()).await;
-    let newest = restore(&new, &mut Reader::new(&*file).unwrap()).await.unwrap();
+    let newest = restore(&new, &mut Reader::new(&*file).unwrap(), for_ever).await.unwrap();
     let expected: Vec<_> =
         all(&*old).await.into_iter().filter(|(key, _)| key != "/later").collect();
     assert_eq!(all(&new).await, expected);
@@ -76,7 +97,7 @@ async fn what_is_restored_is_what_was_there_with_revisions_that_never_were() {
     assert_eq!(again.get(b"/next", None).await.unwrap().unwrap().version, version);
     let mut tail = again.tail(newest);
     assert_eq!(tail.next().await.unwrap().unwrap().changes[0].version, version);
-    let refused = restore(&again, &mut Reader::new(&*file).unwrap()).await;
+    let refused = restore(&again, &mut Reader::new(&*file).unwrap(), for_ever).await;
     assert!(matches!(refused, Err(BackupError::NotEmpty)), "{refused:?}");
 }
 
@@ -84,7 +105,7 @@ async fn what_is_restored_is_what_was_there_with_revisions_that_never_were() {
 async fn a_backup_of_what_was_restored_goes_on_from_there() {
     let first = backup(filled().await).await;
     let store = Arc::new(open(Arc::new(MemoryStore::new())).await);
-    let newest = restore(&store, &mut Reader::new(&*first).unwrap()).await.unwrap();
+    let newest = restore(&store, &mut Reader::new(&*first).unwrap(), for_ever).await.unwrap();
     let second = backup(store).await;
     let about = verify(&*second).unwrap();
     assert_eq!((about.revision, about.keys), (newest, 2_503));
