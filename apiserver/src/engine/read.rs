@@ -131,8 +131,12 @@ impl Engine {
         let initial = options.send_initial_events;
         let begin = match (initial, options.resource_version) {
             (Some(true), version) => {
-                if let Err(error) = self.fresh(version).await {
-                    return Ok(self.cache.no_watch(def.clone(), &error));
+                match self.fresh(version).await {
+                    // As kube-apiserver has it: the watch is there, and says what is wrong.
+                    Err(error) if error.code == 504 => {
+                        return Ok(self.cache.no_watch(def.clone(), &error));
+                    }
+                    outcome => outcome?,
                 }
                 Begin::State
             }
@@ -144,12 +148,9 @@ impl Engine {
                 self.fresh(None).await?;
                 Begin::After(end_of(self.cache.revision()))
             }
-            (_, Some(version)) => {
-                if let Err(error) = self.caught_up(version).await {
-                    return Ok(self.cache.no_watch(def.clone(), &error));
-                }
-                Begin::After(Version(version))
-            }
+            // Another server may be ahead of this one. A version that has not come, here or anywhere,
+            // is waited for without a word, as kube-apiserver does.
+            (_, Some(version)) => Begin::After(Version(version)),
         };
         let extras = Extras {
             bookmarks: options.bookmarks,
@@ -169,21 +170,6 @@ impl Engine {
         // Where the view is not served, nobody can mean it.
         self.scheme().by_kind("", shown.kind())?;
         Some(shown.events_of_source(fields?))
-    }
-
-    /// Somebody may have been told this version by another server that is ahead of this one, which
-    /// is waited for. A watch from a version that has not happened anywhere says nothing until it
-    /// has, as kube-apiserver's does.
-    async fn caught_up(&self, version: u64) -> Result<(), ApiError> {
-        let asked = Version(version).revision();
-        if asked <= self.cache.revision() {
-            return Ok(());
-        }
-        let newest = self.store.revision().await.map_err(|error| unavailable(&error))?;
-        match asked <= newest {
-            true => self.fresh(Some(version)).await,
-            false => Ok(()),
-        }
     }
 
     /// Of a kind on loan: its source's.
