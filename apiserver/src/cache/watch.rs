@@ -177,6 +177,8 @@ impl Watch {
                 Backlog::Done => return None,
                 Backlog::Log { chunks, after } => {
                     let Some(chunk) = chunks.pop_front() else {
+                        // It may be of the future: no bookmark names an older one than the client has.
+                        self.version = self.version.max(*after);
                         running.backlog = Backlog::Done;
                         return None;
                     };

@@ -213,6 +213,22 @@ async fn a_bookmark_comes_before_the_end() {
 }
 
 #[tokio::test]
+async fn a_watch_of_the_future_names_no_version_before_it() {
+    let world = World::new().await;
+    world.create(config_map("a", json!({}))).await.unwrap();
+    let asked = commonage_store::Version(1 << 40);
+    let options =
+        WatchOptions { bookmarks: true, timeout: Duration::from_millis(2300), ..from(asked.0) };
+    let mut watch = world.engine.watch(&world.def("ConfigMap"), None, options).await.unwrap();
+    // Before the version that was asked for: not shown.
+    world.create(config_map("b", json!({}))).await.unwrap();
+    let chunk = watch.next().await.unwrap();
+    assert_eq!(chunk.events()[0].kind, EventKind::Bookmark);
+    assert_eq!(chunk.version(), asked);
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test]
 async fn shutting_down_ends_every_watch() {
     let world = World::new().await;
     let mut watch = world.watch("ConfigMap", watch_options()).await;
