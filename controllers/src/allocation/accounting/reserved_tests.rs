@@ -1,10 +1,11 @@
 //! Reservations and volumes in the books: what is set aside, who gets it, what waits.
 
 use commonage_schemas::{
-    Reservation, ReservationSpec, ReservationStatus, TaskState, Volume, VolumeSpec, VolumeStatus,
-    offer::ReservedPart, reservation::ReservationPhase, task::Mount, volume::VolumePhase,
+    Reservation, ReservationSpec, ReservationStatus, Resources, TaskState, Volume, VolumeSpec,
+    VolumeStatus, offer::ReservedPart, reservation::ReservationPhase, task::Mount,
+    volume::VolumePhase,
 };
-use kube::runtime::watcher::Event;
+use kube::{ResourceExt, runtime::watcher::Event};
 use serde_json::Value;
 
 use super::tests::*;

@@ -2,7 +2,8 @@
 
 use commonage_schemas::{
     Agent, AgentSpec, AgentStatus, Framework, FrameworkSpec, OfferSpec, OfferStatus, Resources,
-    TaskSpec, TaskState, TaskStatus, offer::OfferVerdict,
+    TaskSpec, TaskState, TaskStatus,
+    offer::{OfferAnswer, OfferVerdict},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::runtime::watcher::Event;
