@@ -15,6 +15,7 @@ mod statuses;
 mod tallies;
 mod unanswered;
 pub mod whatif;
+mod words;
 mod world;
 
 use std::time::Duration;
@@ -121,8 +122,12 @@ impl Driver {
                 self.next_cycle = self.next_cycle.min(Instant::now() + CYCLE_AT_MOST_EVERY);
             }
         }
-        self.accounting.settle_placed();
         self.invert(&plan).await;
+        preemption::tell_called_in(
+            &self.client,
+            std::mem::take(&mut self.accounting.lent.called_in),
+        )
+        .await;
         preemption::tell(&self.client, self.accounting.world(), &plan.preempt).await;
         metrics::carried_out(started.elapsed());
         if decided > 0 {

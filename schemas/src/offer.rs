@@ -197,6 +197,8 @@ pub struct OfferOperation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch: Option<Launch>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch_group: Option<LaunchGroup>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserve: Option<Reserve>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreserve: Option<Unreserve>,
@@ -214,6 +216,16 @@ pub struct OfferOperation {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Launch {
+    pub tasks: Vec<Task>,
+}
+
+/// Run tasks on the offered resources as one group: if one of them ends otherwise than `Finished`,
+/// the others are ended too.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LaunchGroup {
+    /// What their `spec.group` is.
+    pub group: String,
     pub tasks: Vec<Task>,
 }
 

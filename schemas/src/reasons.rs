@@ -17,6 +17,8 @@ pub mod task {
     pub const PREEMPTED: &str = "Preempted";
     /// Reason of an Event: another task is killed for it.
     pub const PREEMPTING: &str = "Preempting";
+    /// Another task of its group has ended, or was told to end.
+    pub const GROUP_ENDED: &str = "GroupEnded";
     /// Somebody asked for it, at `tasks/NAME/kill`.
     pub const KILL_REQUESTED: &str = "KillRequested";
     /// Its agent is being emptied.

@@ -68,6 +68,10 @@ pub struct TaskSpec {
     /// and does not say takes what is reserved first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reserved: Vec<ReservedPart>,
+    /// The part of `resources` that its agent lends and may take back at any time. Only a task that
+    /// is `revocable` gets any; written when it gets its agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lent: Option<Resources>,
     /// What is set aside for it: cpu, memory, disk, gpu, ports. A task that does not name cpu gets
     /// what `limits` says, else 100m; one that does not name memory likewise, else 64Mi. At least
     /// 1m of cpu and 4Mi of memory: less can't be enforced.
@@ -79,10 +83,12 @@ pub struct TaskSpec {
     /// Higher goes first inside its queue.
     #[serde(default)]
     pub priority: i32,
-    /// It may be killed to give its resources back.
+    /// It may be killed at any time to give its resources back. In return it may have what agents
+    /// lend beyond what they can promise.
     #[serde(default, skip_serializing_if = "crate::is_false")]
     pub revocable: bool,
-    /// Tasks of one group are placed and killed together, on one agent.
+    /// Tasks of one group are placed together, on one agent, and share their fate: when one of them
+    /// ends otherwise than `Finished`, or is told to end, the others are told to end too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// All tasks of the gang get resources in one step, or none.
@@ -284,6 +290,9 @@ pub struct TaskBinding {
     /// What of its resources comes from reservations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reserved: Vec<ReservedPart>,
+    /// What of its resources is lent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lent: Option<Resources>,
 }
 
 /// Body of `POST tasks/{name}/kill`: ends a task and keeps its object.

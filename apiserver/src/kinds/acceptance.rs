@@ -69,7 +69,8 @@ pub(super) async fn accept(
         }
     }
     for (place, task) in acceptance.tasks.iter().zip(&accepted.tasks) {
-        answer["operations"][place.operation]["launch"]["tasks"][place.number] = task.to_value();
+        let tasks = &mut answer["operations"][place.operation][place.member]["tasks"];
+        tasks[place.number] = task.to_value();
     }
     let code = if accepted.again { 200 } else { 201 };
     Ok((code, serde_json::to_vec(&answer).map_err(ApiError::internal)?.into()))
@@ -89,7 +90,8 @@ pub(super) async fn launch_one(
         .by_kind(GROUP, "Offer")
         .ok_or_else(|| ApiError::internal("offers are not served"))?;
     let scene = Scene { engine, tasks, offers, namespace, options, kind: "Task" };
-    let launched = Launched { operation: 0, number: 0, path: String::new(), object: task };
+    let launched =
+        Launched { operation: 0, number: 0, member: "launch", path: String::new(), object: task };
     let acceptance = Acceptance {
         offers: vec![offer.to_owned()],
         operations: vec![Operation { number: 0, what: What::Launch }],
@@ -242,6 +244,7 @@ impl Scene<'_> {
             );
             let (mut task, warnings) = prepared.map_err(|error| launched.locate(error))?;
             // Before it is seen whether they fit.
+            task::forget_lent(&mut task);
             task::default_resources(&mut task);
             causes.extend(launched.located(pool.claim(&mut task, &acceptance.offers)));
             tasks.push((task, warnings));

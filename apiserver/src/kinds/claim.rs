@@ -46,9 +46,13 @@ fn obstacle(agent: &Agent, task: &TaskSpec) -> Option<String> {
     if agent.spec.unschedulable {
         return Some("is unschedulable".to_owned());
     }
-    let allocatable = status.allocatable.unwrap_or_default();
-    let held = status.allocated.unwrap_or_default();
-    let free = allocatable.checked_sub(&held).unwrap_or_else(|_| Resources::new());
+    // What is held may be lent: how much of it, only the allocator knows.
+    let lent = status.revocable.iter().chain(&agent.spec.overcommit);
+    let all = lent.fold(status.allocatable.unwrap_or_default(), |sum, some| {
+        sum.checked_add(some).unwrap_or(sum)
+    });
+    let held = all.min(&status.allocated.unwrap_or_default());
+    let free = all.checked_sub(&held).unwrap_or_else(|_| Resources::new());
     let short = free.missing(&task.resources);
     let name = short.first()?;
     let text = |of: &Resources| of.get(name).map_or("nothing".to_owned(), |a| a.to_text(name));

@@ -30,6 +30,7 @@ impl Strategy for Tasks {
         belong(object, known.as_deref());
         check_queue(cx, object, known.as_deref())?;
         sandbox::check(cx.engine, cx.def, object)?;
+        forget_lent(object);
         begin(object);
         claim::check(cx, object)?;
         state::enter(object, TaskState::Pending, cx.now);
@@ -164,7 +165,7 @@ fn belong(task: &mut Value, known: Option<&[String]>) {
 /// What the server gave a task that did not say it stays when an update does not say it either:
 /// whoever replaces the object with the text that it was made from has not changed it.
 pub(super) fn keep_given(old: &Value, new: &mut Value) {
-    for field in ["framework", "queue", "offer", "agent", "reserved", "kill"] {
+    for field in ["framework", "queue", "offer", "agent", "reserved", "lent", "kill"] {
         if new["spec"][field].is_null() && !old["spec"][field].is_null() {
             new["spec"][field] = old["spec"][field].clone();
         }
@@ -217,6 +218,13 @@ pub(super) fn default_resources(task: &mut Value) {
         }
         let limit = spec["limits"].get(name).filter(|limit| !limit.is_null()).cloned();
         spec["resources"][name] = limit.unwrap_or_else(|| json!(default));
+    }
+}
+
+/// What an agent lends is no task's own to say.
+pub(super) fn forget_lent(task: &mut Value) {
+    if let Some(spec) = task["spec"].as_object_mut() {
+        spec.remove("lent");
     }
 }
 
@@ -310,6 +318,9 @@ async fn bind_once(
     }
     if !binding.reserved.is_empty() {
         task["spec"]["reserved"] = json!(binding.reserved);
+    }
+    if let Some(lent) = &binding.lent {
+        task["spec"]["lent"] = json!(lent);
     }
     ports::fill(&mut task, &binding.host_ports).map_err(|wanted| {
         let detail =

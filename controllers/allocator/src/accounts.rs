@@ -49,7 +49,7 @@ impl Allocator {
         }
         agent.free_goods.sub(&held.goods);
         self.book(holder, held, Lanes::add);
-        self.book_parts(held, true);
+        self.book_parts(holder, held, true);
         self.changes.stale.push(held.leaf);
     }
 
@@ -74,7 +74,7 @@ impl Allocator {
             }
         }
         self.book(holder, held, Lanes::sub);
-        self.book_parts(held, false);
+        self.book_parts(holder, held, false);
         self.changes.stale.push(held.leaf);
         if !held.goods.is_empty() {
             self.recount_goods(held.agent);
@@ -96,11 +96,14 @@ impl Allocator {
 
     /// Parts count towards shares like everything else, but towards limits only where nobody has
     /// reserved them and nobody takes them back.
-    fn book_parts(&mut self, held: &Held, add: bool) {
+    fn book_parts(&mut self, holder: Holder, held: &Held, add: bool) {
+        let is_task = matches!(holder, Holder::Task(_));
         for piece in &held.parts {
             let queue = self.leaves[held.leaf].queue;
             if self.counts_once(Node::Leaf(held.leaf), held.agent, piece, add) {
-                change(&mut self.leaves[held.leaf].offered, &piece.lanes, add);
+                let leaf = &mut self.leaves[held.leaf];
+                let sum = if is_task { &mut leaf.allocated } else { &mut leaf.offered };
+                change(sum, &piece.lanes, add);
             }
             if self.counts_once(Node::Own(queue), held.agent, piece, add) {
                 change(&mut self.queues[queue].own, &piece.lanes, add);
@@ -108,7 +111,9 @@ impl Allocator {
             let mut next = Some(queue);
             while let Some(id) = next {
                 if self.counts_once(Node::Queue(id), held.agent, piece, add) {
-                    change(&mut self.queues[id].offered, &piece.lanes, add);
+                    let queue = &mut self.queues[id];
+                    let sum = if is_task { &mut queue.allocated } else { &mut queue.offered };
+                    change(sum, &piece.lanes, add);
                     if !piece.kind.is_charged() {
                         change(&mut self.queues[id].uncharged, &piece.lanes, add);
                     }

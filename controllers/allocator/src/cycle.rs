@@ -7,6 +7,8 @@
 //! small or too full is never looked at again.
 
 mod chance;
+mod demand;
+mod draw;
 mod fair;
 mod fit;
 mod gangs;
@@ -28,10 +30,12 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::changes::{Bits, Free};
+use crate::cycle::demand::UnitRun;
+use crate::cycle::draw::Sources;
 use crate::cycle::fair::Contest;
 use crate::cycle::fit::Cursors;
 use crate::cycle::ledger::Ledger;
-use crate::cycle::offer::{Draft, OpenAgents, UnitRun};
+use crate::cycle::offer::{Draft, OpenAgents};
 use crate::cycle::order::{in_order, pack};
 use crate::cycle::preempt::Preempting;
 use crate::cycle::spread::Spreads;
@@ -84,6 +88,8 @@ pub(crate) struct Cycle<'a> {
     no_goods: Goods,
     /// What is free of agents' parts, of agents that have any.
     pieces: HashMap<Id, Vec<Piece>>,
+    /// The same for tasks.
+    sources: Sources,
     /// Shared pieces that this run has offered already, by agent.
     shared: HashMap<Id, Vec<Piece>>,
     seed: u64,
@@ -148,6 +154,7 @@ pub(crate) fn run(
     let suspects = cycle.sweep();
     cycle.settle_nominated();
     let mut runs = cycle.hungry();
+    cycle.offer_reserved(&mut runs);
     let whole = cycle.take_whole(&mut runs);
     cycle.whole_only =
         whole.is_empty() && runs.iter().flatten().all(|run| matches!(run, Run::Whole(_)));
@@ -230,11 +237,12 @@ impl<'a> Cycle<'a> {
                 seen
             },
         );
-        let mut pieces = HashMap::new();
+        let (mut pieces, mut sources) = (HashMap::new(), Sources::default());
         if state.changes.with_parts > 0 {
             let there = in_order(&seen, seed);
             for id in there.into_iter().filter(|id| !state.agents[*id].parts.is_empty()) {
                 pieces.insert(id, state.free_pieces(id));
+                sources.agents.push(id);
             }
         }
         let open = OpenAgents::new(&seen, &state.changes.offerable, seed);
@@ -251,6 +259,7 @@ impl<'a> Cycle<'a> {
             packed_all: None,
             open,
             pieces,
+            sources,
             shared: HashMap::new(),
             seed,
             ledger,

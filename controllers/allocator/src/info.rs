@@ -185,15 +185,21 @@ pub struct TaskInfo {
     pub queue: String,
     /// `spec.agent`: where it is; `None`: it waits.
     pub agent: Option<String>,
-    /// `spec.resources`. Ports in it are these very ports.
+    /// `spec.resources`. Ports in it are these very ports. Of a bound task without its parts.
     pub resources: Resources,
+    /// What a bound task holds of its agent's parts, beside `resources`.
+    pub parts: Vec<Part>,
+    /// It takes nothing out of parts: it stands for something that is to be set aside, and what is
+    /// set aside already can't be.
+    pub only_plain: bool,
     /// `hostPort` of its container's ports, in order; 0 is one to be picked.
     pub host_ports: Vec<u16>,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
     /// Higher goes first inside the framework's queue, and may take what lower ones hold.
     pub priority: i32,
-    /// It can be killed at any time for another that can't; such tasks are killed first.
+    /// It can be killed at any time for another that can't; such tasks are killed first, and take
+    /// what is lent before anything else.
     pub revocable: bool,
     /// It is being killed: what it holds will be free, and it is not killed for others again.
     pub ending: bool,
@@ -221,6 +227,8 @@ impl Default for TaskInfo {
             queue: "default".to_owned(),
             agent: None,
             resources: Resources::new(),
+            parts: Vec::new(),
+            only_plain: false,
             host_ports: Vec::new(),
             labels: BTreeMap::new(),
             priority: 0,

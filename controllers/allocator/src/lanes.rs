@@ -152,6 +152,16 @@ impl Goods {
         self.ports.contains(&other.ports) && self.others.contains(&other.others)
     }
 
+    /// What is in both.
+    pub(crate) fn common(&self, other: &Self) -> Self {
+        let others = match self.others.is_empty() {
+            true => Resources::new(),
+            false => self.others.min(&other.others),
+        };
+        let others = others.into_iter().filter(|(_, amount)| !amount.is_zero()).collect();
+        Self { ports: self.ports.intersect(&other.ports), others }
+    }
+
     /// Takes out what is there of `other`.
     pub(crate) fn sub(&mut self, other: &Self) {
         if !other.ports.is_empty() {

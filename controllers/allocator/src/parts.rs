@@ -75,6 +75,22 @@ pub(crate) fn contains(all: &[Piece], some: &[Piece]) -> bool {
     })
 }
 
+/// Takes out of `pieces` what is there of `less`.
+pub(crate) fn take(pieces: &mut [Piece], less: &Piece) {
+    for piece in pieces.iter_mut().filter(|piece| piece.kind == less.kind) {
+        piece.lanes.sub(&less.lanes);
+        piece.goods.sub(&less.goods);
+    }
+}
+
+/// Puts back what was taken out.
+pub(crate) fn put_back(pieces: &mut [Piece], more: &Piece) {
+    for piece in pieces.iter_mut().filter(|piece| piece.kind == more.kind) {
+        piece.lanes.add(&more.lanes);
+        piece.goods.add(&more.goods);
+    }
+}
+
 /// What all of them come to.
 pub(crate) fn sum(pieces: &[Piece]) -> Lanes {
     let mut lanes = Lanes::ZERO;
@@ -130,8 +146,12 @@ impl Allocator {
     pub(crate) fn free_pieces(&self, agent: Id) -> Vec<Piece> {
         let agent = &self.agents[agent];
         let mut free = agent.parts.clone();
+        if free.is_empty() {
+            return free;
+        }
+        let tasks = agent.tasks.iter().filter_map(|id| self.tasks[*id].held.as_ref());
         let offers = agent.offers.iter().map(|id| &self.offers[*id].held);
-        for held in offers.flat_map(|held| &held.parts) {
+        for held in tasks.chain(offers).flat_map(|held| &held.parts) {
             for piece in free.iter_mut().filter(|piece| piece.kind == held.kind) {
                 if !piece.kind.shared {
                     piece.lanes.sub(&held.lanes);

@@ -75,6 +75,8 @@ pub struct Binding {
     pub agent: Arc<str>,
     /// One port for each `hostPort: 0`, in order.
     pub host_ports: Vec<u16>,
+    /// What of its resources, picked ports included, comes out of its agent's parts.
+    pub parts: Vec<Part>,
 }
 
 /// A task to kill for another, with its grace period. Until the caller tells that it is ending, the

@@ -83,6 +83,18 @@ fn play(case: &Case) -> Result<Outcome, String> {
     if let Some(at) = case.steps.iter().position(format::Op::is_note) {
         return Ok(Outcome::Skipped(format!("step {} is told in prose", at + 1)));
     }
+    let last = case.steps.len();
+    for (at, expected) in case.expected.iter().enumerate() {
+        if let Some(late) = expected.after_step.filter(|after| *after > last) {
+            return Err(format!(
+                "expectation {}: after_step {late}: there are {last} steps",
+                at + 1
+            ));
+        }
+        if let Some(field) = expected.out_of_place(&case.kind).first() {
+            return Err(format!("expectation {}: {field}: not of kind {}", at + 1, case.kind));
+        }
+    }
     match case.kind.as_str() {
         "allocator" => check::play(case),
         "sorter" => sorter::play(case),

@@ -34,6 +34,7 @@ pub(crate) struct Task {
     pub(crate) gang: Option<(MembersKey, usize)>,
     pub(crate) priority: i32,
     pub(crate) revocable: bool,
+    pub(crate) only_plain: bool,
     pub(crate) ending: bool,
     pub(crate) created_ms: u64,
     /// Kept while it wants something under a name that no agent has yet.
@@ -69,7 +70,8 @@ impl Allocator {
         let ports: Ranges = info.host_ports.iter().copied().filter(|port| *port != 0).collect();
         goods.ports = goods.ports.union(&ports);
         let place = self.agent_id(agent);
-        let held = Held { agent: place, leaf, lanes, goods, parts: Vec::new() };
+        let parts = self.pieces_of(&info.parts);
+        let held = Held { agent: place, leaf, lanes, goods, parts };
         let mut known_as_bound = false;
         if let Some(id) = self.tasks.id(key) {
             let task = &mut self.tasks[id];
@@ -194,6 +196,7 @@ impl Allocator {
             gang: gang.clone(),
             priority: info.priority,
             revocable: info.revocable,
+            only_plain: info.only_plain,
             ending: info.ending,
             created_ms: info.created_ms,
             deferred: None,

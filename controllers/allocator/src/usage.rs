@@ -6,6 +6,7 @@ use commonage_schemas::resources::Resources;
 
 use crate::info::ObjectKey;
 use crate::lanes::Lanes;
+use crate::parts;
 use crate::state::Allocator;
 use crate::table::Id;
 
@@ -57,6 +58,9 @@ pub struct AgentUsage {
     pub allocated: Resources,
     /// By outstanding offers.
     pub offered: Resources,
+    /// What of it is plain and nobody holds, and the same without offers.
+    pub free: Resources,
+    pub free_but_for_offers: Resources,
 }
 
 impl Allocator {
@@ -167,9 +171,19 @@ impl Allocator {
     #[must_use]
     pub fn agent_usage(&self, name: &str) -> Option<AgentUsage> {
         let agent = &self.agents[self.agents.id(name)?];
+        let (mut allocated, mut offered) = (agent.allocated, agent.offered);
+        if !agent.parts.is_empty() {
+            let tasks = agent.tasks.iter().filter_map(|id| self.tasks[*id].held.as_ref());
+            tasks.for_each(|held| allocated.add(&parts::sum(&held.parts)));
+            let offers = agent.offers.iter().map(|id| &self.offers[*id].held);
+            offers.for_each(|held| offered.add(&parts::sum(&held.parts)));
+        }
+        let shown = |lanes: &Lanes| self.names.resources(lanes, None);
         Some(AgentUsage {
-            allocated: self.names.resources(&agent.allocated, None),
-            offered: self.names.resources(&agent.offered, None),
+            allocated: shown(&allocated),
+            offered: shown(&offered),
+            free: shown(&agent.free()),
+            free_but_for_offers: shown(&agent.total.minus(&agent.allocated)),
         })
     }
 

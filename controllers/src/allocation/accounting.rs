@@ -6,6 +6,8 @@
 //! held never dips in between, and is never counted twice.
 
 mod claims;
+mod groups;
+mod lent;
 mod offers;
 
 use std::{
@@ -20,8 +22,8 @@ use kube::Resource;
 
 use crate::metrics::{self, OfferOutcome};
 
-use self::claims::Claims;
 use self::offers::{answer, offer_key, task_keys};
+use self::{claims::Claims, groups::Groups, lent::Lent};
 use super::{
     apply::{Addressee, Outcome, Write},
     cache::{Key, key},
@@ -49,6 +51,8 @@ pub(crate) struct Accounting {
     unanswered: Unanswered,
     reserved: Reserved,
     claims: Claims,
+    pub(crate) lent: Lent,
+    groups: Groups,
     /// When the maintenance of agents begins, in milliseconds, as the allocator was told.
     windows: HashMap<String, u64>,
     pub(crate) tallies: Tallies,
@@ -71,6 +75,8 @@ impl Accounting {
             unanswered: Unanswered::default(),
             reserved: Reserved::default(),
             claims: Claims::default(),
+            lent: Lent::default(),
+            groups: Groups::default(),
             windows: HashMap::new(),
             tallies: Tallies::default(),
             now: Timestamp::UNIX_EPOCH,
@@ -185,18 +191,20 @@ impl Accounting {
     /// The writes that carry out a plan, and those that let accounted offers go.
     pub(crate) fn writes(&mut self, plan: &Plan) -> Vec<Write> {
         let mut writes = Vec::new();
+        let mut taken = self.take_taken();
         for offer in &plan.offers {
             let agent = self.world.agents.get(&(String::new(), offer.agent.to_string()));
             let owner_key =
                 (offer.to.framework.namespace.to_string(), offer.to.framework.name.to_string());
             let framework = self.world.frameworks.get(&owner_key);
-            let (reserved, volumes) = match offer.parts.is_empty() {
+            let (reserved, volumes, lent) = match offer.parts.is_empty() {
                 true => Default::default(),
-                false => self.reserved.spell_out(&self.view(), offer),
+                false => self.reserved.spell_out(&self.view(), offer, &mut taken),
             };
             let to = Addressee {
                 reserved,
                 volumes,
+                lent,
                 framework: framework.and_then(|f| f.controller_owner_ref(&())),
                 agent_labels: agent
                     .map(|a| commonage_schemas::task::labels(&a.metadata))
@@ -206,7 +214,12 @@ impl Accounting {
         }
         let (ours, tasks): (Vec<_>, Vec<_>) =
             plan.bindings.iter().cloned().partition(|b| b.task.namespace.is_empty());
-        writes.extend(tasks.into_iter().map(|binding| Write::Bind(binding, Vec::new())));
+        writes.extend(tasks.into_iter().filter_map(|binding| {
+            let parts = self.reserved.spell_out_binding(&self.view(), &binding, &mut taken);
+            parts.map(|(reserved, lent)| Write::Bind(binding, reserved, lent))
+        }));
+        writes.extend(self.call_in());
+        writes.extend(self.end_groups());
         writes.extend(self.bind_reservations(&ours));
         writes.extend(plan.preempt.iter().map(|victim| {
             let mut order =
@@ -282,7 +295,9 @@ impl Accounting {
             Some(agent) => {
                 let portions = self.reserved.portions(&self.view(), &key.1);
                 let window = agent.spec.maintenance.as_ref().map(|m| info::millis(m.start.0));
+                let lent = info::lent_by(agent);
                 self.allocator.upsert_agent(&key.1, info::agent(agent, portions));
+                self.note_lent(&key.1, &lent);
                 self.schedule(&key.1, window);
             }
             None => {
@@ -333,6 +348,7 @@ impl Accounting {
         for key in &changed {
             let task = self.world.tasks.get(key).cloned();
             self.tallies.task(key, task.as_deref());
+            self.note_group(key);
             if let Some(agent) = task.as_ref().and_then(|task| task.spec.agent.as_deref()) {
                 self.tallies.touch_agent(agent);
             }
@@ -352,6 +368,7 @@ impl Accounting {
         let task = self.world.tasks.get(key).cloned();
         let info = task.as_ref().and_then(|task| info::task(task));
         let info = info.and_then(|info| self.claimed(key, task.as_deref(), info));
+        let info = info.map(|info| self.with_parts(task.as_deref(), info));
         match info {
             Some(task) => self.allocator.upsert_task(&object_key(key), &task),
             None => self.allocator.remove_task(&object_key(key)),

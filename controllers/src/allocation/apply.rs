@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use commonage_allocator::{Binding, NewOffer, ObjectKey};
 use commonage_schemas::{
-    Offer, OfferSpec, Reservation, Task, TaskBinding, TaskKill, Volume,
+    Offer, OfferSpec, Reservation, Resources, Task, TaskBinding, TaskKill, Volume,
     names::OFFER_FINALIZER,
     offer::{OfferedVolume, ReservedPart},
 };
@@ -31,8 +31,8 @@ const WRITES_AT_ONCE: usize = 100;
 #[derive(Debug)]
 pub(crate) enum Write {
     Offer(NewOffer, Addressee),
-    /// With what comes from reservations.
-    Bind(Binding, Vec<ReservedPart>),
+    /// With what comes from reservations, and what is lent.
+    Bind(Binding, Vec<ReservedPart>, Resources),
     /// What the status of a Reservation is to be.
     Reserve(Arc<Reservation>, Value),
     /// What the status of a Volume is to be.
@@ -50,7 +50,7 @@ impl Write {
     fn described(&self) -> (&'static str, String) {
         match self {
             Write::Offer(offer, _) => ("offer", offer.to.framework.to_string()),
-            Write::Bind(binding, _) => ("bind", binding.task.to_string()),
+            Write::Bind(binding, ..) => ("bind", binding.task.to_string()),
             Write::Reserve(reservation, _) => ("reserve", reservation.name_any()),
             Write::Provide(volume, _) => ("provide", volume.name_any()),
             Write::Kill(task, _) => ("kill", task.to_string()),
@@ -68,6 +68,8 @@ pub(crate) struct Addressee {
     pub(crate) agent_labels: BTreeMap<String, String>,
     pub(crate) reserved: Vec<ReservedPart>,
     pub(crate) volumes: Vec<OfferedVolume>,
+    /// The part that may be taken back at any time.
+    pub(crate) lent: Resources,
 }
 
 /// What a write did.
@@ -98,7 +100,7 @@ async fn carry_out(client: &Client, write: Write) -> Outcome {
     let described = write.described();
     let result = match write {
         Write::Offer(offer, to) => make_offer(client, offer, to).await,
-        Write::Bind(binding, reserved) => bind(client, binding, reserved).await,
+        Write::Bind(binding, reserved, lent) => bind(client, binding, reserved, lent).await,
         Write::Reserve(reservation, status) => reserve(client, &reservation, status).await,
         Write::Provide(volume, status) => provide(client, &volume, status).await,
         Write::Kill(task, order) => kill(client, &task, &order).await,
@@ -132,7 +134,8 @@ async fn make_offer(client: &Client, new: NewOffer, to: Addressee) -> kube::Resu
         resources: to
             .reserved
             .iter()
-            .fold((*new.resources).clone(), |sum, part| plus(&sum, &part.resources)),
+            .fold(plus(&new.resources, &to.lent), |sum, part| plus(&sum, &part.resources)),
+        revocable: (!to.lent.is_empty()).then_some(to.lent),
         reserved: to.reserved,
         volumes: to.volumes,
         agent_labels: to.agent_labels,
@@ -158,10 +161,12 @@ async fn bind(
     client: &Client,
     binding: Binding,
     reserved: Vec<ReservedPart>,
+    lent: Resources,
 ) -> kube::Result<Outcome> {
     let mut body = TaskBinding::new(binding.agent.as_ref(), binding.host_ports);
     body.metadata.uid = Some(binding.uid.to_string());
     body.reserved = reserved;
+    body.lent = (!lent.is_empty()).then_some(lent);
     let bound = post(client, &binding.task, "binding", &body).await?;
     Ok(Outcome::Bound(Box::new(bound)))
 }

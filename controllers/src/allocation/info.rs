@@ -53,20 +53,23 @@ pub(crate) fn agent(agent: &Agent, portions: Portions) -> alloc::AgentInfo {
             alloc::Availability::Open
         };
     let all = status.and_then(|s| s.allocatable.clone()).unwrap_or_default();
+    let allocatable = if portions.parts.is_empty() { all } else { minus(&all, &portions.sum) };
+    let mut parts = portions.parts;
+    let lent = lent_by(agent);
+    if !lent.is_empty() {
+        let kind = alloc::Kind { revocable: true, ..alloc::Kind::default() };
+        parts.push(alloc::Part { kind, resources: lent });
+    }
     let mut labels = labels(&agent.metadata);
     labels.insert(AGENT_LABEL.to_owned(), agent.name_any());
-    alloc::AgentInfo {
-        allocatable: if portions.parts.is_empty() { all } else { minus(&all, &portions.sum) },
-        parts: portions.parts,
-        labels,
-        availability,
-        ..alloc::AgentInfo::default()
-    }
+    alloc::AgentInfo { allocatable, parts, labels, availability, ..alloc::AgentInfo::default() }
 }
 
-/// Whether something new may go there.
-pub(crate) fn is_open(found: &Agent) -> bool {
-    agent(found, Portions::default()).availability == alloc::Availability::Open
+/// What an agent lends beyond what it can promise: what it says itself, and what its operator does.
+pub(crate) fn lent_by(agent: &Agent) -> Resources {
+    let own = agent.status.as_ref().and_then(|status| status.revocable.as_ref());
+    let both = own.into_iter().chain(&agent.spec.overcommit);
+    both.fold(Resources::new(), |sum, some| plus(&sum, some))
 }
 
 pub(crate) fn queue(queue: &Queue) -> alloc::QueueInfo {
@@ -151,6 +154,8 @@ pub(crate) fn task(task: &Task) -> Option<alloc::TaskInfo> {
         labels: labels(&task.metadata),
         priority: spec.priority,
         revocable: spec.revocable,
+        parts: Vec::new(),
+        only_plain: false,
         ending: spec.kill.is_some()
             || task.metadata.deletion_timestamp.is_some()
             || task.state() == TaskState::Killing,
@@ -193,7 +198,8 @@ pub(crate) fn left_over(plain: &Resources, tasks: &[Arc<Task>]) -> Resources {
     tasks.iter().fold(plain.clone(), |left, task| {
         let reserved = task.spec.reserved.iter();
         let reserved = reserved.fold(Resources::new(), |sum, part| plus(&sum, &part.resources));
-        minus(&left, &minus(&task.spec.held(), &reserved))
+        let not_plain = task.spec.lent.iter().fold(reserved, |sum, lent| plus(&sum, lent));
+        minus(&left, &minus(&task.spec.held(), &not_plain))
     })
 }
 

@@ -1,7 +1,9 @@
 //! What both sides of a preemption are told.
 
+use std::sync::Arc;
+
 use commonage_allocator::{ObjectKey, Preemption, PreemptionReason};
-use commonage_schemas::reasons;
+use commonage_schemas::{Task, reasons};
 use kube::Client;
 
 use super::{reserved::named, world::World};
@@ -67,5 +69,12 @@ pub(super) async fn tell(client: &Client, world: &World, preempted: &[Preemption
         } else if let Some(task) = world.tasks.get(&key_of(task)) {
             events::warn(client, &**task, reason, message).await;
         }
+    }
+}
+
+/// Writes an Event for each task whose agent takes back what it has lent.
+pub(super) async fn tell_called_in(client: &Client, tasks: Vec<(Arc<Task>, String)>) {
+    for (task, message) in tasks {
+        events::warn_once(client, &*task, reasons::task::PREEMPTED, message).await;
     }
 }

@@ -1,22 +1,25 @@
 //! What of each agent is not for everybody: which reservations and volumes are on it, and which
 //! tasks and offers have something of them.
 //!
-//! For the allocator an agent is what nobody has reserved, and beside that its parts: of each
-//! reservation what no task uses. What a task uses of one counts as the task's, like everything else
-//! that tasks hold. So nothing in here is booked twice, and an agent without reservations costs
+//! For the allocator an agent is what nobody has reserved, and beside that its parts: each
+//! reservation without its refinements and volumes. What tasks and offers hold of a part they hold
+//! beside the rest of what is theirs, so nothing is booked twice, and an agent without parts costs
 //! nothing.
+
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use commonage_allocator as alloc;
 use commonage_schemas::{
-    Offer, Reservation, Resources, Task, Volume,
+    Offer, Reservation, Resources, Task,
     offer::{OfferedVolume, ReservedPart},
     resources::{Amount, DISK},
     volume::bytes,
 };
 use kube::ResourceExt;
 
+pub(crate) use self::view::View;
 use super::{
     cache::{Key, key},
     world::World,
@@ -39,11 +42,16 @@ struct Use {
     parts: Vec<ReservedPart>,
     /// By key, with bytes; of tasks the bytes are the volume's own.
     volumes: Vec<(Key, i64)>,
+    lent: bool,
 }
+
+/// What was given out of reservations in this turn, by name and agent: their users are not known
+/// yet.
+pub(crate) type Taken = HashMap<(String, String), Resources>;
 
 impl Use {
     fn is_empty(&self) -> bool {
-        self.parts.is_empty() && self.volumes.is_empty()
+        self.parts.is_empty() && self.volumes.is_empty() && !self.lent
     }
 
     fn of(&self, reservation: &str) -> Resources {
@@ -101,6 +109,7 @@ impl Reserved {
                 volumes: volumes
                     .map(|v| ((key.0.clone(), v.volume.clone()), bytes(&v.size)))
                     .collect(),
+                lent: offer.spec.revocable.is_some(),
             }
         });
         let held = held.filter(|held| !held.is_empty());
@@ -149,8 +158,14 @@ impl Reserved {
 
     /// What of a reservation is neither somebody's refinement nor a volume, nor used by a task.
     fn own(&self, view: &View<'_>, reservation: &Reservation, agent: &str) -> Resources {
+        let all = Self::for_tasks(view, reservation, agent);
+        minus(&all, &self.used(&reservation.name_any(), agent))
+    }
+
+    /// What of a reservation is neither somebody's refinement nor a volume.
+    fn for_tasks(view: &View<'_>, reservation: &Reservation, agent: &str) -> Resources {
         let name = reservation.name_any();
-        let mut own = minus(&reservation.spec.resources, &self.used(&name, agent));
+        let mut own = reservation.spec.resources.clone();
         for child in view.on(agent) {
             if child.spec.parent.as_deref() == Some(&name) {
                 own = minus(&own, &child.spec.resources);
@@ -172,7 +187,7 @@ impl Reserved {
         names.extend(held.iter().flat_map(|h| h.parts.iter().map(|p| p.reservation.clone())));
         for name in names {
             let bound = view.on(agent).find(|r| r.name_any() == name);
-            let own = bound.map(|r| self.own(view, r, agent)).unwrap_or_default();
+            let own = bound.map(|r| Self::for_tasks(view, r, agent)).unwrap_or_default();
             // What an offer holds is there until the offer is settled, whatever became of it.
             let held = held.iter().fold(Resources::new(), |sum, held| plus(&sum, &held.of(&name)));
             add(&mut by_kind, view.kind(&name), &larger(&own, &held));
@@ -191,14 +206,20 @@ impl Reserved {
         Portions { parts: parts.collect(), sum }
     }
 
-    /// Which reservations the parts of a new offer come from, and which volumes come along.
+    /// Which reservations the parts of a new offer come from, which volumes come along, and what is
+    /// lent.
     pub(crate) fn spell_out(
         &self,
         view: &View<'_>,
         offer: &alloc::NewOffer,
-    ) -> (Vec<ReservedPart>, Vec<OfferedVolume>) {
-        let (mut reserved, mut volumes) = (Vec::new(), Vec::new());
+        taken: &mut Taken,
+    ) -> (Vec<ReservedPart>, Vec<OfferedVolume>, Resources) {
+        let (mut reserved, mut volumes, mut lent) = (Vec::new(), Vec::new(), Resources::new());
         for part in &offer.parts {
+            if part.kind.revocable {
+                lent = plus(&lent, &part.resources);
+                continue;
+            }
             if let Some(volume) = &part.kind.volume {
                 let key = volume.split_once('/').map(|(ns, name)| (ns.to_owned(), name.to_owned()));
                 let found = key.and_then(|key| view.world.volumes.get(&key));
@@ -212,22 +233,85 @@ impl Reserved {
                 }));
                 continue;
             }
-            let mut rest = part.resources.clone();
-            for reservation in view.on(&offer.agent) {
-                let name = reservation.name_any();
-                if view.kind(&name) != part.kind {
-                    continue;
-                }
-                let mine = rest.min(&self.free(view, &name, &offer.agent));
-                let mine: Resources =
-                    mine.into_iter().filter(|(_, amount)| !amount.is_zero()).collect();
-                if !mine.is_empty() {
-                    rest = minus(&rest, &mine);
-                    reserved.push(ReservedPart { reservation: name, resources: mine });
-                }
+            self.find(view, &offer.agent, part, taken, &mut reserved);
+        }
+        (reserved, volumes, lent)
+    }
+
+    /// Which reservations the parts of a binding come from, and what is lent. `None`: something of
+    /// it was given to others in this turn.
+    pub(crate) fn spell_out_binding(
+        &self,
+        view: &View<'_>,
+        binding: &alloc::Binding,
+        taken: &mut Taken,
+    ) -> Option<(Vec<ReservedPart>, Resources)> {
+        let (mut reserved, mut lent) = (Vec::new(), Resources::new());
+        for part in &binding.parts {
+            if part.kind.revocable {
+                lent = plus(&lent, &part.resources);
+            } else if !self.find(view, &binding.agent, part, taken, &mut reserved).is_empty() {
+                return None;
             }
         }
-        (reserved, volumes)
+        Some((reserved, lent))
+    }
+
+    /// Takes a part out of reservations of its kind; returns what none of them has.
+    fn find(
+        &self,
+        view: &View<'_>,
+        agent: &str,
+        part: &alloc::Part,
+        taken: &mut Taken,
+        reserved: &mut Vec<ReservedPart>,
+    ) -> Resources {
+        let mut rest = part.resources.clone();
+        for reservation in view.on(agent) {
+            let name = reservation.name_any();
+            if view.kind(&name) != part.kind {
+                continue;
+            }
+            let others = taken.entry((name.clone(), agent.to_owned())).or_default();
+            let mine = rest.min(&minus(&self.free(view, &name, agent), others));
+            let mine: Resources =
+                mine.into_iter().filter(|(_, amount)| !amount.is_zero()).collect();
+            if !mine.is_empty() {
+                rest = minus(&rest, &mine);
+                *others = plus(others, &mine);
+                reserved.push(ReservedPart { reservation: name, resources: mine });
+            }
+        }
+        rest.into_iter().filter(|(_, amount)| !amount.is_zero()).collect()
+    }
+
+    /// What a bound task holds of its agent's parts, and their sum.
+    pub(crate) fn parts_of_task(
+        &self,
+        view: &View<'_>,
+        task: &Task,
+    ) -> (Vec<alloc::Part>, Resources) {
+        let agent = task.spec.agent.as_deref().unwrap_or_default();
+        let (mut by_kind, mut sum) = (BTreeMap::new(), Resources::new());
+        for part in &task.spec.reserved {
+            // What comes from a reservation that is no more counts as plain.
+            if view.on(agent).any(|reservation| reservation.name_any() == part.reservation) {
+                add(&mut by_kind, view.kind(&part.reservation), &part.resources);
+                sum = plus(&sum, &part.resources);
+            }
+        }
+        if let Some(lent) = &task.spec.lent {
+            let kind = alloc::Kind { revocable: true, ..alloc::Kind::default() };
+            add(&mut by_kind, kind, lent);
+            sum = plus(&sum, lent);
+        }
+        let parts = by_kind.into_iter().map(|(kind, resources)| alloc::Part { kind, resources });
+        (parts.collect(), sum)
+    }
+
+    /// Tasks on an agent that use something that is not for everybody.
+    pub(crate) fn tasks_on(&self, agent: &str) -> Vec<Key> {
+        self.tasks_on.get(agent).into_iter().flatten().cloned().collect()
     }
 
     /// The parts that an offer holds, and their sum without volumes.
@@ -241,6 +325,11 @@ impl Reserved {
             }
             add(&mut by_kind, kind, &part.resources);
             sum = plus(&sum, &part.resources);
+        }
+        if let Some(lent) = &offer.spec.revocable {
+            let kind = alloc::Kind { revocable: true, ..alloc::Kind::default() };
+            add(&mut by_kind, kind, lent);
+            sum = plus(&sum, lent);
         }
         let namespace = offer.namespace().unwrap_or_default();
         for held in &offer.spec.volumes {
@@ -299,65 +388,6 @@ fn use_of(key: &Key, task: &Task, world: &World) -> Use {
         agent: task.spec.agent.clone().unwrap_or_default(),
         parts: task.spec.reserved.clone(),
         volumes: volumes.collect(),
-    }
-}
-
-/// The objects, and the offers that are not settled: what was made from one of those is not there
-/// yet.
-pub(crate) struct View<'w> {
-    pub(crate) world: &'w World,
-    pub(crate) holding: &'w HashSet<Key>,
-}
-
-impl View<'_> {
-    /// Reservations that are set aside on the agent, by name.
-    pub(crate) fn on(&self, agent: &str) -> impl Iterator<Item = &Reservation> {
-        // Few, compared with tasks: in a cluster that has none this ends at once.
-        let mut all: Vec<&Reservation> = self
-            .world
-            .reservations
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(|r| r.agents().iter().any(|one| one == agent))
-            .filter(|r| !self.is_early(r.status.as_ref().and_then(|s| s.offer.as_deref())))
-            .collect();
-        all.sort_by_key(|r| r.name_any());
-        all.into_iter()
-    }
-
-    fn is_early(&self, offer: Option<&str>) -> bool {
-        let key = offer.and_then(|offer| offer.split_once('/'));
-        key.is_some_and(|(ns, name)| self.holding.contains(&(ns.to_owned(), name.to_owned())))
-    }
-
-    /// Where a volume is.
-    pub(crate) fn place_of<'v>(&self, volume: &'v Volume) -> Option<&'v str> {
-        let status = volume.status.as_ref()?;
-        let bound = volume.is_bound() && !self.is_early(status.offer.as_deref());
-        status.agent.as_deref().filter(|_| bound)
-    }
-
-    /// What a reservation's resources are to the allocator: of its queue, and of those that it
-    /// refines.
-    pub(crate) fn kind(&self, reservation: &str) -> alloc::Kind {
-        let mut chain = Vec::new();
-        let mut next = Some(reservation.to_owned());
-        while let Some(found) = next.and_then(|name| self.world.reservations.get(&named(&name))) {
-            chain.push(found.spec.queue.clone());
-            // A chain that is a ring would be a fault of somebody's own making: it ends too.
-            next = found.spec.parent.clone().filter(|_| chain.len() < 16);
-        }
-        chain.reverse();
-        chain.dedup();
-        alloc::Kind { reserved: chain, ..alloc::Kind::default() }
-    }
-
-    fn volume_kind(&self, volume: &Volume) -> alloc::Kind {
-        let (namespace, name) = key(volume);
-        alloc::Kind {
-            volume: Some(format!("{namespace}/{name}")),
-            shared: volume.spec.shared,
-            ..self.kind(&volume.spec.reservation)
-        }
+        lent: task.spec.lent.is_some(),
     }
 }

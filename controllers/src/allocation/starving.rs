@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::{cache::Key, statuses::exclusions, world::World};
+use super::{cache::Key, words::exclusions, world::World};
 
 /// Whoever waits for less than this is not starved: offers and refusals take some seconds to end.
 const STARVED_AFTER_MS: u64 = 30_000;

@@ -10,8 +10,8 @@ use kube::{Api, Client, Resource, ResourceExt, api::ListParams, runtime::watcher
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    accounting::Accounting, apply::Write, cache::key, info, preemption, reserved::minus,
-    statuses::in_words, world::Input,
+    accounting::Accounting, apply::Write, cache::key, info, preemption, words::in_words,
+    world::Input,
 };
 
 /// What would become of one task.
@@ -96,7 +96,7 @@ fn over(books: &mut Accounting, tasks: &[Task]) -> Vec<Verdict> {
         let mine =
             |key: &ObjectKey| *key.namespace == *verdict.namespace && *key.name == *verdict.task;
         let bound = writes.iter().find_map(|write| match write {
-            Write::Bind(binding, parts) if mine(&binding.task) => Some((binding, parts)),
+            Write::Bind(binding, parts, _) if mine(&binding.task) => Some((binding, parts)),
             _ => None,
         });
         let why = plan.why.iter().find(|(key, _)| mine(key)).map(|(_, why)| why);
@@ -161,12 +161,11 @@ fn obstacle(books: &Accounting, agent: &Agent, name: &str, task: &Task) -> Strin
         return "constraints".to_owned();
     }
     let usage = books.allocator().agent_usage(name).unwrap_or_default();
-    let free = minus(&known.allocatable, &usage.allocated);
     let wanted: Resources = task.spec.resources.only_scalars();
-    if let Some(short) = free.missing(&wanted).first() {
+    if let Some(short) = usage.free_but_for_offers.missing(&wanted).first() {
         return short.clone();
     }
-    if !minus(&free, &usage.offered).contains(&wanted) {
+    if !usage.free.contains(&wanted) {
         return "offered".to_owned();
     }
     "fits".to_owned()

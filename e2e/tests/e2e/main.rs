@@ -15,5 +15,6 @@ mod pods;
 mod recovery;
 mod seeing_in;
 mod sessions;
+mod shares;
 mod task_token;
 mod tidiness;

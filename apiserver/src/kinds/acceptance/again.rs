@@ -34,7 +34,7 @@ impl Scene<'_> {
         let (mut reservations, mut volumes) = (Vec::new(), Vec::new());
         for operation in &acceptance.operations {
             let done = match &operation.what {
-                What::Launch => true,
+                What::Launch | What::LaunchGroup => true,
                 What::Reserve(reserve) => {
                     reservations.push(reserve.name.clone());
                     let found = self.read::<Reservation>("Reservation", "", &reserve.name)?;
@@ -105,6 +105,7 @@ impl Scene<'_> {
             .engine
             .prepare_metadata(self.tasks, self.namespace, launched.object.clone(), &options)
             .map_err(|error| launched.locate(error))?;
+        task::forget_lent(&mut asked);
         task::default_resources(&mut asked);
         task::keep_given(&old, &mut asked);
         ports::keep(&old, &mut asked);

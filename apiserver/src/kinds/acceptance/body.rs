@@ -24,7 +24,8 @@ pub(super) struct Acceptance {
 impl Acceptance {
     /// How many objects it writes beside tasks and offers, at most.
     pub(super) fn edits(&self) -> usize {
-        self.operations.iter().filter(|one| !matches!(one.what, What::Launch)).count()
+        let launches = |what: &What| matches!(what, What::Launch | What::LaunchGroup);
+        self.operations.iter().filter(|one| !launches(&one.what)).count()
     }
 }
 
@@ -44,6 +45,8 @@ impl Operation {
 pub(super) enum What {
     /// Its tasks are those of the acceptance with its number.
     Launch,
+    /// The same, as one group.
+    LaunchGroup,
     Reserve(Reserve),
     Unreserve(Unreserve),
     CreateVolume(CreateVolume),
@@ -53,8 +56,9 @@ pub(super) enum What {
 }
 
 /// What there is: the member's name, the fields that it needs, and those that it may have.
-const OPERATIONS: [(&str, &[&str], &[&str]); 7] = [
+const OPERATIONS: [(&str, &[&str], &[&str]); 8] = [
     ("launch", &["tasks"], &[]),
+    ("launchGroup", &["group", "tasks"], &[]),
     ("reserve", &["name", "resources"], &["queue", "parent"]),
     ("unreserve", &["reservation"], &["resources"]),
     ("createVolume", &["name", "reservation", "size"], &["shared"]),
@@ -67,12 +71,13 @@ impl What {
     pub(super) fn member(&self) -> &'static str {
         let place = match self {
             What::Launch => 0,
-            What::Reserve(_) => 1,
-            What::Unreserve(_) => 2,
-            What::CreateVolume(_) => 3,
-            What::DestroyVolume(_) => 4,
-            What::GrowVolume(_) => 5,
-            What::ShrinkVolume(_) => 6,
+            What::LaunchGroup => 1,
+            What::Reserve(_) => 2,
+            What::Unreserve(_) => 3,
+            What::CreateVolume(_) => 4,
+            What::DestroyVolume(_) => 5,
+            What::GrowVolume(_) => 6,
+            What::ShrinkVolume(_) => 7,
         };
         OPERATIONS[place].0
     }
@@ -82,6 +87,8 @@ impl What {
 pub(super) struct Launched {
     pub(super) operation: usize,
     pub(super) number: usize,
+    /// `launch` or `launchGroup`.
+    pub(super) member: &'static str,
     /// `operations[0].launch.tasks[1].`; empty for a plain create.
     pub(super) path: String,
     pub(super) object: Value,
@@ -176,9 +183,28 @@ fn operation(
     }
     if *member == "launch" {
         for (place, task) in items(body, "tasks", &format!("{path}.tasks"), causes) {
-            tasks.push(launched(number, place, task));
+            tasks.push(launched(number, place, task, member));
         }
         return Some(What::Launch);
+    }
+    if *member == "launchGroup" {
+        let found = items(body, "tasks", &format!("{path}.tasks"), causes);
+        if found.is_empty() && causes.len() == before {
+            causes.push(Cause::required(format!("{path}.tasks"), "a group has at least one task"));
+        }
+        for (place, task) in found {
+            let mut one = launched(number, place, task, member);
+            let own = &one.object["spec"]["group"];
+            if !own.is_null() && *own != body["group"] {
+                let detail = format!("the group of the operation is {}", body["group"]);
+                causes.push(Cause::invalid(format!("{}spec.group", one.path), own, &detail));
+            }
+            if one.object["spec"].is_null() || one.object["spec"].is_object() {
+                one.object["spec"]["group"] = body["group"].clone();
+            }
+            tasks.push(one);
+        }
+        return Some(What::LaunchGroup);
     }
     match *member {
         "reserve" => read(body, &path, causes).map(What::Reserve),
@@ -241,7 +267,7 @@ fn read<T: DeserializeOwned>(body: &Value, path: &str, causes: &mut Vec<Cause>) 
     read.map_err(|error| causes.push(Cause::invalid(path, body, &error.to_string()))).ok()
 }
 
-fn launched(operation: usize, number: usize, task: &Value) -> Launched {
+fn launched(operation: usize, number: usize, task: &Value, member: &'static str) -> Launched {
     let mut object = task.clone();
     // As with built-in kinds, what can only be one thing need not be said.
     if object["kind"].is_null() {
@@ -253,7 +279,8 @@ fn launched(operation: usize, number: usize, task: &Value) -> Launched {
     Launched {
         operation,
         number,
-        path: format!("operations[{operation}].launch.tasks[{number}]."),
+        member,
+        path: format!("operations[{operation}].{member}.tasks[{number}]."),
         object,
     }
 }

@@ -117,7 +117,7 @@ pub(super) struct Editor<'s> {
 impl Editor<'_> {
     pub(super) fn apply(&mut self, pool: &mut Pool, operation: &Operation) -> Result<(), Refusal> {
         match &operation.what {
-            What::Launch => Ok(()),
+            What::Launch | What::LaunchGroup => Ok(()),
             What::Reserve(reserve) => self.reserve(pool, operation, reserve),
             What::Unreserve(unreserve) => self.unreserve(pool, operation, unreserve),
             What::CreateVolume(create) => self.create_volume(pool, operation, create),

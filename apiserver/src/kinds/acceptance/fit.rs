@@ -26,8 +26,14 @@ pub(super) fn fit<'v>(
         *own = spec.resources.ports().cloned();
         causes.extend(mount(pool, launched, &spec));
         match draw(pool, launched, task, &spec) {
-            Ok(parts) if parts.is_empty() => {}
-            Ok(parts) => task["spec"]["reserved"] = json!(parts),
+            Ok((parts, lent)) => {
+                if !parts.is_empty() {
+                    task["spec"]["reserved"] = json!(parts);
+                }
+                if !lent.is_empty() {
+                    task["spec"]["lent"] = json!(lent);
+                }
+            }
             Err(cause) => causes.push(cause),
         }
     }
@@ -47,16 +53,26 @@ pub(super) fn fit<'v>(
     causes
 }
 
-/// Takes what the task holds: out of the reservations that it names, or if it names none out of
-/// any, and the rest out of what nobody has reserved. Returns what came from reservations.
+/// Takes what the task holds: what is lent if it may be killed at any time; then out of the
+/// reservations that it names, or if it names none out of any; and the rest out of what nobody has
+/// reserved. Returns what came from reservations, and what is lent.
 fn draw(
     pool: &mut Pool,
     launched: &Launched,
     task: &Value,
     spec: &TaskSpec,
-) -> Result<Vec<ReservedPart>, Cause> {
+) -> Result<(Vec<ReservedPart>, Resources), Cause> {
     let mut rest = spec.held();
     let mut parts = spec.reserved.clone();
+    let mut lent = Resources::new();
+    if spec.revocable {
+        let named = parts
+            .iter()
+            .fold(Resources::new(), |sum, part| sum.checked_add(&part.resources).unwrap_or(sum));
+        let open = rest.checked_sub(&named).unwrap_or_default();
+        lent = nonzero(&open.min(&pool.lent));
+        rest = rest.checked_sub(&lent).unwrap_or_default();
+    }
     if parts.is_empty() {
         for (name, there) in &pool.reserved {
             let part = nonzero(&rest.min(there));
@@ -80,7 +96,7 @@ fn draw(
         }
     }
     if let Err(error) = pool.plain.checked_sub(&rest) {
-        return Err(refusal(launched, task, spec, &pool.left(), &error));
+        return Err(refusal(launched, task, spec, &pool.left(spec.revocable), &error));
     }
     for (number, part) in parts.iter().enumerate() {
         pool.take(Some(&part.reservation), &part.resources).map_err(|error| {
@@ -91,7 +107,8 @@ fn draw(
         })?;
     }
     pool.take(None, &rest).map_err(|error| refusal(launched, task, spec, &pool.plain, &error))?;
-    Ok(parts)
+    pool.lent = pool.lent.checked_sub(&lent).unwrap_or_default();
+    Ok((parts, lent))
 }
 
 fn nonzero(resources: &Resources) -> Resources {

@@ -20,6 +20,8 @@ pub(super) struct Pool {
     pub(super) plain: Resources,
     /// What is there of each reservation.
     pub(super) reserved: BTreeMap<String, Resources>,
+    /// What may be taken back at any time, for tasks that may be killed at any time.
+    pub(super) lent: Resources,
     pub(super) volumes: BTreeMap<String, PoolVolume>,
 }
 
@@ -50,6 +52,7 @@ impl Pool {
                 queue: spec.queue.clone(),
                 plain: Resources::new(),
                 reserved: BTreeMap::new(),
+                lent: Resources::new(),
                 volumes: BTreeMap::new(),
             });
             let same = [
@@ -73,6 +76,10 @@ impl Pool {
         for part in &spec.reserved {
             plain = plain.checked_sub(&part.resources)?;
             self.give_back(Some(&part.reservation), &part.resources)?;
+        }
+        if let Some(lent) = &spec.revocable {
+            plain = plain.checked_sub(lent)?;
+            self.lent = self.lent.checked_add(lent)?;
         }
         self.plain = self.plain.checked_add(&plain)?;
         for volume in &spec.volumes {
@@ -116,9 +123,10 @@ impl Pool {
         Ok(())
     }
 
-    /// Everything that is left, reserved or not.
-    pub(super) fn left(&self) -> Resources {
-        self.reserved.values().fold(self.plain.clone(), |sum, part| {
+    /// Everything that is left, reserved or not, and what is lent for those who may have that.
+    pub(super) fn left(&self, revocable: bool) -> Resources {
+        let lent = revocable.then_some(&self.lent);
+        self.reserved.values().chain(lent).fold(self.plain.clone(), |sum, part| {
             // Parts of one offer, which held their sum.
             sum.checked_add(part).unwrap_or(sum)
         })

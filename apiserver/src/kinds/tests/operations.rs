@@ -200,6 +200,145 @@ async fn every_refusal_names_the_operation_and_the_field() {
     assert!(error.message.contains("operations[0].reserve"), "{error}");
 }
 
+/// Each operation with all that it needs, and for each of its fields something that it can't be.
+#[tokio::test]
+async fn every_field_of_every_operation_is_checked_and_named() {
+    let world = with_reservation().await;
+    let whole = [
+        ("launch", json!({"tasks": [small("t")]}), vec![("tasks", json!(1))]),
+        (
+            "launchGroup",
+            json!({"group": "g", "tasks": [small("t")]}),
+            vec![("group", json!(1)), ("tasks", json!({})), ("tasks", json!([]))],
+        ),
+        (
+            "reserve",
+            json!({"name": "r", "resources": {"cpu": "1"}}),
+            vec![
+                ("name", json!(1)),
+                ("resources", json!("much")),
+                ("resources", json!({})),
+                ("queue", json!(["q"])),
+                ("parent", json!("none")),
+            ],
+        ),
+        (
+            "unreserve",
+            json!({"reservation": "db", "resources": {"cpu": "1"}}),
+            vec![
+                ("reservation", json!({})),
+                ("reservation", json!("none")),
+                ("resources", json!(1)),
+            ],
+        ),
+        (
+            "createVolume",
+            json!({"name": "v", "reservation": "db", "size": "1Gi"}),
+            vec![
+                ("name", json!(1)),
+                ("reservation", json!("none")),
+                ("size", json!("big")),
+                ("size", json!("-1Gi")),
+                ("size", json!(5)),
+                ("shared", json!("yes")),
+            ],
+        ),
+        ("destroyVolume", json!({"volume": "vol"}), vec![("volume", json!("none"))]),
+        (
+            "growVolume",
+            json!({"volume": "vol", "size": "11Gi"}),
+            vec![("volume", json!("none")), ("size", json!("0")), ("size", json!("9Gi"))],
+        ),
+        (
+            "shrinkVolume",
+            json!({"volume": "vol", "size": "9Gi"}),
+            vec![("volume", json!("none")), ("size", json!("none")), ("size", json!("11Gi"))],
+        ),
+    ];
+    for (member, good, faults) in whole {
+        // A launch of nothing is allowed, and so is an unreserve of everything.
+        let needed = |field: &str| match field {
+            "resources" => member == "reserve",
+            "tasks" => member == "launchGroup",
+            _ => true,
+        };
+        let gone = good.as_object().unwrap().keys().filter(|field| needed(field));
+        let mut cases: Vec<(String, Value)> = gone.map(|f| (f.clone(), Value::Null)).collect();
+        cases.extend(faults.into_iter().map(|(field, value)| (field.to_owned(), value)));
+        cases.push(("colour".to_owned(), json!("red")));
+        for (field, value) in cases {
+            let mut body = good.clone();
+            body[&field] = value.clone();
+            // Behind one that would do, so that the number counts.
+            let operations = json!([{"unreserve": {"reservation": "db", "resources": {"cpu": "1m"}}}, {member: body}]);
+            let error = post(&world, "next", accept(operations)).await.unwrap_err();
+            let place = format!("operations[1].{member}.{field}");
+            let named = fields(&error);
+            assert!(error.code == 422, "{place}: {value}: {error}");
+            assert!(named.iter().any(|one| one.starts_with(&place)), "{place}: {value}: {named:?}");
+            assert!(error.message.contains(&place), "{place}: {error}");
+        }
+        // Nothing has happened so far, and as it is it would do.
+        let def = world.def("Offer");
+        let dry = WriteOptions { dry_run: true, ..options() };
+        let body = accept(json!([{member: good}]));
+        let done =
+            world.engine.post_subresource(&def, "default", "next", "accept", body, dry).await;
+        assert_eq!(done.unwrap().0, 201, "{member}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_is_launched_as_one() {
+    let world = with_offer().await;
+    let body =
+        accept(json!([{"launchGroup": {"group": "pod", "tasks": [small("a"), small("b")]}}]));
+    let (code, answer) = post(&world, "o", body.clone()).await.unwrap();
+    assert_eq!((code, &answer["status"]["tasks"]), (201, &json!(["a", "b"])));
+    for (number, name) in ["a", "b"].into_iter().enumerate() {
+        let task = world.get("Task", name).await.unwrap();
+        assert_eq!(task["spec"]["group"], "pod");
+        assert_eq!(answer["operations"][0]["launchGroup"]["tasks"][number], task);
+    }
+    assert_eq!(post(&world, "o", body).await.unwrap().0, 200, "the same again");
+    world.create(offer("p", json!({"cpu": "8", "memory": "8Gi"}))).await.unwrap();
+    let mut strange = small("c");
+    strange["spec"]["group"] = json!("other");
+    let body = accept(json!([{"launchGroup": {"group": "pod", "tasks": [strange]}}]));
+    let error = post(&world, "p", body).await.unwrap_err();
+    assert_eq!(fields(&error), ["operations[0].launchGroup.tasks[0].spec.group"]);
+    // Too much for all of them is too much for any.
+    let mut large = small("large");
+    large["spec"]["resources"]["cpu"] = json!("8");
+    let body = accept(json!([{"launchGroup": {"group": "pod", "tasks": [small("c"), large]}}]));
+    let error = post(&world, "p", body).await.unwrap_err();
+    assert_eq!(fields(&error), ["operations[0].launchGroup.tasks[1].spec.resources.cpu"]);
+    assert_eq!(world.get("Task", "c").await.unwrap_err().code, 404);
+}
+
+#[tokio::test]
+async fn what_is_lent_goes_to_tasks_that_may_be_killed() {
+    let world = World::new().await;
+    let mut lending = offer("o", json!({"cpu": "3", "memory": "1Gi"}));
+    lending["spec"]["revocable"] = json!({"cpu": "2"});
+    world.create(lending).await.unwrap();
+    let mut firm = small("firm");
+    firm["spec"]["resources"]["cpu"] = json!("2");
+    let error =
+        post(&world, "o", accept(json!([{"launch": {"tasks": [firm]}}]))).await.unwrap_err();
+    assert_eq!(fields(&error), ["operations[0].launch.tasks[0].spec.resources.cpu"]);
+    assert!(error.message.contains("the offer has 1 of it left"), "{error}");
+    let mut revocable = small("revocable");
+    revocable["spec"]["resources"]["cpu"] = json!("2500m");
+    revocable["spec"]["revocable"] = json!(true);
+    revocable["spec"]["lent"] = json!({"memory": "1Gi"});
+    let body = accept(json!([{"launch": {"tasks": [revocable]}}]));
+    post(&world, "o", body.clone()).await.unwrap();
+    let task = world.get("Task", "revocable").await.unwrap();
+    assert_eq!(task["spec"]["lent"], json!({"cpu": "2"}), "whatever it said itself");
+    assert_eq!(post(&world, "o", body).await.unwrap().0, 200, "the same again");
+}
+
 #[tokio::test]
 async fn volumes_and_reservations_change_their_size_and_go() {
     let world = with_reservation().await;

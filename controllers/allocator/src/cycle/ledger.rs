@@ -215,15 +215,7 @@ impl Ledger {
             book.allocations += 1;
         });
         if charged != lanes {
-            let more = difference(charged, lanes);
-            let mut next = Some(queue);
-            while let Some(id) = next {
-                let book = &mut self.queues[id as usize];
-                for (beyond, more) in book.beyond.iter_mut().zip(more) {
-                    *beyond = beyond.saturating_add(more);
-                }
-                next = book.parent;
-            }
+            self.change_beyond(queue, difference(charged, lanes));
         }
         if let Some(available) = &mut self.available {
             available.sub(charged);
@@ -233,13 +225,33 @@ impl Ledger {
 
     /// Takes back what was given.
     pub(super) fn take_back(&mut self, leaf: Id, queue: Id, lanes: &Lanes) {
+        self.take_parts_back(leaf, queue, lanes, lanes);
+    }
+
+    /// Takes back what was given, of which only `charged` counts towards limits.
+    pub(super) fn take_parts_back(&mut self, leaf: Id, queue: Id, lanes: &Lanes, charged: &Lanes) {
         self.change(leaf, queue, |book| {
             book.held.sub(lanes);
             book.allocations = book.allocations.saturating_sub(1);
         });
+        if charged != lanes {
+            self.change_beyond(queue, difference(lanes, charged));
+        }
         if let Some(available) = &mut self.available {
-            available.add(lanes);
+            available.add(charged);
             self.settle_need(queue);
+        }
+    }
+
+    /// Changes by how much what counts towards limits is more than what is held.
+    fn change_beyond(&mut self, queue: Id, by: [i64; LANES]) {
+        let mut next = Some(queue);
+        while let Some(id) = next {
+            let book = &mut self.queues[id as usize];
+            for (beyond, by) in book.beyond.iter_mut().zip(by) {
+                *beyond = beyond.saturating_add(by);
+            }
+            next = book.parent;
         }
     }
 

@@ -9,7 +9,7 @@ use crate::cycle::{Cycle, Step, order};
 use crate::lanes::{Goods, LaneNames, Lanes};
 use crate::parts::Piece;
 use crate::plan::{Address, NewOffer};
-use crate::state::{Framework, Leaf, Unit};
+use crate::state::{Framework, Leaf};
 use crate::table::Id;
 
 /// The label that says in which region an agent is.
@@ -46,14 +46,6 @@ impl Printed {
         self.0.push((*lanes, goods.clone(), resources.clone()));
         resources
     }
-}
-
-/// What is left of one entry of a framework's demand.
-pub(super) struct UnitRun {
-    unit: Unit,
-    left: u64,
-    /// Place among the packed agents.
-    at: usize,
 }
 
 /// Agents with something free, walked block by block; whole blocks of closed or refused ones are
@@ -168,100 +160,13 @@ impl Cycle<'_> {
         self.drafts.push(Draft { leaf, agent, lanes: *lanes, goods, all: untouched, parts });
     }
 
-    /// One more unit of declared demand, on the first agent that has it; units on one agent become
-    /// one offer.
-    pub(super) fn step_demand(&mut self, leaf_id: Id, runs: &mut [UnitRun]) -> Step {
-        let leaf = &self.state.leaves[leaf_id];
-        let room = self.ledger.room(leaf.queue);
-        for run in runs.iter_mut().filter(|run| run.left > 0) {
-            if !run.unit.lanes.fits(&room) {
-                run.left = 0;
-                continue;
-            }
-            while let Some(agent) = self.packed.get(run.at).copied() {
-                if let Some(goods) = self.unit_on(leaf_id, agent, &run.unit) {
-                    let lanes = run.unit.lanes;
-                    self.draft_unit(leaf_id, agent, &lanes, goods);
-                    run.left -= 1;
-                    return Step::Took;
-                }
-                run.at += 1;
-            }
-            run.left = 0;
-        }
-        Step::Done
-    }
-
-    /// The goods that the unit would get there; `None` if it can't go there.
-    fn unit_on(&self, leaf_id: Id, agent: Id, unit: &Unit) -> Option<Goods> {
-        let leaf = &self.state.leaves[leaf_id];
-        let framework = &self.state.frameworks[leaf.framework];
-        let may = unit.lanes.fits(self.free_of(agent))
-            && self.is_for(framework, leaf.queue, agent)
-            && self.may_come_first(framework, agent)
-            && (self.draft_of.contains_key(&(leaf_id, agent))
-                || self.may_hold_more(leaf, framework));
-        if !may {
-            return None;
-        }
-        let (ports, _) = self.goods_of(agent).ports.take(unit.ports)?;
-        let goods = Goods { ports: ports.into_iter().collect(), ..Goods::default() };
-        (!self.is_refused(leaf_id, agent, &unit.lanes, &goods, &[])).then_some(goods)
-    }
-
-    /// What is left of a demand after the offers that stand for it already.
-    pub(super) fn open_demand(&self, leaf: &Leaf, units: &[Unit]) -> Vec<UnitRun> {
-        let something = |unit: &&Unit| !unit.lanes.is_zero() || unit.ports > 0;
-        let mut runs: Vec<UnitRun> = units
-            .iter()
-            .filter(something)
-            .map(|unit| UnitRun { unit: unit.clone(), left: unit.count, at: 0 })
-            .collect();
-        for offer in leaf.offers.iter().map(|id| &self.state.offers[*id]) {
-            let mut rest = offer.held.lanes;
-            for run in runs.iter_mut().filter(|_| !offer.answered) {
-                let covered = run.unit.lanes.times_in(&rest, run.left);
-                rest.sub(&run.unit.lanes.times(covered));
-                run.left -= covered;
-            }
-        }
-        runs
-    }
-
-    /// How much of a demand neither an offer nor a draft of this run stands for.
-    pub(super) fn unserved_demand(&self, id: Id, units: &[Unit]) -> Vec<(Unit, u64)> {
-        let mut runs = self.open_demand(&self.state.leaves[id], units);
-        for draft in self.drafts.iter().filter(|draft| draft.leaf == id) {
-            let mut rest = draft.lanes;
-            for run in &mut runs {
-                let covered = run.unit.lanes.times_in(&rest, run.left);
-                rest.sub(&run.unit.lanes.times(covered));
-                run.left -= covered;
-            }
-        }
-        runs.into_iter().map(|run| (run.unit, run.left)).collect()
-    }
-
-    fn draft(&mut self, leaf: Id, agent: Id, lanes: &Lanes, goods: Goods) {
+    pub(super) fn draft(&mut self, leaf: Id, agent: Id, lanes: &Lanes, goods: Goods) {
         self.take(leaf, agent, lanes, &goods);
         let parts = Vec::new();
         self.drafts.push(Draft { leaf, agent, lanes: *lanes, goods, all: false, parts });
     }
 
-    /// Adds to the draft that the leaf has of this agent, or begins it.
-    fn draft_unit(&mut self, leaf: Id, agent: Id, lanes: &Lanes, goods: Goods) {
-        if let Some(at) = self.draft_of.get(&(leaf, agent)).copied() {
-            self.take(leaf, agent, lanes, &goods);
-            self.drafts[at].lanes.add(lanes);
-            self.drafts[at].goods.add(&goods);
-            return;
-        }
-        self.outstanding[self.state.leaves[leaf].framework as usize] += 1;
-        self.draft_of.insert((leaf, agent), self.drafts.len());
-        self.draft(leaf, agent, lanes, goods);
-    }
-
-    fn take(&mut self, leaf: Id, agent: Id, lanes: &Lanes, goods: &Goods) {
+    pub(super) fn take(&mut self, leaf: Id, agent: Id, lanes: &Lanes, goods: &Goods) {
         self.free[agent as usize].sub(lanes);
         if !goods.is_empty() {
             let mut rest = self.goods_of(agent).clone();

@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use crate::cycle::draw::Draw;
 use crate::cycle::fit::{Bundle, Cursor};
 use crate::cycle::gangs::Party;
 use crate::cycle::why::{Cause, Waiting};
@@ -18,6 +19,14 @@ struct Placed {
     agent: Id,
     ports: Vec<u16>,
     goods_before: Option<Goods>,
+    draw: Option<Draw>,
+}
+
+impl Placed {
+    /// What of it is plain.
+    fn plain(&self, bundle: &Bundle) -> Lanes {
+        self.draw.as_ref().map_or(bundle.lanes, |draw| draw.lanes)
+    }
 }
 
 impl Cycle<'_> {
@@ -69,6 +78,7 @@ impl Cycle<'_> {
             }
             if let Some(before) = before {
                 self.recall(before);
+                self.sources.hope();
             }
             // The whole gang waits for what the first that did not fit waits for.
             let mut waiting = bundle.clone();
@@ -86,42 +96,89 @@ impl Cycle<'_> {
     fn place(&mut self, leaf: Id, at: usize, bundle: &Bundle) -> Result<Placed, Cause> {
         let queue = self.state.leaves[leaf].queue;
         let room = self.ledger.room(queue);
-        if !bundle.lanes.fits(&room) {
+        // What is set aside for them goes first, but where tasks are to be spread.
+        let spread = self.shapes(bundle).any(|shape| shape.spread.is_some());
+        if !spread && let Some((agent, draw)) = self.find_draw(bundle, &room) {
+            return Ok(self.put(leaf, at, bundle, agent, Some(draw)));
+        }
+        match self.find_plain(queue, bundle, &room) {
+            Ok(agent) => Ok(self.put(leaf, at, bundle, agent, None)),
+            Err(cause) if spread => match self.find_draw(bundle, &room) {
+                Some((agent, draw)) => Ok(self.put(leaf, at, bundle, agent, Some(draw))),
+                None => Err(cause),
+            },
+            Err(cause) => Err(cause),
+        }
+    }
+
+    fn find_plain(&mut self, queue: Id, bundle: &Bundle, room: &Lanes) -> Result<Id, Cause> {
+        if !bundle.lanes.fits(room) {
             let limited = !bundle.lanes.fits(&self.ledger.below_limits(queue));
             return Err(if limited { Cause::QueueLimit } else { Cause::Headroom });
         }
-        let agent = self.find(bundle).ok_or(match bundle.pinned {
+        self.find(bundle).ok_or(match bundle.pinned {
             Some(_) => Cause::Group,
             None => Cause::Room,
-        })?;
-        self.free[agent as usize].sub(&bundle.lanes);
-        let (mut ports, mut goods_before) = (Vec::new(), None);
-        if bundle.picks > 0 || !bundle.goods.is_empty() {
+        })
+    }
+
+    fn put(
+        &mut self,
+        leaf: Id,
+        at: usize,
+        bundle: &Bundle,
+        agent: Id,
+        draw: Option<Draw>,
+    ) -> Placed {
+        let mut placed = Placed { bundle: at, agent, ports: Vec::new(), goods_before: None, draw };
+        let (goods, picks) = match &placed.draw {
+            Some(draw) => (&draw.goods, draw.picks),
+            None => (&bundle.goods, bundle.picks),
+        };
+        let plain = placed.plain(bundle);
+        self.free[agent as usize].sub(&plain);
+        if picks > 0 || !goods.is_empty() {
             let before = self.goods_of(agent).clone();
             let mut rest = before.clone();
-            rest.sub(&bundle.goods);
-            (ports, rest.ports) =
-                rest.ports.take(bundle.picks).expect("fits() found that many ports");
+            rest.sub(goods);
+            (placed.ports, rest.ports) =
+                rest.ports.take(picks).expect("as many ports were found free");
             self.goods.insert(agent, rest);
-            goods_before = Some(before);
+            placed.goods_before = Some(before);
         }
-        self.ledger.give(leaf, queue, &bundle.lanes);
+        if let Some(draw) = &placed.draw {
+            self.move_parts(agent, &draw.parts, true);
+            let picks = bundle.tasks.iter().map(|task| self.picks_of(*task));
+            placed.ports = draw.ports(std::mem::take(&mut placed.ports), picks);
+        }
+        self.ledger.give_parts(leaf, self.state.leaves[leaf].queue, &bundle.lanes, &plain);
         if self.neighbours_matter {
             for task in &bundle.tasks {
                 self.placed_on.entry(agent).or_default().push(*task);
                 self.count_spread(*task, agent, false);
             }
         }
-        Ok(Placed { bundle: at, agent, ports, goods_before })
+        placed
+    }
+
+    /// How many ports the task has that any will do for.
+    fn picks_of(&self, task: Id) -> usize {
+        let wait = self.state.tasks[task].wait.as_ref();
+        wait.map_or(0, |wait| self.state.shapes.get(wait.shape).picks)
     }
 
     fn undo(&mut self, leaf: Id, bundle: &Bundle, placed: &Placed) {
         let agent = placed.agent;
-        self.free[agent as usize].add(&bundle.lanes);
+        let plain = placed.plain(bundle);
+        self.free[agent as usize].add(&plain);
         if let Some(before) = &placed.goods_before {
             self.goods.insert(agent, before.clone());
         }
-        self.ledger.take_back(leaf, self.state.leaves[leaf].queue, &bundle.lanes);
+        if let Some(draw) = &placed.draw {
+            self.move_parts(agent, &draw.parts, false);
+        }
+        let queue = self.state.leaves[leaf].queue;
+        self.ledger.take_parts_back(leaf, queue, &bundle.lanes, &plain);
         if self.neighbours_matter {
             let tasks = self.placed_on.entry(agent).or_default();
             tasks.truncate(tasks.len() - bundle.tasks.len());
@@ -133,17 +190,19 @@ impl Cycle<'_> {
 
     fn bind(&mut self, bundle: &Bundle, placed: Placed) {
         let mut ports = placed.ports.into_iter();
+        let mut parts = placed.draw.map(|draw| draw.parts.into_iter());
         self.bound.extend(&bundle.tasks);
         self.bound_on.push(placed.agent);
         for id in &bundle.tasks {
             let task = &self.state.tasks[*id];
-            let picks =
-                task.wait.as_ref().map_or(0, |wait| self.state.shapes.get(wait.shape).picks);
+            let picks = self.picks_of(*id);
+            let parts = parts.as_mut().and_then(Iterator::next).unwrap_or_default();
             self.plan.bindings.push(Binding {
                 task: task.key.clone(),
                 uid: task.uid.clone(),
                 agent: Arc::clone(&self.state.agents[placed.agent].name),
                 host_ports: ports.by_ref().take(picks).collect(),
+                parts: parts.iter().map(|piece| piece.part(&self.state.names)).collect(),
             });
         }
     }

@@ -328,7 +328,8 @@ impl Cycle<'_> {
     }
 
     /// Whether the agent is one for the bundle, full or not.
-    fn suits(&self, bundle: &Bundle, agent: Id) -> bool {
+    /// Whether nothing but room speaks against the agent.
+    pub(super) fn suits(&self, bundle: &Bundle, agent: Id) -> bool {
         self.shapes(bundle).all(|shape| {
             shape.unknown.is_empty()
                 && shape.required.matches(&self.state.agents[agent].labels)

@@ -239,7 +239,7 @@ impl Cycle<'_> {
         Some(first.plus(&free.minus(&first).min(&room)))
     }
 
-    fn is_usable(&self, framework: &Framework, piece: &Piece) -> bool {
+    pub(super) fn is_usable(&self, framework: &Framework, piece: &Piece) -> bool {
         let info = &framework.info;
         (info.revocable || !piece.kind.revocable)
             && (info.shared || !piece.kind.shared)

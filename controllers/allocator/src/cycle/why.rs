@@ -1,5 +1,6 @@
 //! Why those who wait do: for each shape once, at the end, when all that could be placed is.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -85,8 +86,10 @@ impl Cycle<'_> {
             return None;
         }
         let known = self.state.agents.iter().filter(|(_, agent)| agent.known);
-        let there_are =
-            known.fold(Ranges::new(), |all, (_, agent)| all.union(&agent.total_goods.ports));
+        let there_are = known.fold(Ranges::new(), |all, (_, agent)| {
+            let of_parts = agent.parts.iter().map(|piece| &piece.goods.ports);
+            of_parts.fold(all.union(&agent.total_goods.ports), |all, some| all.union(some))
+        });
         let asked = bundle.goods.ports.subtract(&there_are);
         // Without agents there is another reason to tell.
         (!asked.is_empty() && !there_are.is_empty()).then_some(NoSuchPorts { asked, there_are })
@@ -110,26 +113,31 @@ impl Cycle<'_> {
             }
         }
         // What the agent does not have at all comes before what others hold of it now.
-        if let Some(lane) = bundle.lanes.short_in(&here.total) {
+        let (own, own_goods) = self.drawable(bundle, &here.parts);
+        if let Some(lane) = bundle.lanes.short_in(&here.total.plus(&own)) {
             return self.state.names.name(lane);
         }
-        if !self.has_goods(bundle, &here.total_goods) {
-            return missing_in(bundle, &here.total_goods);
+        let goods = with(&here.total_goods, &own_goods);
+        if !self.has_goods(bundle, &goods) {
+            return missing_in(bundle, &goods);
         }
         if self.shapes(bundle).any(|shape| self.is_averse(shape, agent)) {
             return "antiAffinity";
         }
-        let free = self.free_of(agent);
-        let without_offers = free.plus(&here.offered).plus(drafted).min(&here.total);
+        let free_pieces = self.pieces.get(&agent).map_or(&[][..], Vec::as_slice);
+        let (own, own_goods) = self.drawable(bundle, free_pieces);
+        let free = &self.free_of(agent).plus(&own);
+        let total = here.total.plus(&own);
+        let without_offers = free.plus(&here.offered).plus(drafted).min(&total);
         if let Some(lane) = bundle.lanes.short_in(&without_offers) {
             return self.state.names.name(lane);
         }
         if !bundle.lanes.fits(free) {
             return "offered";
         }
-        let goods = self.goods_of(agent);
-        if !self.has_goods(bundle, goods) {
-            return missing_in(bundle, goods);
+        let goods = with(self.goods_of(agent), &own_goods);
+        if !self.has_goods(bundle, &goods) {
+            return missing_in(bundle, &goods);
         }
         match cause {
             Cause::QueueLimit => "queueLimit",
@@ -162,6 +170,16 @@ impl Cycle<'_> {
             }
         }
     }
+}
+
+/// Both together.
+fn with<'g>(goods: &'g Goods, more: &Goods) -> Cow<'g, Goods> {
+    if more.is_empty() {
+        return Cow::Borrowed(goods);
+    }
+    let mut all = goods.clone();
+    all.add(more);
+    Cow::Owned(all)
 }
 
 /// The name of what the goods lack; ports when it is none of the others.

@@ -13,9 +13,14 @@ const MB: f64 = (1_u64 << 20) as f64;
 /// Stands for a dot in a role's name: dots separate our queues.
 const DOT: char = '\u{1}';
 
+/// One entry of a list of resources.
+#[derive(Deserialize)]
+#[serde(try_from = "ItemText")]
+pub(super) struct Item(ItemText);
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Item {
+struct ItemText {
     name: String,
     scalar: Option<f64>,
     ranges: Option<Vec<(u16, u16)>>,
@@ -28,6 +33,33 @@ pub(super) struct Item {
     shared: bool,
     copies: Option<u32>,
     disk_source: Option<String>,
+}
+
+impl TryFrom<ItemText> for Item {
+    type Error = String;
+
+    fn try_from(text: ItemText) -> Result<Self, String> {
+        let name = &text.name;
+        match (text.scalar, &text.ranges) {
+            (Some(number), None) if number >= 0.0 && number.is_finite() => {}
+            (None, Some(ranges)) if ranges.iter().all(|(low, high)| low <= high) => {}
+            (Some(number), None) => {
+                return Err(format!("{name}: scalar {number}: it must be 0 or more"));
+            }
+            (None, Some(_)) => return Err(format!("{name}: ranges: each is [low, high]")),
+            _ => return Err(format!("{name}: one of scalar and ranges is wanted")),
+        }
+        if text.copies.is_some() && !text.shared {
+            return Err(format!("{name}: copies: only of something shared"));
+        }
+        let known = ["MOUNT", "BLOCK", "RAW", "PATH"];
+        match &text.disk_source {
+            Some(source) if !known.contains(&source.as_str()) => {
+                Err(format!("{name}: disk_source: unknown {source:?}"))
+            }
+            _ => Ok(Self(text)),
+        }
+    }
 }
 
 /// So much of one resource of one kind.
@@ -52,13 +84,13 @@ pub(super) struct Bag(BTreeMap<(Kind, String), Much>);
 impl Bag {
     pub(super) fn of(items: &[Item]) -> Self {
         let mut bag = Self::default();
-        for item in items {
+        for Item(item) in items {
             let kind = Kind {
                 reserved: item.reserved.iter().map(|role| queue_of(role)).collect(),
                 revocable: item.revocable,
                 volume: item.volume.clone(),
                 shared: item.shared,
-                indivisible: item.disk_source.as_deref() == Some("MOUNT"),
+                indivisible: item.disk_source.as_ref().is_some_and(|source| source != "PATH"),
             };
             let name = name_of(&item.name);
             let much = Much {

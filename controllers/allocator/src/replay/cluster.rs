@@ -72,6 +72,8 @@ pub(super) struct Cluster {
     /// What frameworks hold that are not there (yet, or any more): of the agents it is held, but it
     /// counts towards nobody's share.
     absent: BTreeMap<Holder, Bag>,
+    /// Agents and frameworks that were ever there.
+    seen: BTreeSet<String>,
     /// The master sees to what was offered before a quota was set.
     pub(super) master: bool,
     whitelist: Option<BTreeSet<String>>,
@@ -174,6 +176,8 @@ impl Cluster {
             | Op::Suppress { .. }
             | Op::Revive { .. } => self.step_framework(op),
             Op::Recover { framework, role, agent, resources, filter_seconds } => {
+                self.check_seen("framework", framework)?;
+                self.check_seen("agent", agent)?;
                 let holder = self.holder(framework, role.as_ref(), agent)?;
                 let all = || self.held.get(&holder).cloned().unwrap_or_default();
                 let bag = resources.as_ref().map_or_else(all, |items| Bag::of(items));
@@ -205,6 +209,9 @@ impl Cluster {
             }
             Op::UpdateWeights { weights } => {
                 for (role, weight) in weights.pairs() {
+                    if !(weight.is_finite() && weight > 0.0) {
+                        return Err(format!("weights: {role}: {weight}: it must be above 0"));
+                    }
                     self.roles.entry(role.clone()).or_default().weight = Some(weight);
                     self.tell_role(role);
                 }
@@ -216,6 +223,12 @@ impl Cluster {
             }
             _ => Err("op: not one of the allocator's".to_owned()),
         }
+    }
+
+    /// Something may come back from who has gone since; who never was there is a slip of the pen.
+    fn check_seen(&self, what: &str, name: &str) -> Result<(), String> {
+        let seen = self.seen.contains(name);
+        seen.then_some(()).ok_or_else(|| format!("{what}: no {name:?} was ever there"))
     }
 
     fn framework(&mut self, name: &str) -> Result<&mut FrameworkBook, String> {

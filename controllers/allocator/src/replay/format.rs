@@ -1,6 +1,7 @@
 //! The form of scenario files. Every field that is not known is an error.
 
 mod expected;
+mod op;
 
 use std::collections::BTreeMap;
 
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub(super) use self::expected::{Expected, InverseText, OfferText};
+pub(super) use self::op::Op;
 use crate::replay::bag::Item;
 
 /// Numbers by resource.
@@ -118,6 +120,29 @@ pub(super) struct Used {
     pub(super) resources: Vec<Item>,
 }
 
+/// Words, numbers or yes and no, by name.
+#[derive(Deserialize)]
+pub(super) struct Attributes(BTreeMap<String, Attribute>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Attribute {
+    Text(String),
+    Number(f64),
+    Flag(bool),
+}
+
+impl Attributes {
+    pub(super) fn labels(&self) -> BTreeMap<String, String> {
+        let text = |value: &Attribute| match value {
+            Attribute::Text(text) => text.clone(),
+            Attribute::Number(number) => number.to_string(),
+            Attribute::Flag(flag) => flag.to_string(),
+        };
+        self.0.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+    }
+}
+
 /// When a window begins: a number of seconds from now, or an object that says so.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -181,218 +206,4 @@ pub(super) enum Total {
 pub(super) enum Least {
     ByRole(BTreeMap<String, Vec<Quantities>>),
     Everywhere(Vec<Quantities>),
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "op", rename_all = "camelCase", deny_unknown_fields)]
-pub(super) enum Op {
-    #[serde(rename_all = "snake_case")]
-    AddAgent {
-        agent: String,
-        #[serde(alias = "total")]
-        resources: Vec<Item>,
-        #[serde(default)]
-        used: Vec<Used>,
-        #[serde(alias = "capabilities")]
-        agent_capabilities: Option<Vec<String>>,
-        region: Option<String>,
-        unavailability: Option<Start>,
-        attributes: Option<BTreeMap<String, String>>,
-    },
-    #[serde(rename_all = "snake_case")]
-    UpdateAgent {
-        agent: String,
-        #[serde(alias = "total")]
-        resources: Option<Vec<Item>>,
-        #[serde(alias = "capabilities")]
-        agent_capabilities: Option<Vec<String>>,
-        attributes: Option<BTreeMap<String, String>>,
-    },
-    RemoveAgent {
-        agent: String,
-    },
-    AddResourceProvider {
-        agent: String,
-        #[serde(default, alias = "total")]
-        resources: Vec<Item>,
-        #[serde(default)]
-        used: Vec<Used>,
-    },
-    #[serde(rename_all = "snake_case")]
-    AddFramework {
-        framework: String,
-        roles: Vec<String>,
-        capabilities: Option<Vec<String>>,
-        min_allocatable: Option<Least>,
-        active: Option<bool>,
-        #[serde(default)]
-        used: Vec<Used>,
-        #[serde(default, alias = "suppressed")]
-        suppressed_roles: Vec<String>,
-    },
-    #[serde(rename_all = "snake_case")]
-    UpdateFramework {
-        framework: String,
-        roles: Option<Vec<String>>,
-        capabilities: Option<Vec<String>>,
-        min_allocatable: Option<Least>,
-        #[serde(alias = "suppressed")]
-        suppressed_roles: Option<Vec<String>>,
-    },
-    ActivateFramework {
-        framework: String,
-    },
-    DeactivateFramework {
-        framework: String,
-    },
-    RemoveFramework {
-        framework: String,
-    },
-    #[serde(rename_all = "snake_case")]
-    Recover {
-        framework: String,
-        role: Option<String>,
-        agent: String,
-        /// All that is held, if it does not say what.
-        resources: Option<Vec<Item>>,
-        filter_seconds: Option<f64>,
-    },
-    RecoverAll {},
-    Suppress {
-        framework: String,
-        #[serde(default)]
-        roles: Vec<String>,
-    },
-    Revive {
-        framework: String,
-        #[serde(default)]
-        roles: Vec<String>,
-    },
-    SetQuota {
-        role: String,
-        guarantees: Option<Quantities>,
-        limits: Option<Quantities>,
-    },
-    UpdateWeights {
-        weights: Weights,
-    },
-    SetWhitelist {
-        #[serde(alias = "hostnames", alias = "whitelist")]
-        agents: Option<Vec<String>>,
-    },
-    Convert {
-        framework: String,
-        role: Option<String>,
-        agent: String,
-        #[serde(default)]
-        consumed: Vec<Item>,
-        #[serde(default)]
-        converted: Vec<Item>,
-    },
-    ConvertAvailable {
-        agent: String,
-        #[serde(default)]
-        consumed: Vec<Item>,
-        #[serde(default)]
-        converted: Vec<Item>,
-    },
-    #[serde(rename_all = "snake_case")]
-    SetUnavailability {
-        agent: String,
-        #[serde(alias = "unavailability", alias = "start")]
-        start_in: Option<Start>,
-    },
-    Advance {
-        seconds: f64,
-    },
-    SetAgent {
-        agent: String,
-        #[serde(alias = "resources")]
-        total: Total,
-    },
-    Add {
-        client: String,
-    },
-    Activate {
-        client: String,
-    },
-    Deactivate {
-        client: String,
-    },
-    Remove {
-        client: String,
-    },
-    #[serde(alias = "allocated")]
-    Allocate {
-        client: String,
-        agent: String,
-        resources: Vec<Item>,
-    },
-    #[serde(alias = "unallocated")]
-    Unallocate {
-        client: String,
-        agent: String,
-        resources: Vec<Item>,
-    },
-    #[serde(alias = "update")]
-    Replace {
-        client: String,
-        agent: String,
-        #[serde(default)]
-        old: Vec<Item>,
-        #[serde(default)]
-        new: Vec<Item>,
-    },
-    Weight {
-        #[serde(alias = "path", alias = "role")]
-        client: String,
-        weight: f64,
-    },
-    Sort {
-        #[serde(default = "often")]
-        runs: u32,
-    },
-    ParseRoles {
-        #[serde(rename = "in")]
-        _text: String,
-    },
-    Validate {},
-    Ancestors {
-        #[serde(rename = "in")]
-        role: String,
-    },
-    IsStrictSubroleOf {},
-    UpdateWeight {
-        role: String,
-        weight: f64,
-    },
-    TrackReservations {
-        resources: Vec<Item>,
-    },
-    UntrackReservations {
-        resources: Vec<Item>,
-    },
-    TrackFramework {
-        framework: String,
-        role: String,
-    },
-    UntrackFramework {
-        framework: String,
-        role: String,
-    },
-    Note {
-        #[serde(rename = "text")]
-        _text: String,
-    },
-}
-
-/// Often enough for what comes to be near what is likely.
-fn often() -> u32 {
-    1000
-}
-
-impl Op {
-    pub(super) fn is_note(&self) -> bool {
-        matches!(self, Self::Note { .. })
-    }
 }

@@ -36,6 +36,12 @@ pub(super) fn play(case: &Case) -> Result<Outcome, String> {
     {
         return Ok(Outcome::Skipped("the HTTP endpoint is Mesos' own".to_owned()));
     }
+    for expected in &case.expected {
+        let after = expected.raw["after_step"].as_u64();
+        if let Some(late) = after.filter(|after| *after as usize > case.steps.len()) {
+            return Err(format!("after_step {late}: there are {} steps", case.steps.len()));
+        }
+    }
     let mut tree = Tree::default();
     let (mut wrong, mut told) = (Vec::new(), Vec::new());
     for (at, op) in case.steps.iter().enumerate() {

@@ -4,6 +4,7 @@
 mod fairness;
 mod guarantees;
 mod offers;
+mod parts;
 mod placement;
 mod preemption;
 mod properties;

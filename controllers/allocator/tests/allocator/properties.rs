@@ -2,13 +2,13 @@
 //! and no limit is passed at any level.
 
 use crate::world::{World, labels, resources};
-use commonage_allocator::{Availability, Demand, Gang, Placement, Selector};
+use commonage_allocator::{Availability, Demand, Gang, Kind, Part, Placement, Selector};
 use proptest::prelude::*;
 
 /// One thing that happens to the cluster. Numbers pick among what is there, modulo its count.
 #[derive(Debug, Clone)]
 enum Event {
-    Agent { cpu: u8, memory: u8, ports: u8, gpu: u8, state: u8 },
+    Agent { cpu: u8, memory: u8, ports: u8, gpu: u8, state: u8, aside: u8 },
     Queue { queue: usize, weight: u8, cpu: Option<u8> },
     Tasks { count: u8, queue: usize, cpu: u8, memory: u8, ports: u8, kind: u8 },
     Framework { kind: u8, queue: usize, count: u8, cpu: u8 },
@@ -23,8 +23,15 @@ const QUEUES: [&str; 6] = ["a", "a.b", "a.b.c", "a.d", "e", "e.f"];
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        (1..9_u8, 0..9_u8, 0..5_u8, 0..3_u8, 0..8_u8).prop_map(
-            |(cpu, memory, ports, gpu, state)| Event::Agent { cpu, memory, ports, gpu, state }
+        (1..9_u8, 0..9_u8, 0..5_u8, 0..3_u8, 0..8_u8, 0..16_u8).prop_map(
+            |(cpu, memory, ports, gpu, state, aside)| Event::Agent {
+                cpu,
+                memory,
+                ports,
+                gpu,
+                state,
+                aside
+            }
         ),
         (0..6_usize, 1..5_u8, proptest::option::of(0..12_u8))
             .prop_map(|(queue, weight, cpu)| Event::Queue { queue, weight, cpu }),
@@ -62,9 +69,21 @@ fn pick<T: Clone>(items: impl Iterator<Item = T>, number: usize) -> Option<T> {
     (!items.is_empty()).then(|| items[number % items.len()].clone())
 }
 
+/// Something beside what is plain: reserved for a queue, or lent.
+fn set_aside(number: u8) -> Option<Part> {
+    let kind = match number {
+        queue @ 0..6 => {
+            Kind { reserved: vec![QUEUES[usize::from(queue)].to_owned()], ..Kind::default() }
+        }
+        6 => Kind { revocable: true, ..Kind::default() },
+        _ => return None,
+    };
+    Some(Part { kind, resources: resources("cpu=2 memory=3Gi ports=32000-32001") })
+}
+
 fn happen(world: &mut World, serial: usize, event: &Event) {
     match *event {
-        Event::Agent { cpu, memory, ports, gpu, state } => {
+        Event::Agent { cpu, memory, ports, gpu, state, aside } => {
             let mut text = format!("cpu={cpu} memory={memory}Gi gpu={gpu}");
             if ports > 0 {
                 text += &format!(" ports=31000-{}", 31000 + u16::from(ports));
@@ -72,6 +91,7 @@ fn happen(world: &mut World, serial: usize, event: &Event) {
             world.agent_with(&format!("agent-{serial}"), &text, |info| {
                 info.availability = availability(state);
                 info.labels = labels(&format!("rack=r{}", serial % 3));
+                info.parts.extend(set_aside(aside));
             });
         }
         Event::Queue { queue, weight, cpu } => {
@@ -102,6 +122,7 @@ fn happen(world: &mut World, serial: usize, event: &Event) {
                         5 => task.preferred = Selector::labels([("rack", "r2")]),
                         6 => task.host_ports.push(31001),
                         7 => task.resources = resources("cpu=1 gpu=1"),
+                        8 => task.revocable = true,
                         _ => {}
                     }
                 });
@@ -111,6 +132,7 @@ fn happen(world: &mut World, serial: usize, event: &Event) {
             let name = format!("framework-{}", kind % 3);
             world.framework(&name, &[QUEUES[queue], QUEUES[(queue + 2) % 6]], |info| {
                 info.gpu = kind < 3;
+                info.revocable = kind < 2;
                 info.max_outstanding = usize::from(count);
                 info.min_allocatable = (kind % 2 == 0).then(Vec::new);
                 info.demand = (kind > 2).then(|| {

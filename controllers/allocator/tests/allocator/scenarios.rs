@@ -4,6 +4,8 @@ use commonage_allocator::replay::{Outcome, replay};
 
 /// What Mesos never could, and what its master does beside the allocator.
 const LEVELS: &str = include_str!("../cases/levels.json");
+/// What follows from the rules that scenario files state.
+const RULES: &str = include_str!("../cases/rules.json");
 /// Facts about Mesos' decisions.
 const MESOS: &str = include_str!("../cases/allocator.json");
 /// More of them.
@@ -23,6 +25,12 @@ fn what_else_mesos_decides_is_what_we_decide() {
 #[test]
 fn guarantees_and_limits_hold_at_every_level() {
     let (passed, all) = passed(LEVELS);
+    assert_eq!(passed, all);
+}
+
+#[test]
+fn the_rules_hold_where_no_test_of_mesos_looks() {
+    let (passed, all) = passed(RULES);
     assert_eq!(passed, all);
 }
 
@@ -56,6 +64,74 @@ fn what_is_unknown_is_named() {
     assert!(unknown.contains("step 1") && unknown.contains("how"), "{unknown}");
     let unknown = wrong(r#"{"steps": [], "expected": [{"after_step": 0, "mood": "good"}]}"#);
     assert!(unknown.contains("expectation 1") && unknown.contains("mood"), "{unknown}");
+    for (step, said) in [
+        (r#"{"op": "removeAgent", "agent": "a"}"#, "no \"a\" was ever there"),
+        (
+            r#"{"op": "recover", "framework": "f", "role": "r", "agent": "a"}"#,
+            "no \"f\" was ever there",
+        ),
+        (r#"{"op": "suppress", "framework": "f"}"#, "no \"f\" there"),
+        (
+            r#"{"op": "addFramework", "framework": "f", "roles": ["r"], "capabilities": ["GPU"]}"#,
+            "unknown \"GPU\"",
+        ),
+        (
+            r#"{"op": "addAgent", "agent": "a", "resources": [], "capabilities": ["ROLE"]}"#,
+            "unknown \"ROLE\"",
+        ),
+        (r#"{"op": "updateWeights", "weights": {"r": 0}}"#, "it must be above 0"),
+        (
+            r#"{"op": "addAgent", "agent": "a", "resources": [{"name": "cpus", "scalar": -1}]}"#,
+            "0 or more",
+        ),
+        (
+            r#"{"op": "addAgent", "agent": "a", "resources": [{"name": "cpus"}]}"#,
+            "one of scalar and ranges",
+        ),
+        (
+            r#"{"op": "addAgent", "agent": "a", "resources": [{"name": "ports", "ranges": [[2, 1]]}]}"#,
+            "[low, high]",
+        ),
+        (
+            r#"{"op": "addAgent", "agent": "a", "resources": [{"name": "disk", "scalar": 1, "disk_source": "TAPE"}]}"#,
+            "TAPE",
+        ),
+        (
+            r#"{"op": "addAgent", "agent": "a", "resources": [{"name": "disk", "scalar": 1, "copies": 2}]}"#,
+            "copies",
+        ),
+        (r#"{"op": "sort"}"#, "not one of the allocator's"),
+    ] {
+        let unknown = wrong(&format!(r#"{{"steps": [{step}]}}"#));
+        assert!(unknown.contains("step 1") && unknown.contains(said), "{step}: {unknown}");
+    }
+    for (kind, field) in [
+        ("allocator", "order"),
+        ("allocator", "rescinded"),
+        ("sorter", "offers"),
+        ("sorter", "metrics_absent"),
+        ("random_sorter", "shares"),
+        ("master", "count"),
+    ] {
+        let value = match field {
+            "shares" => "{}",
+            "count" => "1",
+            _ => "[]",
+        };
+        let text =
+            format!(r#"{{"kind": "{kind}", "steps": [], "expected": [{{"{field}": {value}}}]}}"#);
+        let unknown = wrong(&text);
+        assert!(unknown.contains(field) && unknown.contains(kind), "{text}: {unknown}");
+    }
+    let unknown = wrong(r#"{"kind": "poem", "steps": []}"#);
+    assert!(unknown.contains("poem"), "{unknown}");
+    let unknown = wrong(r#"{"options": {"mood": 1}, "steps": []}"#);
+    assert!(unknown.contains("options") && unknown.contains("mood"), "{unknown}");
+    for kind in ["allocator", "sorter", "roles", "random_sorter"] {
+        let text =
+            format!(r#"{{"kind": "{kind}", "steps": [], "expected": [{{"after_step": 3}}]}}"#);
+        assert!(wrong(&text).contains("after_step 3"), "{text}");
+    }
     let late = wrong(r#"{"steps": [], "expected": [{"after_step": 3, "offers": []}]}"#);
     assert!(late.contains("after_step 3"), "{late}");
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use commonage_allocator::{
-    AgentInfo, Allocator, FrameworkInfo, ObjectKey, OfferInfo, Options, Placement, Plan, QueueInfo,
-    Refusal, RescindReason, TaskInfo,
+    AgentInfo, Allocator, FrameworkInfo, Kind, ObjectKey, OfferInfo, Options, Placement, Plan,
+    QueueInfo, Refusal, RescindReason, TaskInfo,
 };
 use commonage_schemas::resources::{PORTS, Ranges, Resources};
 
@@ -150,6 +150,13 @@ impl World {
                 *port = *picked.next().expect("a port for every 0");
             }
             assert_eq!(picked.next(), None, "more ports than asked for");
+            for part in &binding.parts {
+                let rest = info.resources.checked_sub(&info.resources.min(&part.resources));
+                info.resources = rest.unwrap();
+                let ports = part.resources.ports().cloned().unwrap_or_default();
+                info.host_ports.retain(|port| !ports.has(*port));
+            }
+            info.parts.clone_from(&binding.parts);
             self.allocator.upsert_task(&binding.task, info);
         }
         for offer in &plan.offers {
@@ -307,12 +314,41 @@ impl World {
                 assert!(missing.is_empty(), "{agent} has {} and holds {held}", info.allocatable);
             }
         }
+        self.check_parts();
         for (queue, info) in &self.queues {
             let held = queues.remove(queue).unwrap_or_default();
             for (name, limit) in info.limit.scalars() {
                 let got = held.scalar(name);
                 assert!(got <= limit, "{queue} holds {got} of {name}, limit {limit}");
             }
+        }
+    }
+}
+
+impl World {
+    /// Of each of its parts an agent has what is held of it, and nobody has what is not for it.
+    fn check_parts(&self) {
+        let mut held: BTreeMap<(&str, &Kind), Resources> = BTreeMap::new();
+        let tasks = self.tasks.values().map(|t| (t.agent.as_deref(), &t.queue, &t.parts));
+        let offers = self.offers.values().map(|o| (Some(&*o.agent), &o.queue, &o.parts));
+        for (agent, queue, parts) in tasks.chain(offers) {
+            for part in parts {
+                let sum = held.entry((agent.unwrap(), &part.kind)).or_default();
+                *sum = sum.checked_add(&part.resources).unwrap();
+                let owner = part.kind.reserved.last();
+                let below = |owner: &String| {
+                    queue
+                        .strip_prefix(owner.as_str())
+                        .is_some_and(|r| r.is_empty() || r.starts_with('.'))
+                };
+                assert!(owner.is_none_or(below), "{queue} has what is reserved for {owner:?}");
+            }
+        }
+        for ((agent, kind), held) in held {
+            let Some(info) = self.agents.get(agent) else { continue };
+            let there = info.parts.iter().find(|part| part.kind == *kind);
+            let there = there.map(|part| part.resources.clone()).unwrap_or_default();
+            assert!(kind.shared || there.contains(&held), "{agent} has {there}, holds {held}");
         }
     }
 }

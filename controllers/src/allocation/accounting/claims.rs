@@ -26,7 +26,7 @@ use crate::allocation::{
     apply::Write,
     cache::{Key, version},
     info,
-    reserved::{View, disk, named, plus},
+    reserved::{Taken, View, disk, named, plus},
 };
 
 /// The allocator's name for all who wait as Reservations. No object has an empty namespace and a
@@ -49,8 +49,8 @@ pub(crate) struct Claims {
     turns: HashMap<Key, Key>,
     /// Frameworks for whose tasks there is a claimant.
     claimants: BTreeSet<Key>,
-    /// Tasks that are being placed on what is reserved.
-    placed: Vec<Key>,
+    /// What refinements and volumes are given in this turn.
+    pub(super) taken: Taken,
     /// Something that reservations could serve has changed.
     pub(super) look: bool,
 }
@@ -75,6 +75,9 @@ impl Accounting {
         for agent in agents {
             self.claims.look = true;
             self.sync_agent(&named(agent));
+            for task in self.reserved.tasks_on(agent) {
+                self.sync_task(&task);
+            }
         }
         if !agents.is_empty() {
             let waiting: Vec<Key> = self.claims.for_volumes.keys().cloned().collect();
@@ -337,6 +340,7 @@ fn wanted(reservation: &Reservation, place: usize) -> TaskInfo {
         labels: BTreeMap::from([(RESERVATION_LABEL.to_owned(), name)]),
         created_ms: created.map_or(0, |time| info::millis(time.0)),
         priority: if spec.preempt { i32::MAX } else { 0 },
+        only_plain: true,
         required,
         anti_affinity: (reservation.count() > 1).then(|| Selector(vec![label])),
         ..TaskInfo::default()

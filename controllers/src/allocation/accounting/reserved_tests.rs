@@ -60,9 +60,13 @@ fn turn(books: &mut Accounting) -> Vec<String> {
     let plan = books.plan(1);
     writes.extend(books.writes(&plan));
     let short = |write: &Write| match write {
-        Write::Bind(binding, parts) => {
-            let from: Vec<&str> = parts.iter().map(|part| part.reservation.as_str()).collect();
+        Write::Bind(binding, parts, lent) => {
+            let mut from: Vec<&str> = parts.iter().map(|part| part.reservation.as_str()).collect();
+            from.extend((!lent.is_empty()).then_some("what is lent"));
             format!("bind {} to {} from {from:?}", binding.task.name, binding.agent)
+        }
+        Write::Kill(task, order) => {
+            format!("kill {}: {}", task.name, order.message.clone().unwrap_or_default())
         }
         Write::Reserve(reservation, status) => {
             format!("reserve {} on {}", reservation.name_any(), status["agents"])
@@ -99,7 +103,6 @@ fn a_reservation_is_set_aside_like_a_task_is_placed_and_kept_from_others() {
     books.take_in_outcome(Outcome::Reserved(Box::new(now)));
     books.take_in(Input::Task(Event::Apply(waiting("big", 12, "3"))));
     assert_eq!(turn(&mut books), ["bind big to a from [\"r\"]"], "its own queue may use it");
-    books.settle_placed();
     // A queue that the reservation is not for.
     let mut other = framework();
     other.metadata.name = Some("g".to_owned());
@@ -129,15 +132,111 @@ fn what_a_task_uses_of_a_reservation_is_booked_once() {
     task.spec.reserved =
         vec![ReservedPart { reservation: "r".to_owned(), resources: resources("2") }];
     books.take_in(Input::Task(Event::Apply(task.clone())));
-    let view = books.view();
-    let portions = books.reserved().portions(&view, "a");
-    assert_eq!(portions.sum.cpu_millis(), 1000, "what is left of it");
+    let cpus = |books: &Accounting| {
+        let usage = books.allocator().agent_usage("a").unwrap();
+        let part = books.reserved().portions(&books.view(), "a").sum;
+        [part.cpu_millis(), usage.allocated.cpu_millis(), usage.free.cpu_millis()]
+    };
+    assert_eq!(cpus(&books), [3000, 2000, 1000]);
     assert_eq!(books.reserved().used("r", "a").cpu_millis(), 2000);
     task.status.as_mut().unwrap().state = TaskState::Finished;
     task.metadata.resource_version = Some("12".to_owned());
     books.take_in(Input::Task(Event::Apply(task)));
-    let portions = books.reserved().portions(&books.view(), "a");
-    assert_eq!(portions.sum.cpu_millis(), 3000);
+    assert_eq!(cpus(&books), [3000, 0, 1000]);
+}
+
+#[test]
+fn who_waits_beside_a_volume_or_a_refinement_gets_what_they_leave() {
+    let mut books = placing();
+    books.take_in(Input::Reservation(Event::Apply(bound(reservation("r", 10, "3")))));
+    let mut part = reservation("part", 11, "2");
+    part.spec.parent = Some("r".to_owned());
+    part.spec.resources = resources("2");
+    books.take_in(Input::Reservation(Event::Apply(part)));
+    books.take_in(Input::Task(Event::Apply(waiting("big", 12, "4"))));
+    // Before it is known that the refinement has its part, the task may not have it.
+    assert_eq!(turn(&mut books), ["reserve part on [\"a\"]"]);
+}
+
+#[test]
+fn what_an_agent_lends_goes_to_revocable_tasks_and_is_called_in() {
+    let mut books = placing();
+    let lending = |version: u64, own: Option<&str>, operators: Option<&str>| {
+        let mut agent = agent();
+        agent.metadata.resource_version = Some(version.to_string());
+        agent.spec.overcommit = operators.map(resources);
+        agent.status.as_mut().unwrap().revocable = own.map(resources);
+        Input::Agent(Event::Apply(agent))
+    };
+    books.take_in(lending(10, Some("1"), Some("2")));
+    let revocable = |name: &str, version: u64, priority: i32| {
+        let mut task = waiting(name, version, "1");
+        (task.spec.revocable, task.spec.priority) = (true, priority);
+        task
+    };
+    books.take_in(Input::Task(Event::Apply(waiting("firm", 11, "5"))));
+    for (name, version, priority) in [("low", 12, -1), ("high", 13, 1), ("middle", 14, 0)] {
+        books.take_in(Input::Task(Event::Apply(revocable(name, version, priority))));
+    }
+    let from = |name: &str| format!("bind {name} to a from [\"what is lent\"]");
+    assert_eq!(turn(&mut books), [from("high"), from("middle"), from("low")]);
+    for (name, version, priority) in [("low", 15, -1), ("high", 16, 1), ("middle", 17, 0)] {
+        let mut running = revocable(name, version, priority);
+        (running.spec.agent, running.spec.lent) = (Some("a".to_owned()), Some(resources("1")));
+        running.status.as_mut().unwrap().state = TaskState::Running;
+        books.take_in(Input::Task(Event::Apply(running)));
+    }
+    let usage = books.allocator().agent_usage("a").unwrap();
+    assert_eq!((usage.allocated.cpu_millis(), usage.free.cpu_millis()), (3000, 4000));
+    assert!(turn(&mut books).is_empty());
+    // It lends less: who is least important goes, and only once.
+    books.take_in(lending(18, None, Some("1500m")));
+    let told = "agent a takes back what it had lent";
+    let kills = [format!("kill low: {told}"), format!("kill middle: {told}")];
+    assert_eq!(turn(&mut books), kills);
+    for (name, version, priority) in [("low", 19, -1), ("middle", 20, 0)] {
+        let mut ending = revocable(name, version, priority);
+        (ending.spec.agent, ending.spec.lent) = (Some("a".to_owned()), Some(resources("1")));
+        ending.spec.kill = Some(commonage_schemas::task::KillOrder::default());
+        ending.status.as_mut().unwrap().state = TaskState::Killing;
+        books.take_in_outcome(Outcome::Killing(Box::new(ending)));
+    }
+    assert!(turn(&mut books).is_empty());
+    assert_eq!(books.lent.called_in.len(), 2, "both are told");
+}
+
+#[test]
+fn a_group_shares_its_fate() {
+    let mut books = placing();
+    let member = |name: &str, version: u64, state: TaskState| {
+        let mut task = launched(name, version, state);
+        (task.spec.offer, task.spec.group) = (None, Some("pod".to_owned()));
+        task
+    };
+    for (name, version) in [("one", 10), ("two", 11), ("three", 12)] {
+        books.take_in(Input::Task(Event::Apply(member(name, version, TaskState::Running))));
+    }
+    books.take_in(Input::Task(Event::Apply(member("one", 13, TaskState::Finished))));
+    assert!(turn(&mut books).is_empty(), "one that is done leaves the others alone");
+    books.take_in(Input::Task(Event::Apply(member("two", 14, TaskState::Failed))));
+    let kills = ["kill three: task two of its group pod is Failed"];
+    assert_eq!(turn(&mut books), kills);
+    assert_eq!(turn(&mut books), kills, "until it is known that it was told");
+    let mut told = member("three", 15, TaskState::Running);
+    told.spec.kill = Some(commonage_schemas::task::KillOrder::default());
+    books.take_in_outcome(Outcome::Killing(Box::new(told.clone())));
+    assert!(turn(&mut books).is_empty());
+    // A group made anew under the same name, while the last of the old one ends.
+    books.take_in(Input::Task(Event::Apply(member("four", 16, TaskState::Running))));
+    told.metadata.resource_version = Some("17".to_owned());
+    told.status.as_mut().unwrap().state = TaskState::Killed;
+    books.take_in(Input::Task(Event::Apply(told)));
+    assert!(turn(&mut books).is_empty());
+    // Nobody else's end concerns it.
+    let mut strange = member("five", 18, TaskState::Failed);
+    strange.spec.group = Some("other".to_owned());
+    books.take_in(Input::Task(Event::Apply(strange)));
+    assert!(turn(&mut books).is_empty());
 }
 
 #[test]
@@ -176,7 +275,6 @@ fn a_volume_is_made_of_reserved_disk_and_only_one_task_has_it_at_a_time() {
     running.spec.agent = Some("a".to_owned());
     running.status.as_mut().unwrap().state = TaskState::Running;
     books.take_in(Input::Task(Event::Apply(running.clone())));
-    books.settle_placed();
     let why: Vec<String> = books.waiting_for_volumes().map(|(_, why)| why.to_owned()).collect();
     assert_eq!(why, ["volume v is used by one"]);
     running.status.as_mut().unwrap().state = TaskState::Finished;

@@ -2,7 +2,35 @@
 
 use super::{AgentBook, Cluster, FrameworkBook, Holder, key, least_by_role};
 use crate::replay::bag::{Bag, queue_of};
-use crate::replay::format::{Op, Start, Used};
+use crate::replay::format::{Attributes, Op, Start, Used};
+
+/// Mesos' capabilities, also those that change nothing here.
+const AGENTS_CAN: [&str; 8] = [
+    "MULTI_ROLE",
+    "HIERARCHICAL_ROLE",
+    "RESERVATION_REFINEMENT",
+    "RESOURCE_PROVIDER",
+    "RESIZE_VOLUME",
+    "AGENT_OPERATION_FEEDBACK",
+    "AGENT_DRAINING",
+    "TASK_RESOURCE_LIMITS",
+];
+const FRAMEWORKS_CAN: [&str; 9] = [
+    "REVOCABLE_RESOURCES",
+    "TASK_KILLING_STATE",
+    "GPU_RESOURCES",
+    "SHARED_RESOURCES",
+    "PARTITION_AWARE",
+    "MULTI_ROLE",
+    "RESERVATION_REFINEMENT",
+    "REGION_AWARE",
+    "QUOTA_V2",
+];
+
+fn check_known(field: &str, named: &Option<Vec<String>>, known: &[&str]) -> Result<(), String> {
+    let strange = named.iter().flatten().find(|name| !known.contains(&name.as_str()));
+    strange.map_or(Ok(()), |name| Err(format!("{field}: unknown {name:?}")))
+}
 
 impl Cluster {
     pub(super) fn step_agent(&mut self, op: &Op) -> Result<(), String> {
@@ -16,18 +44,21 @@ impl Cluster {
                 unavailability,
                 attributes,
             } => {
+                check_known("agent_capabilities", agent_capabilities, &AGENTS_CAN)?;
                 let book = AgentBook {
                     total: Bag::of(resources),
                     capabilities: agent_capabilities.clone(),
                     region: region.clone(),
-                    attributes: attributes.clone().unwrap_or_default(),
+                    attributes: attributes.as_ref().map(Attributes::labels).unwrap_or_default(),
                     start_in: unavailability.as_ref().map(Start::seconds),
                 };
                 self.agents.insert(agent.clone(), book);
+                self.seen.insert(agent.clone());
                 self.tell_agent(agent);
                 for used in used {
                     let framework = used.framework.as_ref().ok_or("used: no framework")?;
                     let holder = self.holder(framework, used.role.as_ref(), agent)?;
+                    self.seen.insert(framework.clone());
                     self.use_once(holder, &used.resources);
                 }
                 if unavailability.is_some() {
@@ -36,6 +67,7 @@ impl Cluster {
                 self.decide_on(agent);
             }
             Op::UpdateAgent { agent, resources, agent_capabilities, attributes } => {
+                check_known("agent_capabilities", agent_capabilities, &AGENTS_CAN)?;
                 let book = self.agents.get_mut(agent).ok_or("agent: not there")?;
                 let mut changed = false;
                 if let Some(total) = resources.as_ref().map(|items| Bag::of(items)) {
@@ -46,9 +78,9 @@ impl Cluster {
                     changed |= book.capabilities != *agent_capabilities;
                     book.capabilities.clone_from(agent_capabilities);
                 }
-                if let Some(attributes) = attributes {
-                    changed |= book.attributes != *attributes;
-                    book.attributes.clone_from(attributes);
+                if let Some(attributes) = attributes.as_ref().map(Attributes::labels) {
+                    changed |= book.attributes != attributes;
+                    book.attributes = attributes;
                 }
                 self.tell_agent(agent);
                 if changed {
@@ -56,6 +88,7 @@ impl Cluster {
                 }
             }
             Op::RemoveAgent { agent } => {
+                self.check_seen("agent", agent)?;
                 let gone: Vec<Holder> =
                     self.held.keys().filter(|holder| holder.2 == *agent).cloned().collect();
                 for holder in gone {
@@ -104,6 +137,7 @@ impl Cluster {
                 used,
                 suppressed_roles,
             } => {
+                check_known("capabilities", capabilities, &FRAMEWORKS_CAN)?;
                 let active = active.unwrap_or(true);
                 let book = FrameworkBook {
                     roles: roles.clone(),
@@ -113,6 +147,7 @@ impl Cluster {
                     suppressed: suppressed_roles.iter().cloned().collect(),
                 };
                 self.frameworks.insert(framework.clone(), book);
+                self.seen.insert(framework.clone());
                 self.tell_framework(framework);
                 self.welcome(framework);
                 for used in used {
@@ -133,6 +168,7 @@ impl Cluster {
                 min_allocatable,
                 suppressed_roles,
             } => {
+                check_known("capabilities", capabilities, &FRAMEWORKS_CAN)?;
                 let book = self.framework(framework)?;
                 if let Some(roles) = roles {
                     book.roles.clone_from(roles);

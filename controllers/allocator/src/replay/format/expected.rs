@@ -10,14 +10,15 @@ use crate::replay::bag::Item;
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::replay) struct Expected {
-    #[serde(default)]
-    pub(in crate::replay) after_step: usize,
+    /// After the last one, if it does not say.
+    pub(in crate::replay) after_step: Option<usize>,
     pub(in crate::replay) offers: Option<Vec<OfferText>>,
     pub(in crate::replay) totals: Option<Vec<OfferText>>,
     pub(in crate::replay) inverse_offers: Option<Vec<InverseText>>,
     pub(in crate::replay) dominant_share: Option<BTreeMap<String, Option<f64>>>,
     pub(in crate::replay) active_offer_filters: Option<BTreeMap<String, u64>>,
-    pub(in crate::replay) metrics: Option<BTreeMap<String, f64>>,
+    /// Of those that are not there: null.
+    pub(in crate::replay) metrics: Option<BTreeMap<String, Option<f64>>>,
     pub(in crate::replay) metrics_absent: Option<Vec<String>>,
     /// Those that are there, whatever their value is.
     pub(in crate::replay) metrics_present: Option<Vec<String>>,
@@ -46,11 +47,43 @@ impl Expected {
         Self { raw, ..Self::default() }
     }
 
-    pub(in crate::replay) fn is_of_a_sorter(&self) -> bool {
-        self.order.is_some()
-            || self.shares.is_some()
-            || self.count.is_some()
-            || self.contains.is_some()
+    /// What is expected that a case of this kind has nothing to say about.
+    pub(in crate::replay) fn out_of_place(&self, kind: &str) -> Vec<&'static str> {
+        let of_an_allocator = [
+            ("offers", self.offers.is_some()),
+            ("totals", self.totals.is_some()),
+            ("inverse_offers", self.inverse_offers.is_some()),
+            ("dominant_share", self.dominant_share.is_some()),
+            ("active_offer_filters", self.active_offer_filters.is_some()),
+            ("metrics", self.metrics.is_some()),
+            ("metrics_absent", self.metrics_absent.is_some()),
+            ("metrics_present", self.metrics_present.is_some()),
+            ("result", self.result.is_some()),
+        ];
+        let of_a_master = [
+            ("rescinded", self.rescinded.is_some()),
+            ("rescinded_offers_at_least", self.rescinded_offers_at_least.is_some()),
+        ];
+        let of_a_sorter = [
+            ("order", self.order.is_some()),
+            ("count", self.count.is_some()),
+            ("contains", self.contains.is_some()),
+            ("shares", self.shares.is_some()),
+        ];
+        let probability = "probability_of_client_i_at_position_j";
+        let of_chance = [
+            (probability, self.probability_of_client_i_at_position_j.is_some()),
+            ("absolute_tolerance", self.absolute_tolerance.is_some()),
+        ];
+        let all: [(&[&str], &[(&'static str, bool)]); 4] = [
+            (&["allocator", "master"], &of_an_allocator),
+            (&["master"], &of_a_master),
+            (&["sorter"], &of_a_sorter),
+            (&["random_sorter"], &of_chance),
+        ];
+        let strange = all.into_iter().filter(|(kinds, _)| !kinds.contains(&kind));
+        let said = strange.flat_map(|(_, fields)| fields).filter(|(_, is_said)| *is_said);
+        said.map(|(name, _)| *name).collect()
     }
 }
 

@@ -1,46 +1,32 @@
-//! What is reserved is given out without the allocator: to refinements, volumes, and tasks of queues
-//! that it is reserved for.
+//! What is reserved is given to refinements and volumes without asking anybody.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use commonage_allocator::{Binding, Placement};
-use commonage_schemas::{
-    Resources, Task, Volume,
-    names::{DEFAULT_FRAMEWORK, DEFAULT_QUEUE},
-    offer::ReservedPart,
-    reservation::BOUND,
-};
-use kube::ResourceExt;
+use commonage_schemas::{Volume, reservation::BOUND};
 use serde_json::{Value, json};
 
 use super::Accounting;
 use crate::allocation::{
-    accounting::object_key,
     apply::Write,
-    cache::key,
-    info,
-    reserved::{disk, minus, named, plus},
+    reserved::{Taken, disk, minus, named, plus},
 };
 
 impl Accounting {
-    /// What can be given out of reservations without asking anybody: refinements, volumes, and
-    /// places for tasks of queues that have something reserved.
+    /// Refinements and volumes that there is room for now.
     pub(crate) fn serve_from_reservations(&mut self) -> Vec<Write> {
+        self.claims.taken.clear();
         if !std::mem::take(&mut self.claims.look) || self.world.reservations.iter().next().is_none()
         {
             return Vec::new();
         }
-        let mut writes = self.refine();
-        writes.extend(self.provide_volumes());
-        writes.extend(self.place_on_reservations());
+        let mut taken = Taken::new();
+        let mut writes = self.refine(&mut taken);
+        writes.extend(self.provide_volumes(&mut taken));
+        self.claims.taken = taken;
         writes
     }
 
-    fn refine(&self) -> Vec<Write> {
+    fn refine(&self, taken: &mut Taken) -> Vec<Write> {
         let view = self.view();
         let mut writes = Vec::new();
-        let mut taken: HashMap<(String, String), Resources> = HashMap::new();
         for child in self.world.reservations.iter().filter(|r| r.agents().len() < r.count()) {
             let Some(parent) = child.spec.parent.as_deref() else { continue };
             let above = self.world.reservations.get(&named(parent));
@@ -61,9 +47,8 @@ impl Accounting {
         writes
     }
 
-    fn provide_volumes(&self) -> Vec<Write> {
+    fn provide_volumes(&self, taken: &mut Taken) -> Vec<Write> {
         let view = self.view();
-        let mut taken: HashMap<(String, String), Resources> = HashMap::new();
         let mut writes = Vec::new();
         for volume in self.world.volumes.iter() {
             let (has, wants) = (volume.bound_bytes(), volume.wanted_bytes());
@@ -117,106 +102,5 @@ impl Accounting {
         let phase = if volume.is_bound() { "Bound" } else { "Pending" };
         let condition = self.condition(volume.is_bound(), "WaitingForDisk", &message);
         Some(json!({"phase": phase, "conditions": [condition]}))
-    }
-
-    /// Places tasks on what is reserved for their queue: that needs nobody's turn, and is counted
-    /// whether it is used or not.
-    fn place_on_reservations(&mut self) -> Vec<Write> {
-        let mut free: Vec<(String, String, String, Resources)> = Vec::new();
-        let view = self.view();
-        for reservation in self.world.reservations.iter().filter(|r| !r.agents().is_empty()) {
-            let name = reservation.name_any();
-            for agent in reservation.agents() {
-                let left = self.reserved.free(&view, &name, agent);
-                let found = self.world.agents.get(&named(agent));
-                let open = found.is_some_and(|agent| info::is_open(agent));
-                if !left.is_empty() && open {
-                    let queue = reservation.spec.queue.clone();
-                    free.push((name.clone(), agent.clone(), queue, left));
-                }
-            }
-        }
-        let mut writes = Vec::new();
-        if free.is_empty() {
-            return writes;
-        }
-        let mut waiting: Vec<&Arc<Task>> =
-            self.world.tasks.iter().filter(|task| self.is_simple(task)).collect();
-        waiting.sort_by_key(|t| {
-            (-t.spec.priority, t.metadata.creation_timestamp.clone().map(|c| c.0))
-        });
-        let mut placed = Vec::new();
-        for task in waiting {
-            let place = free.iter_mut().find(|(_, agent, queue, left)| {
-                let queue_of_task = task.spec.queue.as_deref().unwrap_or(DEFAULT_QUEUE);
-                let below = queue_of_task.strip_prefix(queue.as_str());
-                below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-                    && left.contains(&task.spec.resources)
-                    && self.may_go(task, agent)
-            });
-            let Some((name, agent, _, left)) = place else { continue };
-            *left = minus(left, &task.spec.resources);
-            let part =
-                ReservedPart { reservation: name.clone(), resources: task.spec.resources.clone() };
-            let key = key(task.as_ref());
-            let binding = Binding {
-                task: object_key(&key),
-                uid: task.uid().unwrap_or_default().into(),
-                agent: agent.as_str().into(),
-                host_ports: Vec::new(),
-            };
-            placed.push(key);
-            writes.push(Write::Bind(binding, vec![part]));
-        }
-        // The allocator must not place them once more before the answer is there.
-        for key in &placed {
-            self.allocator.remove_task(&object_key(key));
-        }
-        self.claims.placed = placed;
-        writes
-    }
-
-    /// The writes are done: who was not placed after all waits as before.
-    pub(crate) fn settle_placed(&mut self) {
-        for key in std::mem::take(&mut self.claims.placed) {
-            self.sync_task(&key);
-        }
-    }
-
-    /// A task that waits to be placed and needs nothing but numbers.
-    fn is_simple(&self, task: &Task) -> bool {
-        let spec = &task.spec;
-        let framework = spec.framework.clone().unwrap_or_else(|| DEFAULT_FRAMEWORK.to_owned());
-        let owner = (task.namespace().unwrap_or_default(), framework);
-        let alone = spec.gang.is_none() && spec.group.is_none() && spec.container.ports.is_empty();
-        let picky = spec
-            .constraints
-            .as_ref()
-            .is_some_and(|c| c.spread.is_some() || c.anti_affinity.is_some());
-        !task.is_bound()
-            && !task.state().is_terminal()
-            && task.metadata.deletion_timestamp.is_none()
-            && alone
-            && !picky
-            && !self.claims.for_volumes.contains_key(&key(task))
-            && self.world.frameworks.get(&owner).is_some_and(|framework| {
-                let info = info::framework(framework);
-                info.active
-                    && info.placement == Placement::Tasks
-                    && info.queues.iter().any(|q| Some(q) == spec.queue.as_ref())
-            })
-    }
-
-    fn may_go(&self, task: &Task, agent: &str) -> bool {
-        let Some(found) = self.world.agents.get(&named(agent)) else { return false };
-        let at_volumes = task.spec.volumes().all(|name| {
-            let key = (task.namespace().unwrap_or_default(), name.to_owned());
-            let volume = self.world.volumes.get(&key);
-            volume.is_some_and(|v| self.view().place_of(v) == Some(agent))
-        });
-        let claimed = task.spec.agent.as_deref().is_none_or(|claimed| claimed == agent);
-        let required = task.spec.required_labels().map(info::selector).unwrap_or_default();
-        let labels = commonage_schemas::task::labels(&found.metadata);
-        at_volumes && claimed && required.matches(&labels)
     }
 }
