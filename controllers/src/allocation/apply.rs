@@ -140,7 +140,6 @@ async fn make_offer(client: &Client, new: NewOffer, to: Addressee) -> kube::Resu
         volumes: to.volumes,
         agent_labels: to.agent_labels,
         expires_at: expires.map(Time),
-        ..OfferSpec::default()
     };
     let offer = Offer {
         metadata: ObjectMeta {

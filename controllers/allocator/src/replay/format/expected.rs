@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::replay::bag::Item;
 
+/// Fields by name, and whether something is said in each.
+type Fields<'f> = &'f [(&'static str, bool)];
+
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::replay) struct Expected {
@@ -75,7 +78,7 @@ impl Expected {
             (probability, self.probability_of_client_i_at_position_j.is_some()),
             ("absolute_tolerance", self.absolute_tolerance.is_some()),
         ];
-        let all: [(&[&str], &[(&'static str, bool)]); 4] = [
+        let all: [(&[&str], Fields<'_>); 4] = [
             (&["allocator", "master"], &of_an_allocator),
             (&["master"], &of_a_master),
             (&["sorter"], &of_a_sorter),
