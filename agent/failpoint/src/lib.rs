@@ -5,6 +5,7 @@
 //! COMMONAGE_FAILPOINTS=agent.ledger_renamed          dies as by `kill -9` when it gets there
 //!                      agent.ledger_renamed@2        … the second time
 //!                      shim.after_cgroup:stop        stands still, as by SIGSTOP
+//!                      shim.after_cgroup:pause       goes on, but only after two seconds
 //!                      a:stop,b@3                    several
 //! ```
 //!
@@ -64,13 +65,19 @@ mod armed {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use std::time::Duration;
+
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::{ALL, VARIABLE};
 
+    /// Longer than anything around a failpoint takes by itself.
+    const PAUSE: Duration = Duration::from_secs(2);
+
     struct Armed {
         name: String,
-        signal: Signal,
+        /// `None`: it goes on after a while.
+        signal: Option<Signal>,
         /// At which arrival.
         turn: u32,
         arrived: AtomicU32,
@@ -86,8 +93,12 @@ mod armed {
         for armed in ARMED.iter().filter(|armed| armed.name == name) {
             if armed.arrived.fetch_add(1, Ordering::SeqCst) + 1 == armed.turn {
                 eprintln!("failpoint {name}");
+                let Some(signal) = armed.signal else {
+                    std::thread::park_timeout(PAUSE);
+                    continue;
+                };
                 // To itself, which cannot be refused.
-                let _ = kill_process(getpid(), armed.signal);
+                let _ = kill_process(getpid(), signal);
                 // A stop takes its time to reach all threads, and this one must not go on meanwhile.
                 loop {
                     std::thread::park();
@@ -106,9 +117,12 @@ mod armed {
             None => (text, 1),
         };
         let (name, signal) = match rest.split_once(':') {
-            Some((name, "stop")) => (name, Signal::STOP),
-            Some((_, action)) => return Err(format!("{action}: no action; there is stop")),
-            None => (rest, Signal::KILL),
+            Some((name, "stop")) => (name, Some(Signal::STOP)),
+            Some((name, "pause")) => (name, None),
+            Some((_, action)) => {
+                return Err(format!("{action}: no action; there are stop and pause"));
+            }
+            None => (rest, Some(Signal::KILL)),
         };
         if !ALL.contains(&name) {
             return Err(format!("{name}: no such failpoint; there are {}", ALL.join(", ")));
@@ -123,12 +137,18 @@ mod armed {
 
         #[test]
         fn what_happens_where_is_read_from_one_line() {
-            let armed = parse("shim.after_cgroup:stop,agent.ledger_renamed@2").unwrap();
+            let armed =
+                parse("shim.after_cgroup:stop,agent.ledger_renamed@2,shim.after_lock:pause")
+                    .unwrap();
             let read: Vec<_> =
                 armed.iter().map(|one| (one.name.as_str(), one.signal, one.turn)).collect();
             assert_eq!(
                 read,
-                [("shim.after_cgroup", Signal::STOP, 1), ("agent.ledger_renamed", Signal::KILL, 2)]
+                [
+                    ("shim.after_cgroup", Some(Signal::STOP), 1),
+                    ("agent.ledger_renamed", Some(Signal::KILL), 2),
+                    ("shim.after_lock", None, 1),
+                ]
             );
             assert!(parse("").unwrap().is_empty());
             for wrong in ["nowhere", "shim.after_cgroup:sleep", "shim.after_cgroup@often"] {

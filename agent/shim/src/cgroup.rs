@@ -170,6 +170,17 @@ impl Group<'_> {
         ADDED_DEVICES.iter().try_for_each(|rule| std::fs::write(&list, rule))
     }
 
+    /// Version 2 limits swap by itself, and libcontainer 0.7.0 leaves it unlimited where it ought to write a zero: a
+    /// task would then have all of the machine's swap beyond its memory. No error where the kernel has no swap.
+    pub(crate) fn forbid_swap(&self) -> io::Result<()> {
+        let Some(hierarchy) = self.hierarchies.with("memory") else { return Ok(()) };
+        let limit = hierarchy.mount_point.join(&self.path).join("memory.swap.max");
+        match hierarchy.controllers.is_none() && limit.exists() {
+            true => std::fs::write(limit, "0"),
+            false => Ok(()),
+        }
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         let number = |text: Option<String>| text.and_then(|t| t.trim().parse().ok()).unwrap_or(0);
         // Version 2 counts in microseconds and puts both into one file.
@@ -336,50 +347,4 @@ fn io_bytes(stat: &str) -> (u64, u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    const HYBRID: &str = "\
-27 1 254:0 / / rw - ext4 /dev/vda rw
-32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:3 - cgroup cgroup rw,cpu,cpuacct
-35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
-41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
-";
-
-    #[test]
-    fn hybrid_hierarchies_prefer_version_1() {
-        let found = Hierarchies::parse(HYBRID);
-        assert_eq!(found.0.len(), 3);
-        let memory = found.with("memory").unwrap();
-        assert_eq!(memory.mount_point, Path::new("/sys/fs/cgroup/memory"));
-        let cpu = found.with("cpuacct").unwrap();
-        assert_eq!(cpu.mount_point, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
-        assert!(found.with("pids").unwrap().controllers.is_none());
-    }
-
-    #[test]
-    fn nothing_but_a_tasks_group_is_accepted() {
-        assert!(is_task_path("/commonage/node/t-1"));
-        for path in ["", "/", "/a", "a/b", "/a/..", "/a/../b", "/a//b", "/a/b/", "/./a"] {
-            assert!(!is_task_path(path), "{path}");
-        }
-    }
-
-    #[test]
-    fn io_of_all_devices_is_added_up() {
-        let v1 = "8:0 Read 512\n8:0 Write 1024\n8:0 Sync 9\n8:16 Read 1\nTotal 1537\n";
-        assert_eq!(io_bytes(v1), (513, 1024));
-        let v2 =
-            "8:0 rbytes=512 wbytes=1024 rios=1 wios=2 dbytes=0 dios=0\n254:0 rbytes=8 wbytes=0\n";
-        assert_eq!(io_bytes(v2), (520, 1024));
-        assert_eq!(io_bytes(""), (0, 0));
-    }
-
-    #[test]
-    fn counters_are_found_by_whole_words() {
-        let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
-        assert_eq!(keyed(text, "oom_kill"), Some(3));
-        assert_eq!(keyed(text, "oom"), None);
-    }
-}
+mod tests;

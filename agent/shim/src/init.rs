@@ -327,6 +327,13 @@ impl Failure {
                     hint(Path::new(program))
                 ),
             ),
+            (Step::Exec, Errno::E2BIG) => (
+                FailureReason::InvalidLaunch,
+                format!(
+                    "command {program:?}: its arguments and environment are more than the kernel takes; put what is \
+                     long into a file"
+                ),
+            ),
             (Step::Exec, _) => (
                 FailureReason::CommandNotFound,
                 format!(

@@ -14,6 +14,7 @@
 //! the same executable and returns only if the process is neither.
 #![warn(missing_docs)]
 
+mod allowance;
 mod cgroup;
 pub mod client;
 mod cni;

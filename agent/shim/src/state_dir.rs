@@ -21,14 +21,15 @@ impl StateDir {
         Self(path.into())
     }
 
-    /// Creates the directory (mode 0700) and writes `task.json` (0600), durably: after this the
-    /// intent is on disk and a shim may be asked for.
+    /// Creates the directory (mode 0700) and writes `task.json` (0600); after this a shim may be asked for. Not
+    /// flushed: whether something was begun must outlive a power cut (the agent writes that down beside it), what
+    /// exactly need not, and the seal tells when it did not.
     ///
     /// # Errors
     /// Whatever the file system says. A directory that exists is reused.
     pub fn prepare(&self, launch: &Launch) -> io::Result<()> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-        write_durably(&self.task_json(), &sealed(serde_json::to_vec(launch)?))
+        write_atomically(&self.task_json(), &sealed(serde_json::to_vec(launch)?))
     }
 
     /// Reads `task.json`.

@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::MsgFlags;
 
+use crate::allowance::Allowance;
 use crate::client::{Phase, Status};
 use crate::control::{Control, Task};
 use crate::init::{FILTERED, Failure};
@@ -25,6 +27,7 @@ pub(crate) struct Supervisor {
     launch: Launch,
     hierarchies: Hierarchies,
     outputs: [Output; 2],
+    allowance: Allowance,
     buffer: Vec<u8>,
     exec_pipe: Option<File>,
     status_pipe: File,
@@ -90,6 +93,7 @@ impl Supervisor {
             launch,
             hierarchies: created.hierarchies,
             outputs: created.outputs,
+            allowance: Allowance::new(Instant::now()),
             buffer: Vec::new(),
             exec_pipe: Some(created.exec_pipe),
             status_pipe: created.status_pipe,
@@ -113,13 +117,16 @@ impl Supervisor {
         signals: &SignalFd,
     ) -> io::Result<(Exit, Control)> {
         while self.watched.ended.is_none() {
-            let ready = self.wait(&control, signals)?;
+            let rest = self.allowance.rest(Instant::now());
+            let ready = self.wait(&control, signals, rest)?;
             // First: whether it ran is to be known before it is known to have ended.
             if ready.exec {
                 self.on_exec();
             }
-            for output in &mut self.outputs {
-                output.pump(&mut self.buffer);
+            if rest.is_none() {
+                for output in &mut self.outputs {
+                    self.allowance.take(output.pump(&mut self.buffer));
+                }
             }
             if ready.control {
                 control.serve(&mut self.watched);
@@ -139,12 +146,19 @@ impl Supervisor {
         Ok((self.exit(), control))
     }
 
-    fn wait(&self, control: &Control, signals: &SignalFd) -> io::Result<Ready> {
+    /// Until there is something to do; while the output has to `rest`, not for more of it.
+    fn wait(
+        &self,
+        control: &Control,
+        signals: &SignalFd,
+        rest: Option<Duration>,
+    ) -> io::Result<Ready> {
         fn entry(fd: BorrowedFd<'_>) -> PollFd<'_> {
             PollFd::new(fd, PollFlags::POLLIN)
         }
         let exec = self.exec_pipe.iter().map(|pipe| pipe.as_fd());
-        let outputs = self.outputs.iter().filter_map(Output::poll_fd);
+        let outputs = self.outputs.iter().filter(|_| rest.is_none());
+        let outputs = outputs.filter_map(Output::poll_fd);
         // The order here is the order in which the answers are taken apart below.
         let mut fds: Vec<PollFd<'_>> = std::iter::once(signals.as_fd())
             .chain(control.poll_fds())
@@ -152,7 +166,11 @@ impl Supervisor {
             .chain(outputs)
             .map(entry)
             .collect();
-        match poll(&mut fds, PollTimeout::NONE) {
+        let timeout = rest.map_or(PollTimeout::NONE, |rest| {
+            // Rounded up, or it would be for nothing.
+            PollTimeout::try_from(rest + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -202,6 +220,9 @@ impl Supervisor {
         } else if let Err(error) = self.deny_added_devices() {
             let reason = FailureReason::CreateFailed;
             ExitError { reason, message: format!("device rules: {error}") }
+        } else if let Err(error) = self.forbid_swap() {
+            let reason = FailureReason::CreateFailed;
+            ExitError { reason, message: format!("limit of swap: {error}") }
         } else if let Err(error) = self.start_loopback() {
             let reason = FailureReason::CreateFailed;
             ExitError { reason, message: format!("loopback: {error}") }
@@ -216,6 +237,13 @@ impl Supervisor {
 
     fn deny_added_devices(&self) -> io::Result<()> {
         self.hierarchies.group(&self.launch.cgroup)?.deny_added_devices()
+    }
+
+    fn forbid_swap(&self) -> io::Result<()> {
+        match self.launch.limits.memory_bytes {
+            Some(_) => self.hierarchies.group(&self.launch.cgroup)?.forbid_swap(),
+            None => Ok(()),
+        }
     }
 
     fn start_loopback(&self) -> io::Result<()> {

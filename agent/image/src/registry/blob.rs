@@ -116,10 +116,7 @@ fn begin(response: &Response<Incoming>, blob: &Descriptor, offset: u64) -> Resul
     };
     if response.status() == StatusCode::PARTIAL_CONTENT {
         return match content_range(headers) {
-            Some((start, total)) if total.is_some_and(|total| total != blob.size) => {
-                let _ = start;
-                wrong(total.unwrap_or_default())
-            }
+            Some((_, Some(total))) if total != blob.size => wrong(total),
             Some((start, _)) if start <= offset => Ok(offset - start),
             _ => Err(Error::Unavailable("the registry answers another range".to_owned())),
         };

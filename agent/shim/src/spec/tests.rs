@@ -143,3 +143,51 @@ fn what_cannot_run_is_refused_with_a_reason() {
     assert_eq!(with(|l| l.limits.pids = 1), small);
     assert_eq!(with(|l| l.limits.cpu_quota_millis = Some(0)), small);
 }
+
+/// What libcontainer writes where control groups are of version 2, which few machines that build this have.
+#[test]
+fn limits_are_those_of_version_2_as_well() {
+    use libcgroups::common::{CgroupManager, ControllerOpt};
+
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
+    let written = |limits: Limits| {
+        let launch = Launch { limits, ..launch() };
+        let spec: libcontainer::oci_spec::runtime::Spec =
+            serde_json::from_value(built(&launch)).unwrap();
+        let linux = spec.linux().as_ref().unwrap();
+        let path = linux.cgroups_path().clone().unwrap();
+        assert_eq!(path, Path::new("/commonage/node/t-1"));
+        let group = root.path().join("commonage/node/t-1");
+        std::fs::create_dir_all(&group).unwrap();
+        let files = ["cpu.max", "cpu.weight", "memory.max", "memory.swap.max", "pids.max"];
+        // As the kernel has them at first; it writes them anew, where a file would keep the rest.
+        for file in files {
+            std::fs::write(group.join(file), "").unwrap();
+        }
+        let manager = libcgroups::v2::manager::Manager::new(root.path().to_owned(), path).unwrap();
+        let options = ControllerOpt {
+            resources: linux.resources().as_ref().unwrap(),
+            disable_oom_killer: false,
+            oom_score_adj: None,
+            freezer_state: None,
+        };
+        manager.apply(&options).unwrap();
+        files.map(|file| std::fs::read_to_string(group.join(file)).unwrap())
+    };
+    let all = written(Limits {
+        cpu_millis: Some(500),
+        cpu_quota_millis: Some(1500),
+        memory_bytes: Some(64 << 20),
+        pids: 100,
+    });
+    let [quota, weight, memory, swap, pids] = all.each_ref().map(String::as_str);
+    assert_eq!((quota, memory, pids), ("150000 100000", "67108864", "100"));
+    // Left alone, which is no limit: see `cgroup::Group::forbid_swap`.
+    assert_eq!(swap, "");
+    let more = written(Limits { cpu_millis: Some(2000), ..Limits::default() });
+    let (weight, more): (u32, u32) = (weight.parse().unwrap(), more[1].parse().unwrap());
+    assert!((1..=10_000).contains(&weight) && weight < more, "{weight} {more}");
+    let least = written(Limits { cpu_quota_millis: Some(1), ..Limits::default() });
+    assert_eq!(least[0], "1000 1000000");
+}

@@ -24,14 +24,14 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// An image's layers, uppermost first, below a directory of their own.
-struct Image {
+pub struct Image {
     dir: tempfile::TempDir,
     layers: Vec<PathBuf>,
 }
 
 impl Image {
     /// One layer, with a shell.
-    fn new() -> Image {
+    pub fn new() -> Image {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let base = dir.path().join("a/t");
@@ -46,7 +46,7 @@ impl Image {
         Image { dir, layers: vec![base] }
     }
 
-    fn layer(mut self, fill: impl FnOnce(&Path)) -> Image {
+    pub fn layer(mut self, fill: impl FnOnce(&Path)) -> Image {
         let layer = self.dir.path().join(format!("{}/t", self.layers.len()));
         fs::create_dir_all(&layer).unwrap();
         fill(&layer);
@@ -54,11 +54,20 @@ impl Image {
         self
     }
 
-    fn task(&self, script: &str) -> Task {
+    pub fn task(&self, script: &str) -> Task {
         let layers = self.layers.clone();
         Task::command(&["/bin/sh", "-c", script])
             .with(|launch| launch.root = Root::Image { layers, read_only: false })
     }
+}
+
+/// A program and what it is linked with: where each file is, and where it belongs in an image.
+pub fn with_libraries(program: &Path, name: &str) -> Vec<(PathBuf, PathBuf)> {
+    let listed = std::process::Command::new("ldd").arg(program).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
+    let libraries = libraries.map(|at| (PathBuf::from(at), PathBuf::from(&at[1..])));
+    std::iter::once((program.to_owned(), PathBuf::from(name))).chain(libraries).collect()
 }
 
 fn layers_are_stacked_and_what_is_written_goes() {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use commonage_shim::client;
+use commonage_shim::launch::{LogLimits, Stream};
 
 use crate::Test;
 use crate::fixture::{Task, eventually};
@@ -14,6 +15,10 @@ pub const TESTS: &[Test] = &[
     ("a_fork_bomb_ends_at_the_limit", a_fork_bomb_ends_at_the_limit),
     ("limits_and_devices_are_the_kernels", limits_and_devices_are_the_kernels),
     ("a_task_cannot_reach_its_own_limits", a_task_cannot_reach_its_own_limits),
+    (
+        "a_flood_of_output_is_slowed_down_and_kept_small",
+        a_flood_of_output_is_slowed_down_and_kept_small,
+    ),
 ];
 
 fn a_cpu_quota_is_enforced() {
@@ -93,4 +98,43 @@ fn a_task_cannot_reach_its_own_limits() {
     );
     task.run();
     assert_eq!(task.stdout(), "0\n0\n/\n", "{}", task.stderr());
+}
+
+/// Row F-66: whoever prints without end fills no disk, keeps no processor busy, and can be ended.
+fn a_flood_of_output_is_slowed_down_and_kept_small() {
+    const BURST_BYTES: u64 = 64 << 20;
+    const BYTES_PER_SECOND: u64 = 16 << 20;
+    const FILE_BYTES: u64 = 4 << 20;
+    let task = Task::sh("cat /dev/zero & tr '\\0' 'x' < /dev/zero >&2").with(|launch| {
+        launch.log = LogLimits { max_file_bytes: FILE_BYTES, max_files: 2 };
+    });
+    let began = Instant::now();
+    task.start();
+    let both = [Stream::Stdout, Stream::Stderr];
+    let kept = |stream: Stream| -> u64 {
+        let file = task.state.log(stream);
+        let older = file.with_extension("log.1");
+        [file, older].iter().filter_map(|file| Some(std::fs::metadata(file).ok()?.len())).sum()
+    };
+    let taken = || -> u64 {
+        both.map(|stream| task.state.log_bytes_gone(stream) + kept(stream)).iter().sum()
+    };
+    // Past what is free, and at both streams.
+    eventually("more came than is free", || {
+        let each = both.map(|stream| task.state.log_bytes_gone(stream) > 0);
+        (taken() > BURST_BYTES + BYTES_PER_SECOND && each == [true, true]).then_some(())
+    });
+    let (so_far, took) = (taken(), began.elapsed());
+    // What was counted may have been counted twice, while a file moved.
+    let most = BURST_BYTES + (BYTES_PER_SECOND as f64 * took.as_secs_f64()) as u64 + 2 * FILE_BYTES;
+    assert!(so_far < most, "{so_far} bytes in {took:?}");
+    for stream in both {
+        assert!(kept(stream) <= 2 * FILE_BYTES + (FILE_BYTES / 4), "{}", kept(stream));
+    }
+    // It answers, and passes on what it is told.
+    let mut shim = task.connect();
+    shim.status().unwrap();
+    shim.kill(9).unwrap();
+    let exit = task.end();
+    assert_eq!((exit.signal, exit.log_bytes_dropped), (Some(9), 0), "{exit:?}");
 }

@@ -8,6 +8,7 @@
 mod exec;
 mod fixture;
 mod image;
+mod intruder;
 mod isolation;
 mod life;
 mod limits;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         recovery::TESTS,
         exec::TESTS,
         image::TESTS,
+        intruder::TESTS,
         network::TESTS,
     ]
     .concat();
