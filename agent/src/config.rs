@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use commonage_image::{Options as ImageOptions, Policy as ImagePolicy};
+pub use commonage_image::{Options as ImageOptions, Policy as ImagePolicy, Watermarks};
 use commonage_schemas::resources::{Amount, Ranges};
 use commonage_shim::ZygoteHandle;
 
 pub use crate::networks::Networks;
 
-/// Under which control group all tasks of all agents of a machine lie.
+/// Under which control group those of all agents of a machine lie.
 pub const CGROUP_PARENT: &str = "/commonage";
 
 /// What an agent needs to run. Taken apart field by field in [`crate::run`].
@@ -39,7 +39,7 @@ pub struct Config {
     pub overrides: Overrides,
     /// Forks shims. It was started before this process had any thread.
     pub zygote: Arc<ZygoteHandle>,
-    /// Control group under which the tasks' groups are made; [`CGROUP_PARENT`].
+    /// Control group in which the agent makes its own; [`CGROUP_PARENT`].
     pub cgroup_parent: String,
     /// Where images may come from beyond HTTPS, how large they may be, when they go again.
     pub images: ImageOptions,

@@ -4,7 +4,7 @@
 //! time (launching, signalling, reporting, the disk) runs as a job of its own and comes back as a
 //! [`Wake`]. A job's failure is news like any other; the plan decides about repeats.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Verdict;
 use crate::ledger::{Entry, KillOrder, Ledger, Uid};
-use crate::plan::{Action, Actual, Context, Phase, Record, Words, plan, uid_of};
+use crate::plan::{Action, Actual, Context, Phase, Record, Remains, Words, plan, uid_of};
 use crate::prepare::{Outcome, Workshop};
 use crate::report::{self, Answer};
 use crate::runtime::{Seen, Shims, describe};
@@ -28,7 +28,11 @@ use crate::task::outcome::End;
 use crate::task::spec::Site;
 
 mod act;
+mod recover;
+mod timers;
 mod wake;
+
+use timers::{Timers, until};
 
 /// Launches at once. Making a container is work for the processor, so more than a few per core
 /// only make each of them slower: 60 at once on two cores took half a second each, 8 some 80 ms.
@@ -57,6 +61,8 @@ pub(crate) struct Parts {
     pub ledger: Ledger,
     pub shims: Shims,
     pub workshop: Workshop,
+    /// Rung when the watch of tasks may be deaf.
+    pub listen_anew: Arc<Notify>,
     /// See [`Context::keep_deleted`].
     pub keep_deleted: SignedDuration,
 }
@@ -113,8 +119,15 @@ enum Wake {
     Collected,
     /// Old tokens of tasks were replaced.
     Renewed,
-    /// What ended containers left was looked for.
-    Tidied,
+    /// What ended containers left was looked for; these have left nothing.
+    Tidied {
+        clean: Vec<Uid>,
+    },
+    /// A container has ended, and this cannot be removed for now, if anything.
+    Cleaned {
+        uid: Uid,
+        remains: Option<String>,
+    },
     /// A check's future ended; its verdicts came on their own way.
     Watched,
 }
@@ -168,13 +181,6 @@ struct Launches {
     waiting: VecDeque<Uid>,
 }
 
-/// When to look at which task again; one time per task.
-#[derive(Default)]
-struct Timers {
-    by_time: BTreeSet<(Timestamp, Uid)>,
-    by_uid: HashMap<Uid, Timestamp>,
-}
-
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Driver {
         let (sender, receiver) = mpsc::channel(VERDICTS_MAX);
@@ -211,7 +217,9 @@ impl Driver {
         let api: Api<Task> = Api::all(self.parts.client.clone());
         let mine = format!("spec.agent={}", self.parts.site.agent);
         let config = watcher::Config::default().fields(&mine);
-        let mut tasks = Box::pin(watcher(api, config).default_backoff());
+        let watch = || Box::pin(watcher(api.clone(), config.clone()).default_backoff());
+        let mut tasks = watch();
+        let listen_anew = self.parts.listen_anew.clone();
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             tokio::select! {
@@ -220,6 +228,7 @@ impl Driver {
                     Some(event) => self.hear_of_tasks(event),
                     None => anyhow::bail!("the watch of tasks ended"),
                 },
+                () = listen_anew.notified() => tasks = watch(),
                 _ = sweep.tick() => {
                     self.look_at_all();
                     self.collect_images();
@@ -302,26 +311,6 @@ impl Driver {
         }
     }
 
-    /// Reads the ledger: which tasks were begun, and what has become of them since.
-    async fn recover(&mut self) -> anyhow::Result<()> {
-        let ledger = self.parts.ledger.clone();
-        let shims = self.parts.shims.clone();
-        let found = tokio::task::spawn_blocking(move || scan(&ledger, &shims)).await??;
-        let now = Timestamp::now();
-        for (entry, seen) in found {
-            let uid = entry.uid.clone();
-            tracing::info!(uid, task = entry.name, namespace = entry.namespace, ?seen, "found");
-            let record =
-                Record { actual: Some(Actual::launching(entry, now)), ..Record::default() };
-            self.records.insert(uid.clone(), record);
-            match seen {
-                Seen::NotStarted | Seen::Starting => self.settle(&uid),
-                seen => self.settled(&uid, seen),
-            }
-        }
-        Ok(())
-    }
-
     /// Waits until nothing is half done: the next agent finds a ledger at rest.
     async fn drain(&mut self) -> anyhow::Result<()> {
         let rest = async {
@@ -370,39 +359,6 @@ impl Driver {
     }
 }
 
-/// Every entry of the ledger with what its container is found to be. Blocks.
-fn scan(ledger: &Ledger, shims: &Shims) -> anyhow::Result<Vec<(Entry, Seen)>> {
-    let mut found = Vec::new();
-    for entry in ledger.entries()? {
-        match shims.look(&entry.uid) {
-            // Written down and never begun: as if it had never been.
-            Seen::NotStarted => remove(shims, &entry.uid),
-            Seen::Ended(end) => {
-                shims.tidy(std::slice::from_ref(&entry.uid));
-                found.push((entry, Seen::Ended(end)));
-            }
-            seen => found.push((entry, seen)),
-        }
-    }
-    for uid in ledger.leftovers()? {
-        match shims.look(&uid) {
-            // Whose it is nobody can say any more, nor how it was to be ended.
-            Seen::Starting | Seen::Running { .. } => {
-                tracing::error!(uid, "the ledger entry of a container is damaged; it is killed");
-                found.push(shims.give_up(&uid));
-            }
-            Seen::NotStarted | Seen::Ended(_) => remove(shims, &uid),
-        }
-    }
-    Ok(found)
-}
-
-fn remove(shims: &Shims, uid: &str) {
-    if let Err(error) = shims.remove(uid) {
-        tracing::warn!(uid, error = describe(&error), "state directory can't be removed");
-    }
-}
-
 fn is_wanted(record: &Record) -> bool {
     let task = record.desired.as_ref();
     task.is_some_and(|task| {
@@ -416,46 +372,6 @@ fn is_alive(record: &Record) -> bool {
 }
 
 fn is_alive_or_owed(record: &Record) -> bool {
-    is_alive(record) || record.report.in_flight
-}
-
-/// Waits until a time; for ever if there is none.
-async fn until(time: Option<Timestamp>) {
-    match time {
-        Some(time) => {
-            let wait = time.duration_since(Timestamp::now());
-            // Rounded up by a little: a timer that rings too early finds nothing to do.
-            let wait = Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(1);
-            tokio::time::sleep(wait).await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-impl Timers {
-    fn next(&self) -> Option<Timestamp> {
-        self.by_time.first().map(|(time, _)| *time)
-    }
-
-    fn set(&mut self, uid: &Uid, time: Option<Timestamp>) {
-        if let Some(old) = self.by_uid.remove(uid) {
-            self.by_time.remove(&(old, uid.clone()));
-        }
-        if let Some(time) = time {
-            self.by_uid.insert(uid.clone(), time);
-            self.by_time.insert((time, uid.clone()));
-        }
-    }
-
-    fn due(&mut self, now: Timestamp) -> Vec<Uid> {
-        let mut due = Vec::new();
-        while let Some((time, uid)) = self.by_time.first().cloned() {
-            if time > now {
-                break;
-            }
-            self.set(&uid, None);
-            due.push(uid);
-        }
-        due
-    }
+    let is_unsaid = record.actual.as_ref().is_some_and(|a| a.remains == Remains::Unknown);
+    is_alive(record) || is_unsaid || record.report.in_flight
 }

@@ -20,8 +20,9 @@ use crate::runtime::describe;
 
 /// The Lease runs out after this many intervals without renewal. Kubernetes: 40 s for 10 s.
 const LEASE_INTERVALS: u32 = 4;
-/// A renewal without an answer by then is tried again: well before the Lease runs out.
-const RENEW_TIMEOUT: Duration = Duration::from_secs(5);
+/// A renewal without an answer within half an interval is tried again: well before the Lease runs out. Not sooner
+/// than this, which a busy server may need.
+const RENEW_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 
 impl Registration {
     /// Renews the Lease until `shutdown`, beginning at once.
@@ -36,6 +37,7 @@ impl Registration {
                     let now = Timestamp::now();
                     if now.duration_since(renewed_at).unsigned_abs() > self.lease_interval * 2 {
                         self.returned.notify_one();
+                        self.listen_anew.notify_one();
                     }
                     renewed_at = now;
                     pause = AGAIN_FIRST;
@@ -54,9 +56,10 @@ impl Registration {
     }
 
     async fn renew_in_time(&self) -> Result<(), String> {
-        match tokio::time::timeout(RENEW_TIMEOUT, self.renew()).await {
+        let patience = (self.lease_interval / 2).max(RENEW_TIMEOUT_MIN);
+        match tokio::time::timeout(patience, self.renew()).await {
             Ok(renewed) => renewed.map_err(|error| describe(&error)),
-            Err(_) => Err(format!("no answer within {RENEW_TIMEOUT:?}")),
+            Err(_) => Err(format!("no answer within {patience:?}")),
         }
     }
 

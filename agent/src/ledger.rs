@@ -7,7 +7,8 @@
 //!                             /sandbox/     the task's writable directory
 //! ```
 //!
-//! A directory without `task.json` never had a container. Everything here blocks on the disk, so
+//! A directory without `task.json` never had a container, and one without `entry.json` has none that counts: that is
+//! written last, before the shim is asked for. Everything here blocks on the disk, so
 //! the driver calls it from blocking threads only.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -159,11 +160,11 @@ impl Ledger {
     /// Writes an entry durably: after this the intent outlives a power cut.
     pub fn write(&self, entry: &Entry) -> Result<(), LedgerError> {
         let dir = self.tasks.join(&entry.uid);
-        if !dir.is_dir() {
-            private_dir(&dir)?;
+        private_dir(&dir)?;
+        let path = dir.join(ENTRY_FILE);
+        if !path.exists() {
             sync_dir(&self.tasks)?;
         }
-        let path = dir.join(ENTRY_FILE);
         let temporary = dir.join(".entry.json.tmp");
         let json = serde_json::to_vec(entry)
             .map_err(|source| LedgerError::Parse { path: path.clone(), source })?;

@@ -19,6 +19,7 @@ pub mod config;
 pub mod detect;
 mod driver;
 mod events;
+pub mod group;
 pub mod health;
 mod lease;
 pub mod ledger;

@@ -19,7 +19,7 @@ use crate::task::spec::{self, Refusal, Site};
 
 mod record;
 
-pub use record::{Actual, Health, Phase, Preparation, Record, Reporting, Words};
+pub use record::{Actual, Health, Phase, Preparation, Record, Remains, Reporting, Words};
 
 /// A launch that takes longer than this is worth a state of its own (`Starting`); the usual one,
 /// some 15 ms, goes from `Staging` to `Running` in one report.
@@ -200,7 +200,14 @@ fn go_on(
             if record.desired.is_none() {
                 forget(record, context, plan);
             }
+            // Whoever hears of the end may count on what the task held being free.
+            let cleanup_pending = match &actual.remains {
+                Remains::Unknown => return None,
+                Remains::Nothing => None,
+                Remains::Something(what) => Some(what.clone()),
+            };
             let mut status = outcome::of(end, actual.entry.kill.as_ref());
+            status.cleanup_pending = cleanup_pending;
             status.container_id = Some(actual.entry.uid.clone());
             status.ready = was_ready(record).map(|_| false);
             Some(status)
@@ -367,7 +374,13 @@ fn report(record: &Record, wanted: TaskStatus, context: &Context<'_>, plan: &mut
         && said
         && wanted.healthy.is_none_or(|verdict| known.healthy == Some(verdict))
         && wanted.ready.is_none_or(|verdict| known.ready == Some(verdict));
-    if same || known.state.is_terminal() || record.report.in_flight {
+    // The one thing that changes after the end.
+    let cleaned = known.cleanup_pending.is_some() && wanted.cleanup_pending.is_none();
+    let is_news = match known.state.is_terminal() {
+        true => cleaned && wanted.state == known.state,
+        false => !same,
+    };
+    if !is_news || record.report.in_flight {
         return;
     }
     if !known.state.can_become(wanted.state) {

@@ -54,6 +54,9 @@ pub(crate) struct Registration {
     pub data_dir: PathBuf,
     /// Rung when the control plane may have taken this agent for dead in the meantime.
     pub returned: Arc<Notify>,
+    /// Rung then as well, for whoever follows the tasks: the connection of a watch may have died without a word, and
+    /// a watch that hears nothing cannot tell for minutes.
+    pub listen_anew: Arc<Notify>,
 }
 
 impl Registration {

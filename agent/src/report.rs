@@ -79,8 +79,11 @@ fn code_of(status: &kube::core::Status) -> i64 {
 }
 
 /// The patch: what is set, and `null` for what belonged to an earlier state. In the same state, what the task said
-/// of itself stays.
+/// of itself stays. Of a task that is over there is only one thing left to say: that nothing is left of it.
 fn patch(task: &Task, status: &TaskStatus) -> serde_json::Result<Value> {
+    if task.state().is_terminal() {
+        return Ok(json!({"metadata": {"uid": task.uid()}, "status": {"cleanupPending": null}}));
+    }
     let mut fields = serde_json::to_value(status)?;
     for cleared in ["reason", "message", "whyPending"] {
         if fields.get(cleared).is_none() && task.state() != status.state {

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::detect::{self, DEFAULT_PORTS};
 use crate::driver::{Driver, OnShutdown, Parts};
 use crate::events::Events;
+use crate::group;
 use crate::ledger::Ledger;
 use crate::prepare::Workshop;
 use crate::register::{Registration, labels_of, status_of};
@@ -94,18 +95,20 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         lease_interval,
         data_dir: data_dir.clone(),
         returned: Arc::default(),
+        listen_anew: Arc::default(),
         name: name.clone(),
     };
-    let group = format!("{cgroup_parent}/{name}");
+    let group = group::of(&cgroup_parent, &name, &data_dir);
     let forsaken = group.clone();
     tokio::task::spawn_blocking(move || end_orphans(&forsaken)).await?;
     let shims = Shims::new(zygote, ledger.clone(), &machine.boot_id, &group);
     let driver = Driver::new(Parts {
         client,
-        site: Site { agent: name, host, data_dir, cgroup_parent, server },
+        site: Site { agent: name, host, data_dir, group: group.clone(), server },
         boot_id: machine.boot_id,
         ledger: ledger.clone(),
         shims: shims.clone(),
+        listen_anew: registration.listen_anew.clone(),
         workshop,
         keep_deleted: SignedDuration::try_from(keep_deleted).context("time to keep logs")?,
     });

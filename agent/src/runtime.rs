@@ -30,6 +30,8 @@ const LOOK_FIRST: Duration = Duration::from_millis(1);
 const LOOK_LONGEST: Duration = Duration::from_millis(20);
 /// A shim takes a few milliseconds for what is left of its container.
 const CLEAN_TIMEOUT: Duration = Duration::from_secs(2);
+/// First pause between two looks at whether it is done.
+const CLEAN_LOOK: Duration = Duration::from_millis(1);
 /// The socket of a living shim, the last thing that it removes.
 const SHIM_SOCKET: &str = "ctl.sock";
 /// Pause before a shim is asked again that holds its lock but does not answer.
@@ -100,6 +102,9 @@ impl Shims {
         prepared: &Prepared,
     ) -> Result<(), StartError> {
         reach("agent.after_watch_before_ledger");
+        // Before the entry, whose flush of the directory holds for both.
+        let dir = self.ledger.state_dir(&entry.uid);
+        dir.prepare(launch).map_err(|source| StartError::Prepare { source })?;
         self.ledger.write(entry)?;
         match &prepared.fetched {
             Some(fetched) => self.ledger.take_sandbox(&entry.uid, &fetched.path())?,
@@ -109,11 +114,9 @@ impl Shims {
             let path = mounts::files_at(self.ledger.state_dir(&entry.uid).path(), *place);
             self.ledger.write_files(&path, files)?;
         }
-        let dir = self.ledger.state_dir(&entry.uid);
         if let Some(token) = &prepared.token {
             self.ledger.write_files(&dir.path().join(mounts::TOKEN_DIRECTORY), token)?;
         }
-        dir.prepare(launch).map_err(|source| StartError::Prepare { source })?;
         reach("agent.after_ledger_before_shim");
         self.zygote.launch(dir.path()).map_err(|source| StartError::Shim { source })?;
         Ok(())
@@ -229,19 +232,43 @@ impl Shims {
         }
     }
 
-    /// Removes what the containers of ended tasks left whose shims died over it, or could not remove it.
-    pub fn tidy(&self, uids: &[String]) {
+    /// Removes what the containers of ended tasks left whose shims died over it, or could not remove it. Returns the
+    /// tasks of which nothing is left now.
+    pub fn tidy(&self, uids: &[String]) -> Vec<String> {
         for uid in uids {
             let dir = self.ledger.state_dir(uid);
             match (client::is_left_over(dir.path()), dir.launch()) {
                 (Ok(true), Ok(launch)) => {
-                    tracing::warn!(uid, "its shim died before it had removed the container");
+                    tracing::warn!(uid, "its shim ended before it had removed the container");
                     self.clean_up(uid, &launch);
                 }
                 (Err(error), _) => tracing::debug!(uid, %error, "cannot look for remains"),
                 _ => {}
             }
         }
+        uids.iter().filter(|uid| self.is_clean(uid)).cloned().collect()
+    }
+
+    /// Whether nothing is left of a container that has ended: its shim removes the socket last.
+    fn is_clean(&self, uid: &str) -> bool {
+        !self.ledger.state_dir(uid).path().join(SHIM_SOCKET).exists()
+    }
+
+    /// Waits until nothing is left of a container that has ended; not for long. In words, what is.
+    pub async fn remains(self, uid: String) -> Option<String> {
+        let deadline = Instant::now() + CLEAN_TIMEOUT;
+        let mut pause = CLEAN_LOOK;
+        while !self.is_clean(&uid) {
+            if Instant::now() > deadline {
+                let log = self.ledger.state_dir(&uid).path().join("shim.log");
+                let log = std::fs::read_to_string(log).unwrap_or_default();
+                let why = log.lines().next_back().unwrap_or("its shim has not done it yet");
+                return Some(format!("its container's remains cannot be removed: {why}"));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_LONGEST);
+        }
+        None
     }
 
     fn mark_ended(&self, uid: &str) {

@@ -87,6 +87,7 @@ pub async fn agent(
         data_dir: PathBuf::from("/"),
         images: None,
         returned: Arc::default(),
+        listen_anew: Arc::default(),
     };
     {
         // The first of each, so that not all of them come at once.
@@ -101,7 +102,7 @@ pub async fn agent(
         agent: name,
         host: "127.0.0.1".to_owned(),
         data_dir: PathBuf::from("/nonexistent"),
-        cgroup_parent: "/simulated".to_owned(),
+        group: "/simulated".to_owned(),
         server: String::new(),
     };
     let mut agent = Simulated {

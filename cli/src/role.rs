@@ -10,11 +10,12 @@ use std::{
 };
 
 use clap::Args as ClapArgs;
-use commonage_agent::config::{ImageOptions, ImagePolicy, Networks};
+use commonage_agent::config::{ImageOptions, ImagePolicy, Networks, Watermarks};
 use commonage_agent::{Config as AgentConfig, Identity, Overrides};
 use commonage_schemas::{names, resources::Amount};
 use commonage_shim::ZygoteHandle;
 use kube::Client;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
@@ -29,6 +30,11 @@ use crate::{
 
 /// How long the threads of a role that has ended may take to notice.
 const RUNTIME_END: Duration = Duration::from_secs(1);
+
+/// Threads that wait for disks and shims; what comes beyond that waits its turn. Nobody has so many disks.
+const BLOCKING_THREADS_MAX: usize = 64;
+/// They stay, because a machine that has run out of processes gives no new ones: an agent that has some goes on.
+const BLOCKING_THREADS_KEPT: Duration = Duration::from_secs(3600);
 
 /// How much a role says.
 #[derive(Debug, Clone, Copy, ClapArgs)]
@@ -61,13 +67,26 @@ impl Log {
 
 /// Runs a role to its end, on as many threads as there are processors.
 pub(crate) fn block_on(role: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+    take_all_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_keep_alive(BLOCKING_THREADS_KEPT)
         .build()
         .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
     let result = runtime.block_on(role);
     runtime.shutdown_timeout(RUNTIME_END);
     result.map(|()| ExitCode::SUCCESS)
+}
+
+/// As many open files as this process may have: an agent holds one for each of its tasks, an API server one for each
+/// watch, and the usual soft limit of 1024 is for programs that use `select`.
+fn take_all_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Returns when the process is asked to end: Ctrl-C, or SIGTERM.
@@ -179,6 +198,18 @@ pub(crate) struct Machine {
     /// Where the plugins of those networks are
     #[arg(long = "cni-plugin-dir", value_name = "DIR", value_delimiter = ',', default_values = commonage_agent::networks::PLUGIN_DIRS)]
     cni_plugin_dirs: Vec<PathBuf>,
+    /// Images that no task runs go when more than so many percent of the disk are used
+    #[arg(long, value_name = "PERCENT", default_value_t = 85, value_parser = clap::value_parser!(u8).range(1..=100))]
+    image_gc_high_threshold: u8,
+    /// They go until not more than so many percent are used
+    #[arg(long, value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
+    image_gc_low_threshold: u8,
+    /// What a task ran within this time stays all the same
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = wait::duration)]
+    minimum_image_ttl_duration: Duration,
+    /// What no task ran for this long goes though there is room
+    #[arg(long, value_name = "TIME", default_value = "336h", value_parser = wait::duration)]
+    image_maximum_gc_age: Duration,
     /// How often the agent says that it lives. Missing four times in a row makes it unreachable: see
     /// `cmn controllers --agent-unreachable-after`
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = wait::duration)]
@@ -220,10 +251,26 @@ impl Machine {
             registry_redirects,
             cni_config_dir,
             cni_plugin_dirs,
+            image_gc_high_threshold,
+            image_gc_low_threshold,
+            minimum_image_ttl_duration,
+            image_maximum_gc_age,
             lease_interval,
             keep_deleted_logs,
         } = self;
         let policy = ImagePolicy { insecure: insecure_registries, redirects: registry_redirects };
+        if image_gc_low_threshold > image_gc_high_threshold {
+            let what = "--image-gc-low-threshold is above --image-gc-high-threshold";
+            return Err(Failure::new(what)
+                .hint("images go from the one down to the other")
+                .exit(2));
+        }
+        let watermarks = Watermarks {
+            high: f64::from(image_gc_high_threshold) / 100.0,
+            low: f64::from(image_gc_low_threshold) / 100.0,
+            keep: minimum_image_ttl_duration,
+            max_age: image_maximum_gc_age,
+        };
         let Seat {
             name,
             client,
@@ -247,7 +294,7 @@ impl Machine {
             zygote: zygote.into(),
             cgroup_parent: commonage_agent::config::CGROUP_PARENT.to_owned(),
             networks: Networks { config_dir: cni_config_dir, plugin_dirs: cni_plugin_dirs },
-            images: ImageOptions { policy, ..ImageOptions::default() },
+            images: ImageOptions { policy, watermarks, ..ImageOptions::default() },
             lease_interval,
             keep_deleted: keep_deleted_logs,
             kill_tasks_on_shutdown,

@@ -44,6 +44,7 @@ struct EndingStatus {
     reason: Option<String>,
     message: Option<String>,
     exit_code: Option<i32>,
+    cleanup_pending: Option<String>,
     finished_at: Option<Time>,
     history: Vec<StateChange>,
 }
@@ -87,6 +88,7 @@ fn plan(task: &Ending, now: Timestamp) -> Step {
         let held = task.finalizers().iter().any(|f| f == TASK_FINALIZER);
         return match state {
             _ if !held => Step::Nothing,
+            _ if task.status.cleanup_pending.is_some() => Step::Nothing,
             _ if state.is_terminal() => Step::Release,
             TaskState::Pending => Step::Withdraw,
             _ => Step::Nothing,

@@ -234,6 +234,10 @@ pub struct TaskStatus {
     /// Its health check succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthy: Option<bool>,
+    /// It is over, and something of its container could not be removed yet: what, for people. What it held is given
+    /// to nobody else before this goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleanup_pending: Option<String>,
     /// Every state that it was in, oldest first. Kept by the server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<StateChange>,
@@ -352,9 +356,14 @@ impl Task {
         self.spec.agent.is_some() && self.state() != TaskState::Pending
     }
 
-    /// Whether it holds resources of its agent: bound, and not over.
+    /// Whether it is over and something of it still is on its agent.
+    pub fn leaves_remains(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.cleanup_pending.is_some())
+    }
+
+    /// Whether it holds resources of its agent: bound, and not over with nothing left of it.
     pub fn holds_resources(&self) -> bool {
-        self.is_bound() && !self.state().is_terminal()
+        self.is_bound() && (!self.state().is_terminal() || self.leaves_remains())
     }
 }
 

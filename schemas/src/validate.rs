@@ -77,6 +77,8 @@ pub const QUEUE_NAME_LENGTH_MAX: usize = 63;
 /// Longest command line, in bytes: Linux refuses a single argument beyond 128 KiB, and an object
 /// must stay well below what the store takes.
 pub const COMMAND_BYTES_MAX: usize = 128 * 1024;
+/// Longest value of an environment variable, in bytes: Linux refuses one of 128 KiB with its name.
+pub const ENV_BYTES_MAX: usize = 120 * 1024;
 
 /// All that is wrong with an object of kind `kind`; empty for kinds without rules of their own.
 pub fn validate(kind: &str, object: &Value) -> Vec<FieldError> {
@@ -323,6 +325,14 @@ mod tests {
             (
                 json!({"container": {"command": ["a"], "env": [{"name": "A=B"}]}}),
                 "spec.container.env[0].name",
+            ),
+            (
+                json!({"container": {"command": ["a"], "env": [{"name": "A", "value": "a\u{0}b"}]}}),
+                "spec.container.env[0].value",
+            ),
+            (
+                json!({"container": {"command": ["a"], "env": [{"name": "A", "value": "x".repeat(ENV_BYTES_MAX + 1)}]}}),
+                "spec.container.env[0].value",
             ),
             (
                 json!({"container": {"command": ["a"], "mounts": [{"path": "/x"}]}}),

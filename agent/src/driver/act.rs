@@ -110,9 +110,16 @@ impl Driver {
             .map(|(uid, _)| uid.clone())
             .collect();
         let shims = self.parts.shims.clone();
-        self.jobs.spawn_blocking(move || {
-            shims.tidy(&ended);
-            Wake::Tidied
+        self.jobs.spawn_blocking(move || Wake::Tidied { clean: shims.tidy(&ended) });
+    }
+
+    /// Waits until what has ended is gone.
+    pub(super) fn await_removal(&mut self, uid: &Uid) {
+        let shims = self.parts.shims.clone();
+        let uid = uid.clone();
+        self.jobs.spawn(async move {
+            let remains = shims.remains(uid.clone()).await;
+            Wake::Cleaned { uid, remains }
         });
     }
 

@@ -42,7 +42,8 @@ impl Driver {
             Wake::Saying { uid, words } => self.said(&uid, words),
             Wake::Collected => self.collecting = false,
             Wake::Renewed => self.renewing = false,
-            Wake::Tidied => self.tidying = false,
+            Wake::Tidied { clean } => self.tidied(clean),
+            Wake::Cleaned { uid, remains } => self.cleaned(&uid, remains),
             Wake::Watched => {}
         }
     }
@@ -180,10 +181,38 @@ impl Driver {
             Seen::Ended(end) => {
                 tracing::info!(uid, task = actual.entry.name, ?end, "ended");
                 actual.phase = Phase::Ended(end);
+                actual.remains = Remains::Unknown;
                 self.stop_checks(uid);
+                self.await_removal(uid);
             }
             Seen::NotStarted | Seen::Starting => {
                 tracing::error!(uid, ?seen, "a container that settled in no state");
+            }
+        }
+    }
+
+    fn cleaned(&mut self, uid: &Uid, remains: Option<String>) {
+        let Some(actual) = self.records.get_mut(uid).and_then(|r| r.actual.as_mut()) else {
+            return;
+        };
+        actual.remains = match remains {
+            None => Remains::Nothing,
+            Some(what) => {
+                tracing::warn!(uid, what, "tried again with every look at everything");
+                Remains::Something(what)
+            }
+        };
+        self.look_at(uid);
+    }
+
+    fn tidied(&mut self, clean: Vec<Uid>) {
+        self.tidying = false;
+        for uid in clean {
+            let actual = self.records.get_mut(&uid).and_then(|r| r.actual.as_mut());
+            if let Some(actual) = actual.filter(|a| matches!(a.remains, Remains::Something(_))) {
+                actual.remains = Remains::Nothing;
+                tracing::info!(uid, "nothing is left of its container any more");
+                self.look_at(&uid);
             }
         }
     }

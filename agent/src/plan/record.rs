@@ -61,6 +61,7 @@ pub struct Actual {
     /// sends it again.
     pub signalled: Option<(i32, Timestamp)>,
     pub health: Health,
+    pub remains: Remains,
     /// Of its own network, if it has one; known when it runs.
     pub address: Option<std::net::IpAddr>,
 }
@@ -73,6 +74,7 @@ impl Actual {
             phase: Phase::Launching { since },
             signalled: None,
             health: Health::default(),
+            remains: Remains::default(),
             address: None,
         }
     }
@@ -87,6 +89,17 @@ pub enum Phase {
     Running { started_at: Timestamp },
     /// It is no more.
     Ended(End),
+}
+
+/// What there still is of a container that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Remains {
+    #[default]
+    Nothing,
+    /// Its shim is about to remove it, which takes milliseconds.
+    Unknown,
+    /// It cannot be removed; in words. It is tried again.
+    Something(String),
 }
 
 /// What the checks have found so far; `None` where there is no verdict yet.

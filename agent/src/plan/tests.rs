@@ -17,7 +17,7 @@ fn site() -> Site {
         agent: "node-1".to_owned(),
         host: "127.0.0.1".to_owned(),
         data_dir: "/var/lib/commonage".into(),
-        cgroup_parent: "/commonage".to_owned(),
+        group: "/commonage/node-1".to_owned(),
         server: "https://127.0.0.1:6443".to_owned(),
     }
 }
@@ -101,10 +101,14 @@ fn record(desired: Option<Task>, actual: Option<Actual>) -> Record {
 
 const KEEP: SignedDuration = SignedDuration::from_secs(60);
 
+fn context(second: i64) -> Context<'static> {
+    static SITE: std::sync::LazyLock<Site> = std::sync::LazyLock::new(site);
+    Context { now: at(second), site: &SITE, kill_all_by: None, keep_deleted: KEEP }
+}
+
 /// The plan at a second, in words: actions, then when to look again.
 fn said_with(record: &Record, second: i64, kill_all_by: Option<Timestamp>) -> String {
-    let context = Context { now: at(second), site: &site(), kill_all_by, keep_deleted: KEEP };
-    let plan = plan(record, &context);
+    let plan = plan(record, &Context { kill_all_by, ..context(second) });
     let mut words: Vec<String> = plan.actions.iter().map(word).collect();
     if let Some(wake_at) = plan.wake_at {
         let milliseconds = wake_at.duration_since(at(0)).as_millis();
@@ -451,6 +455,31 @@ fn a_task_does_not_outlive_its_time_or_its_health() {
 fn what_this_agent_cannot_do_is_refused() {
     let image = task("Staging", json!({"spec": {"container": {"image": "redis:7"}}}));
     assert_eq!(said(&record(Some(image), None), 0), "prepare");
+}
+
+#[test]
+fn an_end_is_told_with_what_is_left_and_once_more_when_that_is_gone() {
+    let ended = |remains| Actual { remains, ..exited(3) };
+    let running = || Some(task("Running", json!({})));
+    let stuck = || Remains::Something("busy".to_owned());
+    assert_eq!(said(&record(running(), Some(ended(Remains::Unknown))), 6), "");
+    let told = |record: &Record| match &plan(record, &context(6)).actions[..] {
+        [Action::Report(status)] => (status.state, status.cleanup_pending.clone()),
+        other => panic!("{other:?}"),
+    };
+    let failed = TaskState::Failed;
+    assert_eq!(told(&record(running(), Some(ended(Remains::Nothing)))), (failed, None));
+    let busy = Some("busy".to_owned());
+    assert_eq!(told(&record(running(), Some(ended(stuck())))), (failed, busy));
+    let pending = || Some(task("Failed", json!({"status": {"cleanupPending": "busy"}})));
+    assert_eq!(said(&record(pending(), Some(ended(stuck()))), 6), "");
+    assert_eq!(said(&record(pending(), Some(ended(Remains::Unknown))), 6), "");
+    assert_eq!(told(&record(pending(), Some(ended(Remains::Nothing)))), (failed, None));
+    // What was given away without it is never taken back.
+    let closed = Some(task("Failed", json!({})));
+    assert_eq!(said(&record(closed, Some(ended(stuck()))), 6), "");
+    let lost = Some(task("Lost", json!({})));
+    assert_eq!(said(&record(lost, Some(ended(Remains::Nothing))), 6), "");
 }
 
 #[test]

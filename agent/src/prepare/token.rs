@@ -4,11 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use commonage_schemas::Task;
 use commonage_schemas::reasons::task as reasons;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
+use serde::Deserialize;
 
 use super::{Files, Outcome, Workshop, again, failed};
 use crate::report::status_code;
@@ -16,8 +19,9 @@ use crate::runtime::describe;
 
 /// How long a token is good, as Kubernetes' kubelet has it.
 const VALID_FOR_S: i64 = 3600;
-/// A token this old is replaced: early enough that a server which is away for a while is no harm.
-const RENEWED_AFTER: Duration = Duration::from_secs(40 * 60);
+/// A token is replaced after this share of its life: early enough that a server which is away for a while is no
+/// harm. A server may give tokens of a shorter life than asked for.
+const RENEWED_AFTER: f64 = 2.0 / 3.0;
 /// The file that is replaced.
 const TOKEN: &str = "token";
 
@@ -68,9 +72,26 @@ pub(crate) async fn renew(client: &Client, task: &Task, directory: &Path) {
     }
 }
 
+/// By this machine's own clock, from when it was written: the server's may be another.
 fn is_due(directory: &Path) -> bool {
-    let written = fs::metadata(directory.join(TOKEN)).and_then(|file| file.modified());
-    written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > RENEWED_AFTER))
+    let path = directory.join(TOKEN);
+    let written = fs::metadata(&path).and_then(|file| file.modified());
+    let life = fs::read_to_string(path).ok().and_then(|token| life_of(&token));
+    let life = life.unwrap_or(Duration::from_secs(VALID_FOR_S.unsigned_abs()));
+    let due = life.mul_f64(RENEWED_AFTER);
+    written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > due))
+}
+
+/// From its beginning to its end, as its claims say. It is not verified: it is ours.
+fn life_of(token: &str) -> Option<Duration> {
+    #[derive(Deserialize)]
+    struct Claims {
+        iat: u64,
+        exp: u64,
+    }
+    let payload = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: Claims = serde_json::from_slice(&payload).ok()?;
+    claims.exp.checked_sub(claims.iat).map(Duration::from_secs)
 }
 
 /// In one step: a reader sees the old one or the new one.
@@ -85,19 +106,37 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// As a server would make one, whose signature nobody here looks at.
+    fn token(life_s: u64) -> String {
+        let claims = serde_json::json!({"iat": 1_800_000_000_u64, "exp": 1_800_000_000 + life_s});
+        format!("e30.{}.sig", BASE64_URL_SAFE_NO_PAD.encode(claims.to_string()))
+    }
+
     #[test]
-    fn a_token_is_due_when_it_is_old_and_replaced_in_one_step() {
+    fn a_token_is_due_after_two_thirds_of_its_life_and_replaced_in_one_step() {
         let directory = tempfile::tempdir().unwrap();
         assert!(!is_due(directory.path()), "there is none");
-        replace(directory.path(), "first").unwrap();
-        assert!(!is_due(directory.path()), "it is new");
-        let old = std::time::SystemTime::now() - RENEWED_AFTER - Duration::from_secs(1);
-        let file = fs::File::options().write(true).open(directory.path().join(TOKEN)).unwrap();
-        file.set_modified(old).unwrap();
-        assert!(is_due(directory.path()));
-        replace(directory.path(), "second").unwrap();
-        assert!(!is_due(directory.path()));
-        assert_eq!(fs::read_to_string(directory.path().join(TOKEN)).unwrap(), "second");
+        let written = |token: &str, age_s: u64| {
+            replace(directory.path(), token).unwrap();
+            let path = directory.path().join(TOKEN);
+            let at = std::time::SystemTime::now() - Duration::from_secs(age_s);
+            fs::File::options().write(true).open(&path).unwrap().set_modified(at).unwrap();
+            assert_eq!(fs::read_to_string(path).unwrap(), token);
+            is_due(directory.path())
+        };
+        for (token, age_s, due) in [
+            (token(3600), 0, false),
+            (token(3600), 2390, false),
+            (token(3600), 2410, true),
+            // Shorter than was asked for.
+            (token(600), 390, false),
+            (token(600), 410, true),
+            // Of some other make: as long as it was asked for.
+            ("opaque".to_owned(), 2390, false),
+            ("opaque".to_owned(), 2410, true),
+        ] {
+            assert_eq!(written(&token, age_s), due, "{token} after {age_s} s");
+        }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

@@ -29,8 +29,8 @@ pub struct Site {
     pub host: String,
     /// Never visible inside a task.
     pub data_dir: PathBuf,
-    /// All tasks' control groups lie below it.
-    pub cgroup_parent: String,
+    /// The agent's control group, directly below which those of its tasks lie: see [`crate::group`].
+    pub group: String,
     /// Where the API server is: `https://host:port`.
     pub server: String,
 }
@@ -75,7 +75,7 @@ pub fn launch(
     let (command, args) = program(container, image)?;
     let (user, user_name) = user(container, image)?;
     Ok(Launch {
-        cgroup: format!("{}/{}/{uid}", site.cgroup_parent, site.agent),
+        cgroup: format!("{}/{uid}", site.group),
         id: uid,
         command,
         args,

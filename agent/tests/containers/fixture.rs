@@ -59,16 +59,11 @@ impl Hands {
             agent: format!("agent-{uid}"),
             host: "127.0.0.1".to_owned(),
             data_dir: data_dir.to_owned(),
-            cgroup_parent: "/commonage-agent-test".to_owned(),
+            group: format!("/commonage-agent-test/agent-{uid}"),
             server: "https://127.0.0.1:6443".to_owned(),
         };
         Hands {
-            shims: Shims::new(
-                Arc::new(zygote),
-                ledger.clone(),
-                &boot_id,
-                &format!("{}/{}", site.cgroup_parent, site.agent),
-            ),
+            shims: Shims::new(Arc::new(zygote), ledger.clone(), &boot_id, &site.group),
             launch: spec::launch(&task, &site, ledger.sandbox(&uid), &Prepared::default()).unwrap(),
             entry: Entry {
                 uid,

@@ -49,11 +49,16 @@ pub(super) fn enter(task: &mut Value, state: TaskState, now: Timestamp) {
 /// What is known once and for all when it is known: where the task runs, and as what.
 const SETTLED: [&str; 3] = ["agent", "containerId", "hostPorts"];
 
+/// What a finished task may still lose: what of it could not be removed has been. It never comes later, because what
+/// the task held has been given to others by then.
+const CLEANUP: &str = "cleanupPending";
+
 /// The first field that a report on a finished task says otherwise. What it does not say stays: an
 /// agent that repeats its report after a restart may know less.
 fn contradiction<'s>(old: &Value, new: &'s Value) -> Option<&'s str> {
     let fields = new.as_object().into_iter().flatten();
     fields
+        .filter(|(field, _)| *field != CLEANUP)
         .filter(|(field, value)| !value.is_null() && !same(&old[field.as_str()], value))
         .map(|(field, _)| field.as_str())
         .next()
@@ -124,7 +129,14 @@ pub(super) fn report(
             let why = format!("the task is {before}, which is final: status.{field} can't change");
             return Err(illegal(&why));
         }
+        let remains = new["status"][CLEANUP].take();
         new["status"] = old["status"].clone();
+        if let Some(status) = new["status"].as_object_mut().filter(|s| s.contains_key(CLEANUP)) {
+            match remains.is_null() {
+                true => drop(status.remove(CLEANUP)),
+                false => drop(status.insert(CLEANUP.to_owned(), remains)),
+            }
+        }
         return Ok(());
     }
     keep_settled(&old["status"], &mut new["status"]).map_err(|field| {

@@ -77,9 +77,10 @@ impl Strategy for Tasks {
         causes
     }
 
-    /// Nothing runs any more: nobody has to be waited for.
+    /// Nothing runs any more, and nothing is left: nobody has to be waited for.
     fn release(&self, object: &mut Value) {
-        if !state::state_of(object).is_terminal() {
+        let remains = !object["status"]["cleanupPending"].is_null();
+        if remains || !state::state_of(object).is_terminal() {
             return;
         }
         if let Some(all) = object["metadata"]["finalizers"].as_array_mut() {

@@ -126,12 +126,13 @@ pub(crate) fn framework(framework: &Framework) -> alloc::FrameworkInfo {
     }
 }
 
-/// A task that holds or wants resources; `None` when it is over, or when it waits but is being
-/// deleted.
+/// A task that holds or wants resources; `None` when it is over and nothing is left of it, or when it waits but is
+/// being deleted.
 pub(crate) fn task(task: &Task) -> Option<alloc::TaskInfo> {
     let spec = &task.spec;
     let waits = !task.is_bound();
-    if task.state().is_terminal() || (waits && task.metadata.deletion_timestamp.is_some()) {
+    let is_over = task.state().is_terminal() && !task.holds_resources();
+    if is_over || (waits && task.metadata.deletion_timestamp.is_some()) {
         return None;
     }
     let constraints = spec.constraints.as_ref();
@@ -158,7 +159,7 @@ pub(crate) fn task(task: &Task) -> Option<alloc::TaskInfo> {
         only_plain: false,
         ending: spec.kill.is_some()
             || task.metadata.deletion_timestamp.is_some()
-            || task.state() == TaskState::Killing,
+            || matches!(task.state(), state if state == TaskState::Killing || state.is_terminal()),
         created_ms: created_ms(task.metadata.creation_timestamp.as_ref()),
         group: spec.group.clone(),
         gang: spec.gang.as_ref().map(|g| alloc::Gang {

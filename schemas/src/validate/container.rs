@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{COMMAND_BYTES_MAX, FieldError, items, size};
+use super::{COMMAND_BYTES_MAX, ENV_BYTES_MAX, FieldError, items, size};
 use crate::resources::Ranges;
 
 pub(super) fn command(at: &str, container: &Value, errors: &mut Vec<FieldError>) {
@@ -46,6 +46,7 @@ pub(super) fn command(at: &str, container: &Value, errors: &mut Vec<FieldError>)
             Some(name) if !seen.insert(name) => errors.push(FieldError::duplicate(field, name)),
             _ => {}
         }
+        value(&format!("{at}.container.env[{i}].value"), &variable["value"], errors);
     }
     if let Some(user) = container["user"].as_str()
         && !user.splitn(2, ':').all(|id| is_user(id, container["image"].is_string()))
@@ -63,6 +64,22 @@ pub(super) fn command(at: &str, container: &Value, errors: &mut Vec<FieldError>)
             format!("{at}.container.workingDir"),
             &container["workingDir"],
             "must be an absolute path",
+        ));
+    }
+}
+
+/// Of an environment variable.
+fn value(field: &str, value: &Value, errors: &mut Vec<FieldError>) {
+    let text = value.as_str().unwrap_or_default();
+    if text.contains('\0') {
+        errors.push(FieldError::invalid(field, value, "must not contain NUL characters"));
+    }
+    if text.len() > ENV_BYTES_MAX {
+        errors.push(FieldError::forbidden(
+            field,
+            format!(
+                "is longer than {ENV_BYTES_MAX} bytes; put it into a file: a ConfigMap, mounted"
+            ),
         ));
     }
 }

@@ -7,7 +7,7 @@ fn site() -> Site {
         agent: "node-1".to_owned(),
         host: "10.0.0.7".to_owned(),
         data_dir: PathBuf::from("/var/lib/commonage"),
-        cgroup_parent: "/commonage".to_owned(),
+        group: "/commonage/node-1".to_owned(),
         server: "https://127.0.0.1:6443".to_owned(),
     }
 }
