@@ -78,6 +78,16 @@ pub fn contained(name: &str) -> Vec<i32> {
     pids().into_iter().filter(is_in).collect()
 }
 
+/// The processes that a process has started and not outlived.
+pub fn children(parent: i32) -> Vec<i32> {
+    let line = format!("PPid:\t{parent}");
+    let is_child = |pid: &i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|found| found == line)
+    };
+    pids().into_iter().filter(is_child).collect()
+}
+
 /// What a process calls itself.
 pub fn name_of(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()

@@ -4,6 +4,7 @@
 //! A [`Cluster`] has a data directory and a port of its own and leaves nothing behind: dropping it
 //! stops the process and waits for its end.
 
+pub mod echo;
 pub mod etcd;
 pub mod faults;
 pub mod history;

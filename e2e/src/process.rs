@@ -26,8 +26,27 @@ impl Role {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> anyhow::Result<Role> {
+        Role::start_in(None, log, arguments, variables)
+    }
+
+    /// The same in a network namespace. `ip netns exec` would hide the control groups.
+    pub fn start_in(
+        namespace: Option<&str>,
+        log: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Role> {
         let output = fs::File::create(log)?;
-        let process = Command::new(cmn_path())
+        let mut command = match namespace {
+            None => Command::new(cmn_path()),
+            Some(path) => {
+                // Which becomes what it starts.
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={path}")).arg(cmn_path());
+                command
+            }
+        };
+        let process = command
             .args(arguments)
             .envs(variables.iter().copied())
             .env("NO_COLOR", "1")

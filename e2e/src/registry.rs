@@ -172,6 +172,19 @@ impl Rootfs {
         self.0.path()
     }
 
+    /// With a program of this machine, and the libraries that it is linked with.
+    pub fn with_program(self, path: &str, program: &Path) -> Rootfs {
+        let listed = run(Command::new("ldd").arg(program)).ok();
+        let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
+        let copies = libraries.map(|at| (Path::new(at), &at[1..])).chain([(program, path)]);
+        for (from, to) in copies {
+            let to = self.0.path().join(to);
+            fs::create_dir_all(to.parent().expect("below the root")).expect("make directories");
+            fs::copy(from, to).expect("copy a file of this machine");
+        }
+        self
+    }
+
     /// With one more file.
     pub fn with(self, path: &str, content: &[u8]) -> Rootfs {
         let path = self.0.path().join(path);

@@ -1,6 +1,7 @@
 //! A whole cluster whose agents are there to be broken: an API server, controllers, and as many agents as a test
 //! wants, each a process on a data directory of its own.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::Context;
 use commonage_schemas::{Agent, Queue, Task};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -43,12 +44,21 @@ impl Field {
     /// Starts API server and controllers, and lets tasks mount what lies below [`Field::dir`]. `agents`: all
     /// there will be, by what the test calls them.
     pub async fn start(agents: &[impl AsRef<str>], controllers: &[&str]) -> anyhow::Result<Field> {
+        Field::start_at(Ipv4Addr::LOCALHOST.into(), agents, controllers).await
+    }
+
+    /// The same with an API server at another address of this machine.
+    pub async fn start_at(
+        host: IpAddr,
+        agents: &[impl AsRef<str>],
+        controllers: &[&str],
+    ) -> anyhow::Result<Field> {
         let dir = tempfile::Builder::new().prefix("cmn-field-").tempdir()?;
         let tag = tag();
         let names: Vec<String> = agents.iter().map(|name| named(name.as_ref(), &tag)).collect();
         let mut arguments = vec!["--serve-pods=false"];
         arguments.extend(names.iter().flat_map(|name| ["--agent", name.as_str()]));
-        let servers = Servers::start(1, &arguments).await?;
+        let servers = Servers::start_at(host, &arguments).await?;
         let written =
             |name: &String| servers.data_dir(0).join(format!("agents/{name}.kubeconfig")).exists();
         eventually("the agents' kubeconfigs", || match names.iter().all(written) {
@@ -110,6 +120,7 @@ impl Field {
             kubeconfig: self.servers.data_dir(0).join(format!("agents/{name}.kubeconfig")),
             data_dir: directory.join("data"),
             directory,
+            namespace: None,
             starts: 0,
             role: None,
         }
@@ -126,6 +137,19 @@ impl Field {
     pub async fn delete(&self, name: &str) -> anyhow::Result<()> {
         self.tasks().delete(name, &DeleteParams::default()).await?;
         Ok(())
+    }
+
+    pub async fn delete_all(&self) {
+        let tasks = self.tasks().list(&Default::default()).await.expect("list the tasks");
+        for task in tasks {
+            self.delete(&task.name_any()).await.expect("delete a task of ours");
+        }
+    }
+
+    /// Deletes all tasks, of which this agent has the last: see [`Seat::leaves_nothing`].
+    pub async fn leaves_nothing(&self, seat: Seat) {
+        self.delete_all().await;
+        seat.leaves_nothing();
     }
 
     /// Waits until an agent has registered and is thought alive.
@@ -157,6 +181,8 @@ pub struct Seat {
     pub name: String,
     pub kubeconfig: PathBuf,
     pub data_dir: PathBuf,
+    /// Path of the network namespace that it lives in, if not in this one.
+    pub namespace: Option<String>,
     directory: PathBuf,
     starts: u32,
     role: Option<Role>,
@@ -172,7 +198,7 @@ impl Seat {
         all.extend(arguments);
         self.starts += 1;
         let log = self.directory.join(format!("log-{}", self.starts));
-        self.role = Some(Role::start_with(&log, &all, variables)?);
+        self.role = Some(Role::start_in(self.namespace.as_deref(), &log, &all, variables)?);
         Ok(())
     }
 
@@ -203,9 +229,9 @@ impl Seat {
         self.role.take().map_or(0, |mut role| role.stop())
     }
 
-    /// What the paths of its tasks' control groups have in them.
+    /// What the path of its control group, and so of those of its tasks, has in it.
     fn inside(&self) -> String {
-        format!("/{}/", self.name)
+        format!("/{}.", self.name)
     }
 
     /// The processes of its tasks.
@@ -235,6 +261,19 @@ impl Seat {
             .into_iter()
             .filter(|pid| host::name_of(*pid) == "cmn-shim")
             .collect()
+    }
+
+    /// All its tasks deleted by now, it forgets them, and stops; nothing is left of them.
+    pub fn leaves_nothing(mut self) {
+        eventually("the ledger to be empty", || match self.ledger() {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}\n{}", self.printed())),
+        });
+        assert_eq!(self.stop(), 0, "{}", self.printed());
+        eventually("nothing to be left", || match self.left_over() {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:#?}")),
+        });
     }
 
     /// Everything on the machine that is of its tasks, the ledger and what it has pulled left out.

@@ -14,8 +14,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::lan::{Harm, Lan};
 use super::{free_port, signal};
-use crate::{eventually, run};
+use crate::eventually;
 
 /// How long one member may take to answer.
 const MEMBER_PATIENCE: Duration = Duration::from_secs(5);
@@ -42,7 +43,7 @@ pub struct Member {
 #[derive(Debug)]
 pub struct Members {
     pub members: Vec<Member>,
-    bridge: Option<Bridge>,
+    lan: Option<Lan>,
     data: TempDir,
 }
 
@@ -55,17 +56,17 @@ impl Members {
     /// The same with more arguments for each etcd.
     pub fn start_with(count: usize, net: Net, arguments: &[&str]) -> anyhow::Result<Members> {
         let data = tempfile::Builder::new().prefix("cmn-members-").tempdir()?;
-        let bridge = match net {
+        let lan = match net {
             Net::Loopback => None,
-            Net::Namespaces => Some(Bridge::make(count)?),
+            Net::Namespaces => Some(Lan::make(count)?),
         };
         let mut members = Vec::new();
         for number in 0..count {
-            let (host, namespace) = match &bridge {
+            let (host, namespace) = match &lan {
                 None => ("127.0.0.1".to_owned(), None),
-                Some(bridge) => (bridge.address(number), Some(bridge.namespace(number))),
+                Some(lan) => (lan.address(number).to_string(), Some(lan.namespace(number))),
             };
-            let (client, peer) = match &bridge {
+            let (client, peer) = match &lan {
                 None => (free_port()?, free_port()?),
                 Some(_) => (2379, 2380),
             };
@@ -95,7 +96,7 @@ impl Members {
             member.arguments = own.into_iter().flat_map(|(name, v)| [name.to_owned(), v]).collect();
             member.arguments.extend(arguments.iter().map(|text| (*text).to_owned()));
         }
-        let mut members = Members { members, bridge, data };
+        let mut members = Members { members, lan, data };
         for number in 0..count {
             members.up(number)?;
         }
@@ -174,8 +175,8 @@ impl Members {
 
     /// Pulls the member's cable, or puts it back. In namespaces only.
     pub fn cut(&self, number: usize, cut: bool) {
-        let bridge = self.bridge.as_ref().expect("members in namespaces can be cut off");
-        bridge.link(number, if cut { "down" } else { "up" });
+        let lan = self.lan.as_ref().expect("members in namespaces can be cut off");
+        lan.harm(number, if cut { Harm::Cut } else { Harm::None });
     }
 
     /// Stops all, does something to their directories, starts them again.
@@ -244,71 +245,4 @@ pub fn encoded(bytes: &[u8]) -> Value {
 /// A number that the gateway wrote as text.
 pub fn number(value: &Value) -> u64 {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
-/// A bridge with one namespace per member behind it.
-#[derive(Debug)]
-struct Bridge {
-    /// Of all names; as many letters as an interface may have with a number behind them.
-    tag: String,
-    /// The third number of the addresses.
-    net: u8,
-    count: usize,
-}
-
-impl Bridge {
-    fn make(count: usize) -> anyhow::Result<Bridge> {
-        let own = std::process::id();
-        let bridge = Bridge {
-            tag: format!("cmnf{:x}", own % 0xfffff),
-            net: u8::try_from(own % 200 + 20)?,
-            count,
-        };
-        let Bridge { tag, net, .. } = &bridge;
-        ip(&format!("link add {tag} type bridge"))?;
-        ip(&format!("addr add 10.213.{net}.254/24 dev {tag}"))?;
-        ip(&format!("link set {tag} up"))?;
-        for number in 0..count {
-            let space = bridge.namespace(number);
-            ip(&format!("netns add {space}"))?;
-            ip(&format!("link add {tag}-{number} type veth peer name eth0 netns {space}"))?;
-            ip(&format!("link set {tag}-{number} master {tag} up"))?;
-            let address = bridge.address(number);
-            ip(&format!("-n {space} addr add {address}/24 dev eth0"))?;
-            ip(&format!("-n {space} link set eth0 up"))?;
-            ip(&format!("-n {space} link set lo up"))?;
-        }
-        Ok(bridge)
-    }
-
-    fn namespace(&self, number: usize) -> String {
-        format!("{}-{number}", self.tag)
-    }
-
-    fn address(&self, number: usize) -> String {
-        format!("10.213.{}.{}", self.net, number + 1)
-    }
-
-    fn link(&self, number: usize, state: &str) {
-        ip(&format!("link set {}-{number} {state}", self.tag)).expect("set a link of ours");
-    }
-}
-
-impl Drop for Bridge {
-    fn drop(&mut self) {
-        for number in 0..self.count {
-            if let Err(error) = ip(&format!("netns del {}", self.namespace(number))) {
-                eprintln!("{error}");
-            }
-        }
-        if let Err(error) = ip(&format!("link del {}", self.tag)) {
-            eprintln!("{error}");
-        }
-    }
-}
-
-fn ip(words: &str) -> anyhow::Result<()> {
-    let output = run(Command::new("ip").args(words.split(' ')));
-    anyhow::ensure!(output.code == 0, "ip {words}: {}", output.stderr);
-    Ok(())
 }

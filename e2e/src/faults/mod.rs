@@ -2,6 +2,7 @@
 //! killed, paused and cut off, and a proxy that harms the bytes on their way.
 
 pub mod field;
+pub mod lan;
 pub mod members;
 pub mod proxy;
 pub mod servers;

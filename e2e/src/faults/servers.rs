@@ -1,7 +1,7 @@
 //! API servers as processes of their own over one store, on ports that stay theirs when they are
 //! started again.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -15,6 +15,7 @@ use crate::{eventually, soon};
 #[derive(Debug)]
 pub struct Servers {
     running: Vec<Option<Role>>,
+    host: IpAddr,
     ports: Vec<u16>,
     arguments: Vec<String>,
     dir: TempDir,
@@ -24,8 +25,14 @@ impl Servers {
     /// Starts `count` servers with these arguments, `--store` among them, and waits until they are
     /// ready. They share one authority.
     pub async fn start(count: usize, arguments: &[&str]) -> anyhow::Result<Servers> {
-        let servers = Servers::prepare(count, arguments)?.started().await?;
-        Ok(servers)
+        Servers::prepare(count, arguments)?.started().await
+    }
+
+    /// One that listens at another address of this machine.
+    pub async fn start_at(host: IpAddr, arguments: &[&str]) -> anyhow::Result<Servers> {
+        let mut servers = Servers::prepare(1, arguments)?;
+        servers.host = host;
+        servers.started().await
     }
 
     /// Chooses ports and directories, and starts nothing.
@@ -33,7 +40,8 @@ impl Servers {
         let dir = tempfile::Builder::new().prefix("cmn-servers-").tempdir()?;
         let ports = (0..count).map(|_| free_port()).collect::<anyhow::Result<Vec<u16>>>()?;
         let arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
-        Ok(Servers { running: (0..count).map(|_| None).collect(), ports, arguments, dir })
+        let running = (0..count).map(|_| None).collect();
+        Ok(Servers { running, host: Ipv4Addr::LOCALHOST.into(), ports, arguments, dir })
     }
 
     async fn started(mut self) -> anyhow::Result<Servers> {
@@ -87,7 +95,7 @@ impl Servers {
     }
 
     pub fn address(&self, number: usize) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.ports[number]))
+        SocketAddr::new(self.host, self.ports[number])
     }
 
     pub fn pid(&self, number: usize) -> u32 {

@@ -1,10 +1,9 @@
 //! What kubectl does with pods, done to tasks.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use commonage_e2e::{Cluster, eventually};
+use commonage_e2e::{Cluster, echo, eventually};
 
 fn run(cluster: &Cluster, name: &str, script: &str) {
     let yaml = format!(
@@ -92,12 +91,10 @@ fn forward(mut kubectl: Command) -> (Child, BufReader<ChildStdout>, u16) {
 #[test]
 fn ports_of_tasks_are_forwarded() {
     let cluster = Cluster::start();
-    let server = "exec perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 5, ReuseAddr => 1, LocalAddr => \
-                  \"127.0.0.1\", LocalPort => $ENV{PORT_ECHO}); while ($c = $s->accept) { print $c scalar <$c>; \
-                  close $c }'";
     let yaml = format!(
         "apiVersion: commonage.dev/v1\nkind: Task\nmetadata: {{name: echo}}\nspec: {{resources: {{cpu: 100m, \
-         memory: 32Mi}}, container: {{command: [sh, -c, {server:?}], ports: [{{name: ECHO, hostPort: 0}}]}}}}\n"
+         memory: 32Mi}}, container: {{command: [sh, -c, {:?}], ports: [{{name: ECHO, hostPort: 0}}]}}}}\n",
+        echo::SERVER
     );
     cluster.apply(&yaml).ok();
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/echo", "--timeout=30s"]).ok();
@@ -105,17 +102,7 @@ fn ports_of_tasks_are_forwarded() {
     let mut kubectl = cluster.kubectl_command();
     kubectl.args(["port-forward", "pod/echo", &format!(":{inside}")]);
     let (mut kubectl, _output, port) = forward(kubectl);
-    for number in 0..3 {
-        let sent = format!("line {number}\n");
-        let got = eventually("the port to answer", || {
-            let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|e| e.to_string())?;
-            stream.write_all(sent.as_bytes()).map_err(|e| e.to_string())?;
-            let mut got = String::new();
-            stream.read_to_string(&mut got).map_err(|e| e.to_string())?;
-            if got.is_empty() { Err("nothing came".to_owned()) } else { Ok(got) }
-        });
-        assert_eq!(got, sent);
-    }
+    echo::is_behind(port);
     kubectl.kill().unwrap();
     kubectl.wait().unwrap();
 }

@@ -1,10 +1,9 @@
 //! `cmn exec`, `attach`, `cp` and `port-forward`: into a running task, and back out.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use commonage_e2e::{Cluster, cmn_path, eventually};
+use commonage_e2e::{Cluster, cmn_path, echo};
 
 fn task(cluster: &Cluster, name: &str, script: &str, rest: &str) {
     let yaml = format!(
@@ -84,10 +83,7 @@ fn what_runs_is_attached_to() {
 #[test]
 fn ports_lead_to_tasks() {
     let cluster = Cluster::start();
-    let server = "exec perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 5, ReuseAddr => 1, LocalAddr => \
-                  \"127.0.0.1\", LocalPort => $ENV{PORT_ECHO}); while ($c = $s->accept) { print $c scalar <$c>; \
-                  close $c }'";
-    task(&cluster, "echo", server, ", ports: [{name: ECHO, hostPort: 0}]");
+    task(&cluster, "echo", echo::SERVER, ", ports: [{name: ECHO, hostPort: 0}]");
     let inside = cluster.field("task/echo", ".status.hostPorts[0]");
     let mut forward = cmn(&cluster, &["port-forward", "echo", &format!(":{inside}")]);
     let mut forward = forward.stdout(Stdio::piped()).spawn().unwrap();
@@ -96,17 +92,7 @@ fn ports_lead_to_tasks() {
     output.read_line(&mut line).unwrap();
     let port = line.split_whitespace().find_map(|word| word.strip_prefix("127.0.0.1:"));
     let port: u16 = port.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap();
-    for number in 0..3 {
-        let sent = format!("line {number}\n");
-        let got = eventually("the port to answer", || {
-            let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|e| e.to_string())?;
-            stream.write_all(sent.as_bytes()).map_err(|e| e.to_string())?;
-            let mut got = String::new();
-            stream.read_to_string(&mut got).map_err(|e| e.to_string())?;
-            if got.is_empty() { Err("nothing yet".into()) } else { Ok(got) }
-        });
-        assert_eq!(got, sent);
-    }
+    echo::is_behind(port);
     forward.kill().unwrap();
     forward.wait().unwrap();
     let refused = cluster.cmn(&["port-forward", "nothing", "80"]).refused();

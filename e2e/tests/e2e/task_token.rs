@@ -92,3 +92,31 @@ PY
         if refused { Ok(()) } else { Err(format!("{answer:?}")) }
     });
 }
+
+#[test]
+fn a_token_is_replaced_while_its_task_runs() {
+    let cluster = Cluster::start();
+    start(&cluster, "self", "exec sleep 600");
+    cluster.wait_for_state("self", &["Running"]);
+    let inside = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+    let seen = || cluster.cmn(&["exec", "self", "--", "cat", inside]).ok();
+    let first = seen();
+    // Two thirds of an hour later, as far as the agent can tell.
+    let uid = cluster.field("task/self", ".metadata.uid");
+    let ledger = cluster.data_dir().join("agent/tasks").join(uid);
+    let found = std::fs::read_dir(&ledger).unwrap().flatten();
+    let file = found.map(|entry| entry.path().join("token")).find(|path| path.is_file()).unwrap();
+    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(41 * 60);
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(past).unwrap();
+    let second = eventually("a new token in the container", || match seen() {
+        token if token != first && !token.is_empty() => Ok(token),
+        token => Err(format!("still {} bytes of the first", token.len())),
+    });
+    // Who has begun with the first may end with it; who looks again has the second. They mean the same.
+    let kubectl = host::kubectl().display().to_string();
+    for token in [&first, &second] {
+        let script = format!("{kubectl} --token {token} get task self -o name");
+        let got = cluster.cmn(&["exec", "self", "--", "sh", "-c", &script]).ok();
+        assert_eq!(got, "task.commonage.dev/self\n");
+    }
+}

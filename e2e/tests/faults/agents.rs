@@ -1,76 +1,20 @@
-//! Agents that die and come back, and machines that fail them: F-05, F-07 to F-11, F-14, F-63, F-66.
+//! Agents that die and come back, and machines that fail them: F-05, F-07 to F-11, F-14, F-63, F-78.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use commonage_e2e::faults::field::{Field, Seat};
-use commonage_e2e::{eventually, run};
+use commonage_e2e::faults::field::Seat;
+use commonage_e2e::{eventually, run, soon};
 use commonage_schemas::{Task, TaskState, reasons};
 use kube::ResourceExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-/// A field with one agent, which runs.
-async fn field_with_agent() -> (Field, Seat) {
-    let field = Field::start(&["node"], &[]).await.unwrap();
-    let mut seat = field.agent("node");
-    seat.start(&ARGUMENTS, &[]).unwrap();
-    field.until_ready(&seat).await;
-    (field, seat)
-}
-
-const ARGUMENTS: [&str; 3] = ["--keep-deleted-logs", "0s", "-v"];
-
-fn sh(script: &str) -> Value {
-    json!({
-        "resources": {"cpu": "1m", "memory": "16Mi"},
-        "limits": {"cpu": "1", "memory": "16Mi"},
-        "killPolicy": {"gracePeriodSeconds": 1},
-        "container": {"command": ["sh", "-c", script]},
-    })
-}
-
-/// Runs until somebody makes the file `go` in `dir`, and says that it has begun by a line in `starts`.
-fn waits(dir: &Path) -> Value {
-    let mut spec =
-        sh("echo x >> /mnt-mark/starts; until [ -e /mnt-mark/go ]; do sleep 0.1; done; exit 3");
-    spec["container"]["mounts"] = json!([{"path": "/mnt-mark", "hostPath": dir}]);
-    spec
-}
-
-fn starts(dir: &Path) -> usize {
-    std::fs::read_to_string(dir.join("starts")).unwrap_or_default().lines().count()
-}
-
-fn states(task: &Task) -> Vec<TaskState> {
-    task.status.iter().flat_map(|status| &status.history).map(|change| change.state).collect()
-}
-
-fn reason(task: &Task) -> String {
-    task.status.as_ref().and_then(|status| status.reason.clone()).unwrap_or_default()
-}
-
-fn container(task: &Task) -> Option<String> {
-    task.status.as_ref()?.container_id.clone()
-}
-
-/// Deletes all tasks, waits until the agent has forgotten them, stops it, and finds nothing.
-async fn leaves_nothing(field: &Field, mut seat: Seat) {
-    for task in field.tasks().list(&Default::default()).await.unwrap() {
-        field.delete(&task.name_any()).await.unwrap();
-    }
-    eventually("the ledger to be empty", || match seat.ledger() {
-        left if left.is_empty() => Ok(()),
-        left => Err(format!("{left:?}\n{}", seat.printed())),
-    });
-    assert_eq!(seat.stop(), 0);
-    eventually("nothing to be left", || match seat.left_over() {
-        left if left.is_empty() => Ok(()),
-        left => Err(format!("{left:#?}")),
-    });
-}
+use crate::tasks::{
+    ARGUMENTS, container, field_with, field_with_agent, has_ended, is, reason, sh, starts, states,
+    waits,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f05_an_agent_dies_with_fifty_tasks_and_the_next_one_has_them_all() {
@@ -99,7 +43,7 @@ async fn f05_an_agent_dies_with_fifty_tasks_and_the_next_one_has_them_all() {
         assert_eq!(states.iter().filter(|state| **state == TaskState::Running).count(), 1);
     }
     assert_eq!(starts(&dir), 50);
-    leaves_nothing(&field, seat).await;
+    field.leaves_nothing(seat).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,7 +59,7 @@ async fn f07_a_shim_dies_and_its_container_goes_with_it() {
         (TaskState::Failed, reasons::task::SHIM_LOST)
     );
     assert_eq!(seat.contained(), Vec::<i32>::new());
-    leaves_nothing(&field, seat).await;
+    field.leaves_nothing(seat).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -147,7 +91,7 @@ async fn f08_to_f10_and_f14_short_stubborn_greedy_and_broken_tasks_end_as_they_s
     // A task runs once: whoever wants it again makes another, and how often is its framework's decision.
     assert_eq!(states(&task).iter().filter(|state| state.is_terminal()).count(), 1);
     field.until("stubborn", "to run", |task| task.state() == TaskState::Running).await;
-    leaves_nothing(&field, seat).await;
+    field.leaves_nothing(seat).await;
 }
 
 /// Ends everything of an agent as the end of its machine does.
@@ -194,7 +138,7 @@ async fn f11_a_machine_is_started_anew_and_its_tasks_have_failed() {
     assert_eq!(starts(&dir), 1);
     // The same agent as before.
     assert_eq!(field.agents().get(&seat.name).await.unwrap().uid(), agent.uid());
-    leaves_nothing(&field, seat).await;
+    field.leaves_nothing(seat).await;
 }
 
 /// One way in which a disk can spoil what it keeps.
@@ -272,68 +216,70 @@ async fn f63_a_damaged_ledger_is_noticed_and_harms_nobody_else() {
         assert_eq!((*name, reason(&task).as_str()), (*name, *wanted), "{}", seat.printed());
         assert_eq!((*name, starts(&dir(name))), (*name, 1));
     }
-    leaves_nothing(&field, seat).await;
+    field.leaves_nothing(seat).await;
 }
 
-/// A small file system in memory on a directory, for as long as the value lives.
-struct SmallDisk<'a>(&'a Path);
+/// A file that nobody can remove, as on a disk that has gone bad, as long as the value lives.
+struct Stuck(std::path::PathBuf);
 
-impl SmallDisk<'_> {
-    fn mount(path: &Path) -> SmallDisk<'_> {
-        std::fs::create_dir_all(path).unwrap();
-        let mount = ["-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs"];
-        run(Command::new("mount").args(mount).arg(path)).ok();
-        SmallDisk(path)
+impl Stuck {
+    fn new(path: std::path::PathBuf) -> Stuck {
+        std::fs::write(&path, "").unwrap();
+        run(Command::new("chattr").arg("+i").arg(&path)).ok();
+        Stuck(path)
     }
 }
 
-impl Drop for SmallDisk<'_> {
+impl Drop for Stuck {
     fn drop(&mut self) {
-        run(Command::new("umount").arg(self.0));
+        run(Command::new("chattr").arg("-i").arg(&self.0));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn f63_a_full_disk_refuses_what_is_new_and_spares_what_runs() {
-    let field = Field::start(&["node"], &[]).await.unwrap();
-    let mut seat = field.agent("node");
-    let data_dir = seat.data_dir.clone();
-    let disk = SmallDisk::mount(&data_dir);
-    seat.start(&ARGUMENTS, &[]).unwrap();
-    field.until_ready(&seat).await;
+async fn f78_what_a_container_holds_is_given_to_nobody_before_it_is_gone() {
+    // Room for one.
+    let (field, mut seat) = field_with(&["--resources", "cpu=100m"]).await;
     let dir = field.dir().join("mark");
     std::fs::create_dir(&dir).unwrap();
-    field.create("before", waits(&dir)).await.unwrap();
-    field.until("before", "to run", |task| task.state() == TaskState::Running).await;
-    eventually("its line", || if starts(&dir) == 1 { Ok(()) } else { Err("none".to_owned()) });
-    let filler = data_dir.join("filler");
-    let mut file = std::fs::File::create(&filler).unwrap();
-    while file.write_all(&[0; 4096]).is_ok() {}
-    drop(file);
-    field.create("during", sh("exit 0")).await.unwrap();
-    let task = field.until("during", "to be refused", |task| task.state().is_terminal()).await;
-    assert_eq!(reason(&task), reasons::task::DISK_FULL, "{:?}", task.status);
-    assert_eq!(field.tasks().get("before").await.unwrap().state(), TaskState::Running);
-    // A new agent gets along with it as well.
-    seat.kill();
-    seat.start(&ARGUMENTS, &[]).unwrap();
-    field.until_ready(&seat).await;
-    std::fs::remove_file(&filler).unwrap();
-    field.create("after", sh("exit 0")).await.unwrap();
-    let task = field.until("after", "to end", |task| task.state().is_terminal()).await;
-    assert_eq!(task.state(), TaskState::Finished, "{:?}", task.status);
+    let mut first = waits(&dir);
+    first["resources"]["cpu"] = "80m".into();
+    let task = field.create("first", first).await.unwrap();
+    field.until("first", "to run", is(TaskState::Running)).await;
+    let state = seat.data_dir.join("agent/tasks").join(task.uid().unwrap());
+    let stuck = Stuck::new(state.join("tmp/stuck"));
     std::fs::write(dir.join("go"), "").unwrap();
-    let task = field.until("before", "to end", |task| task.state().is_terminal()).await;
-    assert_eq!(reason(&task), "ExitCode");
-    assert_eq!(starts(&dir), 1);
-    for task in field.tasks().list(&Default::default()).await.unwrap() {
-        field.delete(&task.name_any()).await.unwrap();
-    }
-    eventually("the ledger to be empty", || match seat.ledger() {
-        left if left.is_empty() => Ok(()),
-        left => Err(format!("{left:?}")),
-    });
-    assert_eq!(seat.stop(), 0);
-    drop(disk);
-    assert_eq!(seat.left_over(), Vec::<String>::new());
+    // It is over, and so it is said, with what is left.
+    let task = field.until("first", "to end", has_ended).await;
+    assert_eq!((task.state(), reason(&task).as_str()), (TaskState::Failed, "ExitCode"));
+    let pending = |task: &Task| task.status.as_ref()?.cleanup_pending.clone();
+    let what = pending(&task).unwrap_or_default();
+    assert!(
+        what.contains("cannot be removed") && what.contains("not permitted"),
+        "{:?}",
+        task.status
+    );
+    let mut second = sh("exit 0");
+    second["resources"]["cpu"] = "80m".into();
+    field.create("second", second).await.unwrap();
+    let why = |task: &Task| task.status.as_ref().is_some_and(|status| status.why_pending.is_some());
+    let waiting = field.until("second", "to say why it waits", why).await;
+    assert_eq!(waiting.state(), TaskState::Pending);
+    // Neither deleting it nor another agent makes it free.
+    field.delete("first").await.unwrap();
+    seat.kill();
+    seat.start(&[&ARGUMENTS[..], &["--resources", "cpu=100m"]].concat(), &[]).unwrap();
+    field.until_ready(&seat).await;
+    let left = field.tasks().get("first").await.unwrap();
+    assert!(pending(&left).is_some() && left.metadata.deletion_timestamp.is_some());
+    assert_eq!(field.tasks().get("second").await.unwrap().state(), TaskState::Pending);
+    drop(stuck);
+    let task = field.until("second", "to end", has_ended).await;
+    assert_eq!(task.state(), TaskState::Finished, "{:?}", task.status);
+    soon("the first to be gone", async || match field.tasks().get_opt("first").await {
+        Ok(None) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    field.leaves_nothing(seat).await;
 }

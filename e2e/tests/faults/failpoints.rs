@@ -1,9 +1,9 @@
 //! A task's life with a death at every step of it: F-05 to F-08, F-70, F-77.
 //!
 //! Each case is one failpoint on an agent of its own. Its task has an effect that the machine remembers: a line in
-//! a file, for each time that its command was started. When the failpoint is reached its process dies (or, in the
-//! other half of the cases, it stands still, and agent, shim and container are all killed together). The agent is
-//! started again, and then: the command was never started twice, the task's states are a path to the right end, and
+//! a file, for each time that its command was started. When the failpoint is reached its process dies; or it stands
+//! still, and agent, shim and container are all killed together; or it only takes its time. What died is started
+//! again, and then: the command was never started twice, the task's states are a path to the right end, and
 //! nothing of it is left on the machine.
 
 use std::path::PathBuf;
@@ -28,6 +28,8 @@ enum Death {
     Own,
     /// Of agent, shim and container together.
     Everybody,
+    /// Nobody's: it goes on, late.
+    Nobody,
 }
 
 /// How the task is brought to its end.
@@ -52,7 +54,7 @@ impl Case {
     fn all() -> Vec<Case> {
         let mut all = Vec::new();
         for point in ALL {
-            for death in [Death::Own, Death::Everybody] {
+            for death in [Death::Own, Death::Everybody, Death::Nobody] {
                 all.push(Case { point, turn: 1, death, finale: Finale::Returns });
             }
         }
@@ -69,13 +71,21 @@ impl Case {
     }
 
     fn name(&self) -> String {
-        let death = if self.death == Death::Own { "" } else { "-all" };
+        let death = match self.death {
+            Death::Own => "",
+            Death::Everybody => "-all",
+            Death::Nobody => "-late",
+        };
         format!("{}-{}{death}", self.point.replace(['.', '_'], "-"), self.turn)
     }
 
     fn armed(&self) -> String {
-        let stop = if self.death == Death::Own { "" } else { ":stop" };
-        format!("{}{stop}@{}", self.point, self.turn)
+        let action = match self.death {
+            Death::Own => "",
+            Death::Everybody => ":stop",
+            Death::Nobody => ":pause",
+        };
+        format!("{}{action}@{}", self.point, self.turn)
     }
 
     /// Whether the failpoint is reached while the command runs: then it has to go on until that has happened.
@@ -96,6 +106,7 @@ impl Case {
         };
         let everybody = self.death == Death::Everybody;
         match self.point {
+            _ if self.death == Death::Nobody => (1..=1, own),
             // Nobody but the shim knows of the command's end.
             "shim.after_exit_before_report" => (1..=1, &[reasons::task::SHIM_LOST]),
             "shim.after_report_before_cleanup" | "shim.after_cgroup_removed" => (1..=1, own),
@@ -187,8 +198,10 @@ impl<'a> Life<'a> {
     async fn step(&mut self) -> Result<(), String> {
         if !self.died && self.has_reached() {
             self.died = true;
-            self.die();
-            self.start(&[]);
+            if self.case.death != Death::Nobody {
+                self.die();
+                self.start(&[]);
+            }
         }
         let starts = self.starts();
         let name = self.case.name();

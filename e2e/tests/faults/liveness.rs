@@ -5,11 +5,12 @@ use commonage_e2e::faults::field::{Field, Seat};
 use commonage_e2e::faults::proxy::{Harm, Proxy};
 use commonage_e2e::{eventually, soon};
 use commonage_schemas::{Agent, Task, TaskState, reasons};
-use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+
+use crate::tasks::{endless, is, reason};
 
 /// An agent is unreachable after this, and soon lost.
 const IMPATIENT: [&str; 4] = ["--agent-unreachable-after", "4s", "--agent-lost-after", "8s"];
@@ -48,40 +49,13 @@ impl Remote {
     }
 
     /// Its tasks deleted by now, it leaves nothing.
-    fn leave(mut self) {
-        eventually("the ledger to be empty", || match self.seat.ledger() {
-            left if left.is_empty() => Ok(()),
-            left => Err(format!("{left:?}\n{}", self.seat.printed())),
-        });
-        assert_eq!(self.seat.stop(), 0);
-        eventually("nothing to be left", || match self.seat.left_over() {
-            left if left.is_empty() => Ok(()),
-            left => Err(format!("{left:#?}")),
-        });
+    fn leave(self) {
+        self.seat.leaves_nothing();
     }
 }
 
 async fn field(agents: &[&str], controllers: &[&str]) -> Field {
     Field::start(agents, controllers).await.unwrap()
-}
-
-fn endless(field: &Field, agent: &str) -> Value {
-    json!({
-        "agent": field.name_of(agent),
-        "resources": {"cpu": "1m", "memory": "16Mi"},
-        "limits": {"cpu": "1", "memory": "16Mi"},
-        "killPolicy": {"gracePeriodSeconds": 1},
-        "container": {"command": ["sh", "-c", "while :; do sleep 0.2; done"]},
-    })
-}
-
-/// Ends at once when it is told to, but not before a while has passed without: it holds what it has.
-fn is(state: TaskState) -> impl Fn(&Task) -> bool {
-    move |task| task.state() == state
-}
-
-fn reason(task: &Task) -> String {
-    task.status.as_ref().and_then(|status| status.reason.clone()).unwrap_or_default()
 }
 
 async fn until_agent(field: &Field, name: &str, what: &str, good: impl Fn(&Agent) -> bool) {
@@ -107,12 +81,6 @@ async fn patch_agent(field: &Field, name: &str, spec: Value) {
     field.agents().patch(&field.name_of(name), &PatchParams::default(), &patch).await.unwrap();
 }
 
-async fn delete_all(field: &Field) {
-    for task in field.tasks().list(&Default::default()).await.unwrap() {
-        field.delete(&task.name_any()).await.unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f28_an_agent_is_cut_off_for_a_while_and_its_tasks_are_what_they_were() {
     let field = field(&["far"], &PATIENT).await;
@@ -135,7 +103,7 @@ async fn f28_an_agent_is_cut_off_for_a_while_and_its_tasks_are_what_they_were() 
     let container = |task: &Task| task.status.as_ref().and_then(|s| s.container_id.clone());
     assert_eq!(container(&after), container(&before));
     until_agent(&field, "far", "to be back", |agent| holds(agent, "Ready", None)).await;
-    delete_all(&field).await;
+    field.delete_all().await;
     remote.leave();
 }
 
@@ -168,7 +136,7 @@ async fn f28_an_agent_returns_too_late_and_its_tasks_go_before_anything_starts()
     let left: Vec<i32> = remote.contained().into_iter().filter(|pid| old.contains(pid)).collect();
     assert_eq!(left, Vec::<i32>::new());
     assert_eq!(field.tasks().get("old").await.unwrap().state(), TaskState::Lost);
-    delete_all(&field).await;
+    field.delete_all().await;
     remote.leave();
 }
 
@@ -202,7 +170,7 @@ async fn f30_two_of_three_agents_fall_silent_and_nothing_is_given_up() {
         left if left.is_empty() => Ok(()),
         left => Err(format!("{left:?}")),
     });
-    delete_all(&field).await;
+    field.delete_all().await;
     remotes.into_iter().for_each(Remote::leave);
 }
 
@@ -222,7 +190,7 @@ async fn f35_an_agent_sleeps_through_the_order_to_end_its_task() {
     // What it may still have had to say about it changes nothing.
     let task = field.tasks().get("t").await.unwrap();
     assert_eq!(task.state(), TaskState::Lost);
-    delete_all(&field).await;
+    field.delete_all().await;
     remote.leave();
 }
 
@@ -271,6 +239,6 @@ async fn an_agent_is_drained_maintained_and_marked_gone() {
         left if left.is_empty() => Ok(()),
         left => Err(format!("{left:?}")),
     });
-    delete_all(&field).await;
+    field.delete_all().await;
     remote.leave();
 }

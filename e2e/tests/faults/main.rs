@@ -7,13 +7,18 @@
 
 mod agents;
 mod consistency;
+mod disks;
 mod etcd;
+mod exhausted;
 mod failpoints;
 mod images;
+mod intruders;
 mod liveness;
 mod objects;
+mod partitions;
 mod restored;
 mod roles;
 mod servers;
+mod tasks;
 mod watches;
 mod world;

@@ -19,6 +19,8 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams},
 };
 
+mod thousand;
+
 const STARTS: usize = 5;
 const SINGLE_TASKS: usize = 100;
 const MANY_TASKS: usize = 1000;
@@ -36,6 +38,9 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if run("tasks") {
         runtime.block_on(tasks(&mut figures))?;
+    }
+    if run("thousand") {
+        runtime.block_on(thousand::thousand(&mut figures))?;
     }
     figures.write()
 }

@@ -1,0 +1,173 @@
+//! Disks that are full, and what is kept on them: F-63, F-65, and the garbage collection of images.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use commonage_e2e::faults::field::{Field, Seat};
+use commonage_e2e::registry::{Registry, Rootfs};
+use commonage_e2e::{eventually, run};
+use commonage_schemas::{TaskState, reasons};
+
+use crate::tasks::{ARGUMENTS, has_ended, is, message, reason, sh, sh_in, starts, waits};
+
+/// A small file system in memory on a directory, for as long as the value lives.
+struct SmallDisk<'a>(&'a Path);
+
+impl SmallDisk<'_> {
+    /// `options`: how small.
+    fn mount<'a>(path: &'a Path, options: &str) -> SmallDisk<'a> {
+        std::fs::create_dir_all(path).unwrap();
+        let options = format!("mode=700,{options}");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path)).ok();
+        SmallDisk(path)
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        run(Command::new("umount").arg(self.0));
+    }
+}
+
+/// All tasks go, then the agent, then its disk.
+async fn clear(field: &Field, mut seat: Seat, disk: SmallDisk<'_>) {
+    field.delete_all().await;
+    eventually("the ledger to be empty", || match seat.ledger() {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}\n{}", seat.printed())),
+    });
+    assert_eq!(seat.stop(), 0);
+    drop(disk);
+    assert_eq!(seat.left_over(), Vec::<String>::new());
+}
+
+/// A directory for a task that waits, and the task.
+async fn one_that_waits(field: &Field, name: &str) -> PathBuf {
+    let dir = field.dir().join(format!("mark-{name}"));
+    std::fs::create_dir(&dir).unwrap();
+    field.create(name, waits(&dir)).await.unwrap();
+    field.until(name, "to run", is(TaskState::Running)).await;
+    eventually("its line", || if starts(&dir) == 1 { Ok(()) } else { Err("none".to_owned()) });
+    dir
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f63_a_full_disk_refuses_what_is_new_and_spares_what_runs() {
+    let field = Field::start(&["node"], &[]).await.unwrap();
+    let mut seat = field.agent("node");
+    let data_dir = seat.data_dir.clone();
+    let disk = SmallDisk::mount(&data_dir, "size=4m");
+    seat.start(&ARGUMENTS, &[]).unwrap();
+    field.until_ready(&seat).await;
+    let dir = field.dir().join("mark");
+    std::fs::create_dir(&dir).unwrap();
+    field.create("before", waits(&dir)).await.unwrap();
+    field.until("before", "to run", |task| task.state() == TaskState::Running).await;
+    eventually("its line", || if starts(&dir) == 1 { Ok(()) } else { Err("none".to_owned()) });
+    let filler = data_dir.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+    field.create("during", sh("exit 0")).await.unwrap();
+    let task = field.until("during", "to be refused", |task| task.state().is_terminal()).await;
+    assert_eq!(reason(&task), reasons::task::DISK_FULL, "{:?}", task.status);
+    assert_eq!(field.tasks().get("before").await.unwrap().state(), TaskState::Running);
+    // A new agent gets along with it as well.
+    seat.kill();
+    seat.start(&ARGUMENTS, &[]).unwrap();
+    field.until_ready(&seat).await;
+    std::fs::remove_file(&filler).unwrap();
+    field.create("after", sh("exit 0")).await.unwrap();
+    let task = field.until("after", "to end", |task| task.state().is_terminal()).await;
+    assert_eq!(task.state(), TaskState::Finished, "{:?}", task.status);
+    std::fs::write(dir.join("go"), "").unwrap();
+    let task = field.until("before", "to end", |task| task.state().is_terminal()).await;
+    assert_eq!(reason(&task), "ExitCode");
+    assert_eq!(starts(&dir), 1);
+    clear(&field, seat, disk).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f65_a_disk_without_inodes_refuses_what_is_new_and_spares_what_runs() {
+    let field = Field::start(&["node"], &[]).await.unwrap();
+    let mut seat = field.agent("node");
+    let data_dir = seat.data_dir.clone();
+    let disk = SmallDisk::mount(&data_dir, "size=64m,nr_inodes=400");
+    seat.start(&ARGUMENTS, &[]).unwrap();
+    field.until_ready(&seat).await;
+    let dir = one_that_waits(&field, "before").await;
+    let filler = data_dir.join("filler");
+    std::fs::create_dir(&filler).unwrap();
+    let made = (0..).take_while(|n| std::fs::File::create(filler.join(n.to_string())).is_ok());
+    assert!(made.count() > 10);
+    field.create("during", sh("exit 0")).await.unwrap();
+    let task = field.until("during", "to be refused", has_ended).await;
+    assert_eq!(reason(&task), reasons::task::DISK_FULL, "{:?}", task.status);
+    assert!(!message(&task).is_empty());
+    assert_eq!(field.tasks().get("before").await.unwrap().state(), TaskState::Running);
+    std::fs::remove_dir_all(&filler).unwrap();
+    field.create("after", sh("exit 0")).await.unwrap();
+    let task = field.until("after", "to end", has_ended).await;
+    assert_eq!(task.state(), TaskState::Finished, "{:?}", task.status);
+    std::fs::write(dir.join("go"), "").unwrap();
+    let task = field.until("before", "to end", has_ended).await;
+    assert_eq!((reason(&task).as_str(), starts(&dir)), ("ExitCode", 1));
+    clear(&field, seat, disk).await;
+}
+
+/// Does not become smaller by compression.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut noise)
+        .unwrap();
+    noise
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_that_nobody_runs_make_room_and_are_pulled_again() {
+    let field = Field::start(&["node"], &[]).await.unwrap();
+    let mut seat = field.agent("node");
+    let data_dir = seat.data_dir.clone();
+    let disk = SmallDisk::mount(&data_dir, "size=96m");
+    // The two images are more than the lower mark; what one of them takes alone is, too.
+    let marks = ["--image-gc-high-threshold", "10", "--image-gc-low-threshold", "5"];
+    let keep = ["--minimum-image-ttl-duration", "0s"];
+    seat.start(&[&ARGUMENTS[..], &marks, &keep].concat(), &[]).unwrap();
+    field.until_ready(&seat).await;
+    let registry = Registry::open();
+    for name in ["used", "unused"] {
+        registry.push(&format!("{name}:1"), &Rootfs::busybox().with("noise", &noise(8 << 20)));
+    }
+    let images = data_dir.join("agent/images/images");
+    let kept = || std::fs::read_dir(&images).map_or(0, |entries| entries.count());
+    let dir = field.dir().join("mark-used");
+    std::fs::create_dir(&dir).unwrap();
+    // In the end it reads of its image what it has never read before.
+    let mut used = waits(&dir);
+    used["container"]["image"] = registry.image("used:1").into();
+    used["container"]["command"][2] =
+        "echo x >> /mnt-mark/starts; until [ -e /mnt-mark/go ]; do sleep 0.1; done; \
+                                       test $(wc -c < /noise) = 8388608"
+            .into();
+    field.create("used", used).await.unwrap();
+    field.until("used", "to run", is(TaskState::Running)).await;
+    field.create("unused", sh_in(&registry.image("unused:1"), "exit 0")).await.unwrap();
+    let task = field.until("unused", "to end", has_ended).await;
+    assert_eq!(task.state(), TaskState::Finished, "{:?}", task.status);
+    let pulled = registry.blobs_served();
+    assert_eq!(pulled, 4, "a configuration and a layer of each");
+    eventually("the image that nobody runs to go", || match kept() {
+        1 => Ok(()),
+        other => Err(format!("{other} images are kept")),
+    });
+    assert!(seat.printed().contains("images removed"), "{}", seat.printed());
+    field.create("again", sh_in(&registry.image("unused:1"), "test -s /noise")).await.unwrap();
+    let task = field.until("again", "to end", has_ended).await;
+    assert_eq!(task.state(), TaskState::Finished, "{:?}", task.status);
+    assert_eq!(registry.blobs_served(), pulled + 2, "what is gone is fetched again");
+    std::fs::write(dir.join("go"), "").unwrap();
+    let task = field.until("used", "to end", has_ended).await;
+    assert_eq!(task.state(), TaskState::Finished, "{:?}", task.status);
+    clear(&field, seat, disk).await;
+}
