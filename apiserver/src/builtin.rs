@@ -6,6 +6,7 @@ mod merging;
 mod rbac;
 pub(crate) mod reviews;
 mod services;
+mod zero;
 
 use std::sync::Arc;
 
@@ -25,10 +26,15 @@ use crate::resource::{
 };
 use crate::schema::{SCHEMA_PROPS, Structural};
 
+pub(crate) use zero::{fill, of as zero_of};
+
 /// Group and plural name of CustomResourceDefinitions.
 pub(crate) const DEFINITIONS: (&str, &str) = ("apiextensions.k8s.io", "customresourcedefinitions");
 /// Holds a definition that is deleted until its objects are gone.
 pub(crate) const DEFINITION_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// The last column of kinds that kube-apiserver prints without special care.
+const CREATED_AT: &str = "Created At";
 
 /// Everything compiled in: Kubernetes' kinds and ours.
 ///
@@ -112,6 +118,32 @@ fn leniently(def: &mut ResourceDef) {
     def.schema = Structural::compile_value(&schema).expect("Kubernetes' own schemas compile");
 }
 
+/// Columns as kube-apiserver prints them in Go: texts, whatever they show, with the words of the
+/// field that is named for a column.
+fn as_printed(columns: &mut [Column], openapi: &Value, fields: &[(&str, &str)]) {
+    for column in columns {
+        if column.name != CREATED_AT {
+            column.type_ = "string".into();
+        }
+        if column.name == "Age" {
+            column.cell = Cell::Computed(age);
+        }
+        let field = fields.iter().find(|(name, _)| *name == column.name);
+        let words = field.and_then(|(_, field)| {
+            let pointer = field.replace('.', "/properties/");
+            openapi.pointer(&format!("/properties/{pointer}/description"))?.as_str()
+        });
+        if let Some(words) = words {
+            column.description = words.to_owned();
+        }
+    }
+}
+
+fn age(object: &Value, now: Timestamp) -> Value {
+    let created = object.pointer("/metadata/creationTimestamp").and_then(Value::as_str);
+    created.map_or_else(|| "<unknown>".into(), |created| crate::table::age_of(created, now)).into()
+}
+
 fn namespace() -> ResourceDef {
     let mut def = core::<Namespace>("Namespace", "namespaces", &["ns"]);
     def.scope = Scope::Cluster;
@@ -131,13 +163,14 @@ fn namespace() -> ResourceDef {
         Column::path("Status", "string", ".status.phase", "The status of the namespace"),
         Column::age(),
     ];
+    as_printed(&mut def.columns, &def.openapi, &[]);
     def
 }
 
 fn config_map() -> ResourceDef {
     let mut def = core::<ConfigMap>("ConfigMap", "configmaps", &["cm"]);
-    def.columns =
-        vec![Column::name(), computed("Data", "Number of entries", data_count), Column::age()];
+    def.columns = vec![Column::name(), computed("Data", "", data_count), Column::age()];
+    as_printed(&mut def.columns, &def.openapi, &[("Data", "data")]);
     def
 }
 
@@ -146,15 +179,11 @@ fn secret() -> ResourceDef {
     def.selectable_fields = vec![field("type", ".type")];
     def.columns = vec![
         Column::name(),
-        Column::path(
-            "Type",
-            "string",
-            ".type",
-            "Used to facilitate programmatic handling of secret data.",
-        ),
-        computed("Data", "Number of entries", data_count),
+        Column::path("Type", "string", ".type", ""),
+        computed("Data", "", data_count),
         Column::age(),
     ];
+    as_printed(&mut def.columns, &def.openapi, &[("Type", "type"), ("Data", "data")]);
     def
 }
 
@@ -167,8 +196,8 @@ fn service_account() -> ResourceDef {
         kind: "TokenRequest".into(),
         verbs: vec!["create".into()],
     }];
-    def.columns =
-        vec![Column::name(), computed("Secrets", "Number of secrets", secret_count), Column::age()];
+    def.columns = vec![Column::name(), computed("Secrets", "", secret_count), Column::age()];
+    as_printed(&mut def.columns, &def.openapi, &[("Secrets", "secrets")]);
     def
 }
 
@@ -178,14 +207,12 @@ fn lease() -> ResourceDef {
     def.allow_unconditional_update = false;
     def.columns = vec![
         Column::name(),
-        Column::path(
-            "Holder",
-            "string",
-            ".spec.holderIdentity",
-            "The identity of the holder of the lease",
-        ),
+        computed("Holder", "", |lease, _| {
+            lease.pointer("/spec/holderIdentity").and_then(Value::as_str).unwrap_or("").into()
+        }),
         Column::age(),
     ];
+    as_printed(&mut def.columns, &def.openapi, &[("Holder", "spec.holderIdentity")]);
     def
 }
 
@@ -220,7 +247,7 @@ fn custom_resource_definition() -> ResourceDef {
         openapi,
     );
     // What is missing is said in apiextensions' words, all at once.
-    let mut schema = without_required(&def.openapi);
+    let mut schema = without_required(&zero::with_nulls(&def.openapi, def.zero.as_ref()));
     if let Some(schemas) =
         schema.pointer_mut(&format!("{version}/schema/properties/openAPIV3Schema"))
     {
@@ -233,7 +260,7 @@ fn custom_resource_definition() -> ResourceDef {
     def.allow_unconditional_update = false;
     def.columns = vec![
         Column::name(),
-        Column { name: "Created At".into(), cell: Cell::Computed(created_at), ..Column::age() },
+        Column { name: CREATED_AT.into(), cell: Cell::Computed(created_at), ..Column::age() },
     ];
     def
 }
@@ -275,6 +302,8 @@ pub(crate) fn definition_of(
     short_names: &[&str],
     openapi: Value,
 ) -> ResourceDef {
+    let types = Types::compile(&merging::annotated(&openapi, kind));
+    let zero = zero_of(group, kind);
     ResourceDef {
         group: group.into(),
         version: "v1".into(),
@@ -288,8 +317,13 @@ pub(crate) fn definition_of(
         origin: Origin::BuiltIn,
         storage: Storage::Stored,
         verbs: VERBS_BUILT_IN,
-        schema: Structural::compile_value(&openapi).expect("Kubernetes' own schemas compile"),
-        types: Arc::new(Types::compile(&merging::annotated(&openapi, kind))),
+        schema: Structural::compile_value(&zero::with_nulls(&openapi, zero.as_ref()))
+            .expect("Kubernetes' own schemas compile"),
+        types: Arc::new(match &zero {
+            Some(zero) => types.with_zero(zero.clone()),
+            None => types,
+        }),
+        zero,
         openapi,
         columns: Vec::new(),
         selectable_fields: Vec::new(),
@@ -303,6 +337,7 @@ pub(crate) fn definition_of(
         may_change: false,
         never_changed: true,
         terminating: false,
+        deprecation: None,
     }
 }
 
@@ -311,8 +346,7 @@ fn field(name: &str, path: &str) -> (String, JsonPath) {
 }
 
 fn computed(name: &str, description: &str, cell: fn(&Value, Timestamp) -> Value) -> Column {
-    let type_ = if matches!(name, "Data" | "Secrets") { "integer" } else { "string" };
-    Column { cell: Cell::Computed(cell), ..Column::path(name, type_, ".", description) }
+    Column { cell: Cell::Computed(cell), ..Column::path(name, "string", ".", description) }
 }
 
 /// Kubernetes shows when, not how long ago, for the kinds that it prints without special care.

@@ -48,7 +48,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::access::Access;
-use crate::cache::Cache;
+use crate::cache::{Cache, Passed, ResourceCache};
 use crate::encryption::Encryption;
 use crate::kinds;
 use crate::object::Object;
@@ -210,6 +210,15 @@ impl Engine {
             .iter()
             .map(|resource| (resource.def().group_resource(), resource.len()))
             .collect()
+    }
+
+    /// What has gone through the caches, by group and plural name, for metrics.
+    pub(crate) fn traffic(&self) -> Vec<(String, String, Passed)> {
+        let of = |resource: &Arc<ResourceCache>| {
+            let def = resource.def();
+            (def.group.clone(), def.plural.clone(), resource.traffic().passed())
+        };
+        self.cache.resources().iter().map(of).collect()
     }
 
     /// Of the kinds that have any.

@@ -1,7 +1,7 @@
 //! The JSONPath subset of printer columns, selectable fields and scale paths.
 //!
-//! Dotted names, `['name']`, `[0]`, `[-1]`, `[*]` and filters `[?(@.type=="Ready")]`; anything else
-//! is an error when the definition is made, never when an object is printed.
+//! Dotted names, `['name']`, `[0]`, `[-1]`, `[-1:]`, `[*]` and filters `[?(@.type=="Ready")]`;
+//! anything else is an error when the definition is read, never when an object is printed.
 
 use serde_json::Value;
 
@@ -17,6 +17,8 @@ enum Step {
     Member(String),
     /// Negative counts from the end.
     Index(i64),
+    /// From, to (not included) and by how many; negative places count from the end.
+    Slice(Option<i64>, Option<i64>, usize),
     Every,
     Filter(Filter),
 }
@@ -88,12 +90,14 @@ fn first_of<'v>(steps: &[Step], value: &'v Value) -> Option<&'v Value> {
         Step::Member(name) => first_of(rest, value.get(name)?),
         Step::Index(index) => {
             let list = value.as_array()?;
-            let at = if *index < 0 {
-                list.len().checked_sub(index.unsigned_abs() as usize)?
-            } else {
-                *index as usize
-            };
-            first_of(rest, list.get(at)?)
+            first_of(rest, list.get(place(*index, list.len())?)?)
+        }
+        Step::Slice(from, to, step) => {
+            let list = value.as_array()?;
+            let from = from.map_or(Some(0), |from| place(from, list.len()))?;
+            let to = to.map_or(Some(list.len()), |to| place(to, list.len()))?;
+            let slice = list.get(from..to.min(list.len()))?;
+            slice.iter().step_by(*step).find_map(|one| first_of(rest, one))
         }
         Step::Every => match value {
             Value::Array(list) => list.iter().find_map(|one| first_of(rest, one)),
@@ -105,6 +109,14 @@ fn first_of<'v>(steps: &[Step], value: &'v Value) -> Option<&'v Value> {
             .iter()
             .filter(|one| filter.keeps(one))
             .find_map(|one| first_of(rest, one)),
+    }
+}
+
+/// A place in a list of this length; `None` before its beginning.
+fn place(at: i64, length: usize) -> Option<usize> {
+    match usize::try_from(at) {
+        Ok(at) => Some(at),
+        Err(_) => length.checked_sub(at.unsigned_abs() as usize),
     }
 }
 
@@ -156,7 +168,7 @@ impl<'t> Parser<'t> {
                 return Err("recursive descent is not supported");
             }
             if self.eat("[") {
-                steps.push(self.bracket()?);
+                self.bracket(&mut steps)?;
             } else {
                 if !self.eat(".") && !steps.is_empty() {
                     return Err("expected . or [");
@@ -197,23 +209,26 @@ impl<'t> Parser<'t> {
     }
 
     /// After `[`.
-    fn bracket(&mut self) -> Result<Step, &'static str> {
+    fn bracket(&mut self, steps: &mut Vec<Step>) -> Result<(), &'static str> {
         if self.eat("?(") {
-            return self.filter().map(Step::Filter);
+            steps.push(Step::Filter(self.filter()?));
+            return Ok(());
         }
         let Some(end) = self.rest().find(']') else { return Err("unterminated [") };
         let inner = self.rest()[..end].trim();
-        let step = if inner == "*" {
-            Step::Every
+        if inner == "*" {
+            steps.push(Step::Every);
         } else if let Some(name) = quoted(inner) {
-            Step::Member(name.to_owned())
+            // As Go has it, a name in quotes is a path: dots that are not escaped part it.
+            steps.extend(Parser { text: name, at: 0 }.steps()?);
+        } else if let Some(slice) = slice(inner)? {
+            steps.push(slice);
         } else {
-            Step::Index(
-                inner.parse().map_err(|_| "expected an index, a quoted name, * or a filter")?,
-            )
-        };
+            let why = "expected an index, a slice, a quoted name, * or a filter";
+            steps.push(Step::Index(inner.parse().map_err(|_| why)?));
+        }
         self.at += end + 1;
-        Ok(step)
+        Ok(())
     }
 
     /// After `[?(`.
@@ -258,6 +273,25 @@ impl<'t> Parser<'t> {
     }
 }
 
+/// `from:to:step`, each of which may be missing; `None` without a colon.
+fn slice(text: &str) -> Result<Option<Step>, &'static str> {
+    const WHY: &str = "expected from:to or from:to:step";
+    let mut parts = text.split(':').map(str::trim);
+    let number = |part: Option<&str>| match part.filter(|part| !part.is_empty()) {
+        None => Ok(None),
+        Some(part) => part.parse::<i64>().map(Some).map_err(|_| WHY),
+    };
+    if !text.contains(':') {
+        return Ok(None);
+    }
+    let (from, to) = (number(parts.next())?, number(parts.next())?);
+    let step = number(parts.next())?.unwrap_or(1);
+    match (usize::try_from(step), parts.next()) {
+        (Ok(step), None) if step > 0 => Ok(Some(Step::Slice(from, to, step))),
+        _ => Err(WHY),
+    }
+}
+
 fn quoted(text: &str) -> Option<&str> {
     let quote = text.chars().next().filter(|c| *c == '"' || *c == '\'')?;
     text.strip_prefix(quote)?.strip_suffix(quote)
@@ -282,7 +316,14 @@ mod tests {
             ("$.spec.agent", Some(json!("n1"))),
             (".spec['agent']", Some(json!("n1"))),
             (".spec.a\\.b", Some(json!(1))),
-            (".spec['a.b']", Some(json!(1))),
+            (".spec['a\\.b']", Some(json!(1))),
+            (".spec['a.b']", None),
+            (".spec.env[-1:].name", Some(json!("B"))),
+            (".spec.env[0:1].name", Some(json!("A"))),
+            (".spec.env[1:].name", Some(json!("B"))),
+            (".spec.env[0:2:2].name", Some(json!("A"))),
+            (".spec.env[2:].name", None),
+            (".spec.env[-3:].name", None),
             (".spec.env[0].name", Some(json!("A"))),
             (".spec.env[-1].name", Some(json!("B"))),
             (".spec.env[*].value", Some(json!("1"))),
@@ -303,8 +344,16 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused_early() {
-        for path in ["..name", ".spec[", ".spec[a]", ".spec[?(@.a==1]", ".spec..agent", ".a[?(b)]"]
-        {
+        for path in [
+            "..name",
+            ".spec[",
+            ".spec[a]",
+            ".spec[?(@.a==1]",
+            ".spec..agent",
+            ".a[?(b)]",
+            ".a[1:x]",
+            ".a[::0]",
+        ] {
             assert!(JsonPath::parse(path).is_err(), "{path}");
         }
     }

@@ -43,6 +43,12 @@ pub struct Object {
     pub deleting: bool,
 }
 
+impl PartialEq for Object {
+    fn eq(&self, other: &Object) -> bool {
+        self.version == other.version && self.path == other.path && self.body == other.body
+    }
+}
+
 /// A stored value that is not an object of ours.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {

@@ -129,6 +129,8 @@ pub struct ResourceDef {
     pub schema: Structural,
     /// How its objects merge, and who can own what in them.
     pub types: Arc<Types>,
+    /// What an object of a built-in kind has whatever was written; `None` where nothing is filled in.
+    pub zero: Option<Value>,
     /// The schema as served in the OpenAPI documents.
     pub openapi: Value,
     /// All of them, `Name` included, in order.
@@ -154,6 +156,8 @@ pub struct ResourceDef {
     pub never_changed: bool,
     /// The CustomResourceDefinition is being deleted: no new objects.
     pub terminating: bool,
+    /// What whoever uses this version is warned of.
+    pub deprecation: Option<String>,
 }
 
 /// A subresource other than `status`, as discovery lists it.

@@ -91,7 +91,12 @@ impl FieldSelector {
 
     /// `metadata.name=NAME`.
     pub fn of_name(name: &str) -> FieldSelector {
-        let (field, value) = ("metadata.name".to_owned(), name.to_owned());
+        FieldSelector::equal("metadata.name", name)
+    }
+
+    /// `FIELD=VALUE`, whatever the value is made of.
+    pub(crate) fn equal(field: &str, value: &str) -> FieldSelector {
+        let (field, value) = (field.to_owned(), value.to_owned());
         FieldSelector { requirements: vec![FieldRequirement { field, value, negated: false }] }
     }
 

@@ -111,6 +111,7 @@ impl ApiServer {
             server_url: server_url.clone(),
             agents,
             more_metrics: config.more_metrics,
+            stall_time_max: config.stall_time_max,
         }));
         let admin_kubeconfig = data_dir.join("kubeconfig");
         write_kubeconfig(

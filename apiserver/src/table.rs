@@ -390,7 +390,7 @@ mod tests {
             serde_json::from_slice(&render_one(&def, &event, Headers::Shown, options())).unwrap();
         assert_eq!(
             table["rows"][0]["cells"],
-            json!(["50s", "Normal", "Started", "task/t", null, null, "m", "50s", 2, "e"])
+            json!(["50s", "Normal", "Started", "task/t", "", "", "m", "50s", 2, "e"])
         );
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -32,7 +33,25 @@ impl Operation {
     const NAMES: [&'static str; 6] = ["get", "list", "create", "update", "delete", "revision"];
 }
 
-type Kind = [Histogram; Operation::NAMES.len()];
+/// By operation.
+type Kind = [Answers; Operation::NAMES.len()];
+
+struct Answers {
+    times: Histogram,
+    failed: AtomicU64,
+}
+
+/// What was asked of one kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) operation: &'static str,
+    /// As in `tasks.commonage.dev`.
+    pub(crate) resource: String,
+    /// In microseconds.
+    pub(crate) times: Counted,
+    /// Answers that were failures of the store; that a write came too late is none.
+    pub(crate) failed: u64,
+}
 
 pub(crate) struct TimedStore {
     inner: Arc<dyn Store>,
@@ -51,7 +70,8 @@ impl TimedStore {
             return found.clone();
         }
         let mut kinds = self.kinds.write();
-        let made = || Arc::new(std::array::from_fn(|_| Histogram::new(&DURATIONS)));
+        let none = || Answers { times: Histogram::new(&DURATIONS), failed: AtomicU64::new(0) };
+        let made = || Arc::new(std::array::from_fn(|_| none()));
         kinds.entry(start.into()).or_insert_with(made).clone()
     }
 
@@ -59,32 +79,39 @@ impl TimedStore {
         &self,
         operation: Operation,
         key: &[u8],
-        answer: impl Future<Output = T>,
-    ) -> T {
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let started = Instant::now();
         let answer = answer.await;
         let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.kind(key)[operation as usize].observe(took_us);
+        let kind = self.kind(key);
+        let answers = &kind[operation as usize];
+        answers.times.observe(took_us);
+        let failed = |error: &StoreError| {
+            !matches!(error, StoreError::Conflict { .. } | StoreError::Compacted { .. })
+        };
+        if answer.as_ref().is_err_and(failed) {
+            answers.failed.fetch_add(1, Relaxed);
+        }
         answer
     }
 
-    /// Operation, resource as in `tasks.commonage.dev`, and times in microseconds, of all that
-    /// were asked for.
-    pub(crate) fn times(&self) -> Vec<(&'static str, String, Counted)> {
+    /// Everything that was asked for.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         let kinds: Vec<(String, Arc<Kind>)> = {
             let kinds = self.kinds.read();
             kinds.iter().map(|(start, kind)| (resource(start), kind.clone())).collect()
         };
-        let mut times = Vec::new();
+        let mut asked = Vec::new();
         for (resource, kind) in kinds {
-            for (name, histogram) in Operation::NAMES.iter().zip(kind.iter()) {
-                let counted = histogram.counted();
-                if counted.total() > 0 {
-                    times.push((*name, resource.clone(), counted));
+            for (operation, answers) in Operation::NAMES.iter().zip(kind.iter()) {
+                let (times, failed) = (answers.times.counted(), answers.failed.load(Relaxed));
+                if times.total() > 0 {
+                    asked.push(Asked { operation, resource: resource.clone(), times, failed });
                 }
             }
         }
-        times
+        asked
     }
 }
 
@@ -169,10 +196,14 @@ mod tests {
         let query = RangeQuery { prefix, after: None, at: None, limit: 0 };
         store.range(query).await.unwrap();
         store.revision().await.unwrap();
-        let mut times: Vec<(&str, String, u64)> = store
-            .times()
+        let late = vec![Compare::Present { key: key.clone() }];
+        let delete = Op::Delete { key: key.clone() };
+        store.commit(GuardedWrite { compares: late, ops: vec![delete] }).await.unwrap_err();
+        let asked = store.asked();
+        assert!(asked.iter().all(|asked| asked.failed == 0), "{asked:?}");
+        let mut times: Vec<(&str, String, u64)> = asked
             .into_iter()
-            .map(|(operation, resource, counted)| (operation, resource, counted.total()))
+            .map(|asked| (asked.operation, asked.resource, asked.times.total()))
             .collect();
         times.sort();
         let tasks = || "tasks.commonage.dev".to_owned();
@@ -180,7 +211,7 @@ mod tests {
             times,
             [
                 ("create", tasks(), 1),
-                ("delete", tasks(), 1),
+                ("delete", tasks(), 2),
                 ("get", "secrets".to_owned(), 1),
                 ("list", "secrets".to_owned(), 1),
                 ("revision", String::new(), 1),

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::allocation::cache::{Key, key};
+use crate::metrics::workqueue;
 
 /// A failed attempt is followed by another one after this long; the API server answers in
 /// milliseconds, so what fails is either overtaken or an outage.
@@ -49,20 +50,24 @@ where
 {
     let mut objects = watcher(api, watcher::Config::default()).default_backoff().boxed();
     let mut agenda = Agenda::<K>::default();
+    let queue = workqueue::queue(&K::plural(&()));
     let mut running = FuturesUnordered::new();
     loop {
         while running.len() < AT_ONCE
-            && let Some(object) = agenda.next(Instant::now())
+            && let Some((due, object)) = agenda.next(Instant::now())
         {
-            let outcome = work(object.clone());
-            running.push(async move { (object, outcome.await) });
+            queue.taken(due.elapsed());
+            let (outcome, began) = (work(object.clone()), Instant::now());
+            running.push(async move { (object, outcome.await, began.elapsed()) });
         }
+        queue.waiting(agenda.waiting.len());
         let next = agenda.next_due().filter(|_| running.len() < AT_ONCE);
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             event = objects.next() => match event {
                 Some(Ok(Event::Apply(object) | Event::InitApply(object))) => {
                     let due = due(&object).map(|wait| Instant::now() + wait);
+                    due.iter().for_each(|_| queue.added());
                     agenda.set(Arc::new(object), due);
                 }
                 Some(Ok(Event::Delete(object))) => agenda.set(Arc::new(object), None),
@@ -71,10 +76,12 @@ where
                 Some(Err(error)) => warn!(kind = %K::kind(&()), %error, "watch interrupted, resuming"),
                 None => anyhow::bail!("the watch of {} ended", K::plural(&())),
             },
-            Some((object, outcome)) = running.next(), if !running.is_empty() => {
+            Some((object, outcome, took)) = running.next(), if !running.is_empty() => {
+                queue.worked(took);
                 let again = outcome.unwrap_or_else(|error| {
                     let (kind, name) = (K::kind(&()), object.name_any());
                     warn!(%kind, name, %error, "not reconciled");
+                    queue.retried();
                     Some(RETRY_AFTER)
                 });
                 agenda.done(object, again.map(|wait| Instant::now() + wait));
@@ -119,14 +126,14 @@ impl<K: Resource> Agenda<K> {
         }
     }
 
-    /// What is due and not being worked on, the oldest first.
-    fn next(&mut self, now: Instant) -> Option<Arc<K>> {
+    /// What is due and not being worked on, the oldest first, and since when.
+    fn next(&mut self, now: Instant) -> Option<(Instant, Arc<K>)> {
         let mut due = self.order.iter().take_while(|(due, _)| *due <= now);
         let (due, key) = due.find(|(_, key)| !self.running.contains(key))?.clone();
         self.order.remove(&(due, key.clone()));
         let (_, object) = self.waiting.remove(&key)?;
         self.running.insert(key);
-        Some(object)
+        Some((due, object))
     }
 
     /// When something will be due, leaving out what is being worked on.
@@ -166,7 +173,7 @@ mod tests {
         agenda.set(task("b", "2"), Some(later));
         agenda.set(task("a", "3"), Some(now));
         assert_eq!(agenda.next_due(), Some(now));
-        assert_eq!(agenda.next(now).unwrap().resource_version().unwrap(), "3");
+        assert_eq!(agenda.next(now).unwrap().1.resource_version().unwrap(), "3");
         assert!(agenda.next(now).is_none());
         assert_eq!(agenda.next_due(), Some(later));
         agenda.set(task("b", "4"), None);
@@ -177,11 +184,11 @@ mod tests {
     fn what_changes_while_it_is_worked_on_comes_after() {
         let (mut agenda, now) = (Agenda::default(), Instant::now());
         agenda.set(task("a", "1"), Some(now));
-        let first = agenda.next(now).unwrap();
+        let (_, first) = agenda.next(now).unwrap();
         agenda.set(task("a", "2"), Some(now));
         assert!(agenda.next(now).is_none() && agenda.next_due().is_none(), "it is being worked on");
         agenda.done(first, Some(now + Duration::from_secs(1)));
-        let second = agenda.next(now).unwrap();
+        let (_, second) = agenda.next(now).unwrap();
         assert_eq!(second.resource_version().unwrap(), "2", "what was heard counts");
         agenda.done(second, Some(now));
         assert!(agenda.next(now).is_some(), "it was to be tried again");

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::metrics::workqueue;
 use crate::resources::{self, Served, uid_of};
 use graph::{Graph, KindKey, Node, Uid};
 use work::{Attempt, Kinds, Outcome};
@@ -61,6 +62,7 @@ pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::
         queue: BTreeMap::new(),
         queued: HashMap::new(),
         running: HashSet::new(),
+        metrics: workqueue::queue("garbage_collector_attempt_to_delete"),
         client,
     };
     let _definitions = collector.watch_definitions();
@@ -68,19 +70,23 @@ pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::
     let mut discover_at = Instant::now();
     loop {
         while work.len() < WORKERS && collector.is_synced() {
-            let Some(uid) = collector.next() else { break };
+            let Some((due, uid)) = collector.next() else { break };
+            collector.metrics.taken(due.elapsed());
             let Some(item) = collector.graph.work(&uid) else { continue };
             collector.running.insert(uid.clone());
             let (client, kinds) = (collector.client.clone(), collector.kinds.clone());
+            let began = Instant::now();
             work.push(async move {
                 let attempt = Attempt { client: &client, kinds: &kinds };
-                (uid, attempt.at(&item).await)
+                (uid, attempt.at(&item).await, began.elapsed())
             });
         }
+        collector.metrics.waiting(collector.queued.len());
         let idle_until = collector.next_due().unwrap_or(discover_at).min(discover_at);
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            Some((uid, outcome)) = work.next(), if !work.is_empty() => {
+            Some((uid, outcome, took)) = work.next(), if !work.is_empty() => {
+                collector.metrics.worked(took);
                 collector.finish(uid, outcome);
             }
             Some(change) = changes.recv() => match change {
@@ -115,6 +121,7 @@ struct Collector {
     /// Where in the queue it is.
     queued: HashMap<Uid, (Instant, u64)>,
     running: HashSet<Uid>,
+    metrics: Arc<workqueue::Queue>,
 }
 
 /// Follows one kind. Ends when dropped.
@@ -149,6 +156,7 @@ impl Collector {
         }
         self.queued.insert(uid.clone(), place);
         self.queue.insert(place, uid);
+        self.metrics.added();
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -156,14 +164,14 @@ impl Collector {
         Some(place.0)
     }
 
-    /// The next object to look at. One that is being worked on waits for its turn.
-    fn next(&mut self) -> Option<Uid> {
+    /// The next object to look at, and since when it is due. One that is being worked on waits for its turn.
+    fn next(&mut self) -> Option<(Instant, Uid)> {
         loop {
             let due = self.next_due().filter(|due| *due <= Instant::now())?;
             let (_, uid) = self.queue.pop_first()?;
             self.queued.remove(&uid);
             if !self.running.contains(&uid) {
-                return Some(uid);
+                return Some((due, uid));
             }
             self.enqueue(uid, due + AGAIN_AFTER);
         }
@@ -195,6 +203,7 @@ impl Collector {
             Ok(Outcome::Gone) => self.take(Change::Gone(uid.to_string())),
             Err(error) => {
                 warn!(%error, "an object can't be collected; trying again");
+                self.metrics.retried();
                 self.enqueue(uid, Instant::now() + 4 * AGAIN_AFTER);
             }
         }

@@ -3,6 +3,8 @@
 //! There is one allocator in a process, so these are the process' own. Numbers that grow are counted
 //! where it happens; what is held now is written down once per turn of the statuses.
 
+pub(crate) mod workqueue;
+
 use std::{
     fmt::Write as _,
     sync::{
@@ -93,7 +95,8 @@ pub fn text() -> String {
     // Writing to a String can't fail.
     let _ = write_runs(&mut out)
         .and_then(|()| write_counts(&mut out))
-        .and_then(|()| write_queues(&mut out));
+        .and_then(|()| write_queues(&mut out))
+        .and_then(|()| workqueue::write(&mut out));
     out
 }
 

@@ -49,7 +49,7 @@ pub fn apply(
     };
     typed(&types.root, config, false, "patch")?;
     typed(&types.root, live, true, "live")?;
-    let run = Run { root: &types.root, ignored, live, config, writer };
+    let run = Run { types, root: &types.root, ignored, live, config, writer };
     let entries = run.live_entries();
     let result = match run.attempt(entries.clone(), force) {
         Err(conflicts) if writer.manager == last_applied::MANAGER => {
@@ -109,6 +109,7 @@ fn named(mut refused: Vec<Refused>) -> Vec<Conflict> {
 }
 
 struct Run<'a> {
+    types: &'a Types,
     root: &'a Type,
     ignored: &'a [&'a str],
     live: &'a Value,
@@ -123,7 +124,7 @@ impl Run<'_> {
         entries::settle(&mut entries, self.root);
         if entries.is_empty() {
             let past = Writer { manager: BEFORE_FIRST_APPLY, ..*self.writer };
-            let delta = walk::compare_owned(self.root, None, self.live, self.ignored);
+            let delta = walk::compare_owned(self.types, None, self.live, self.ignored);
             note(&mut entries, delta, &past);
         }
         entries

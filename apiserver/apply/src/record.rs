@@ -34,7 +34,7 @@ pub fn record(
     new: &mut Value,
     writer: &Writer<'_>,
 ) -> bool {
-    let delta = compare_owned(&types.root, old, new, ignored);
+    let delta = compare_owned(types, old, new, ignored);
     let live = old.and_then(managed_fields);
     let sent = new
         .get_mut("metadata")

@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 #[derive(Clone, Debug)]
 pub struct Types {
     pub(crate) root: Type,
+    /// What every object of the kind has, written down or not.
+    pub(crate) zero: Option<Value>,
 }
 
 /// What a place may hold.
@@ -93,7 +95,14 @@ impl Types {
         }
         embed(map);
         // A kind is an object whatever else its schema allows.
-        Types { root: Type::Known(Box::new(Atom { scalar: None, list: None, map: atom.map })) }
+        let root = Type::Known(Box::new(Atom { scalar: None, list: None, map: atom.map }));
+        Types { root, zero: None }
+    }
+
+    /// For a kind that Go knows as a type: what an object of it has before anybody writes anything
+    /// (`{"spec": {}}`). Nobody owns a part that is as it is there.
+    pub fn with_zero(self, zero: Value) -> Types {
+        Types { zero: Some(zero), ..self }
     }
 }
 

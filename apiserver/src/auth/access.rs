@@ -1,28 +1,24 @@
 //! May this identity do this? The authorizer as a whole: the control plane everything, agents and
 //! frameworks their own, everybody what roles and bindings grant; the first who allows, allows.
 //!
-//! Roles and bindings are read from the cache: when one has changed, the next decision arranges
-//! them anew (parsing only what changed), so a binding holds as soon as its write is answered.
+//! Roles and bindings are read from the cache, where every decision sees the newest.
 //! Never looks at a request's body: where the answer hangs on that, the verdict says so.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use commonage_schemas::Task;
-use commonage_store::Version;
-use parking_lot::{Mutex, RwLock};
-use serde::de::DeserializeOwned;
 
 use super::agents::{self, Bound};
 use super::authorizer::{Attributes, Decision, Verdict};
 use super::frameworks;
 use super::rbac::RBAC_GROUP;
-use super::rbac::index::{Binding, Index, Role, RoleRef, Roles};
+use super::rbac::index::{Index, RoleRef};
+use super::rbac::tracked::{Sources, Tracked};
 use super::rbac::{Rule, cover};
 use super::tasks;
 use super::{CONTROLLERS, MASTERS, UserInfo};
 use crate::cache::Selection;
-use crate::cache::{Cache, Objects, ResourceCache};
+use crate::cache::{Cache, ResourceCache};
 use crate::resource::Scheme;
 use crate::selector::FieldSelector;
 use crate::status::ApiError;
@@ -30,44 +26,11 @@ use crate::status::ApiError;
 /// The authorizer. Share it behind an `Arc`.
 pub(crate) struct Access {
     /// Absent in tests of other kinds: then nobody but the control plane may do anything.
-    policy: Option<Policy>,
+    policy: Option<Tracked>,
     tasks: Option<Arc<ResourceCache>>,
     offers: Option<Arc<ResourceCache>>,
     volumes: Option<Arc<ResourceCache>>,
 }
-
-/// The caches of the kinds that say who may what, and what was made of them.
-struct Policy {
-    sources: Sources,
-    current: RwLock<Arc<Built>>,
-    /// Held while the index is made, so that it is made once.
-    parsed: Mutex<Parsed>,
-}
-
-struct Sources {
-    roles: Arc<ResourceCache>,
-    cluster_roles: Arc<ResourceCache>,
-    role_bindings: Arc<ResourceCache>,
-    cluster_role_bindings: Arc<ResourceCache>,
-}
-
-#[derive(Default)]
-struct Built {
-    /// Of the four kinds, as the index has them.
-    versions: [Version; 4],
-    index: Index,
-}
-
-/// Parsed objects, kept so that a change costs the parse of what changed.
-#[derive(Default)]
-struct Parsed {
-    roles: Memo<Role>,
-    cluster_roles: Memo<Role>,
-    role_bindings: Memo<Binding>,
-    cluster_role_bindings: Memo<Binding>,
-}
-
-type Memo<T> = HashMap<Arc<str>, (Version, Arc<T>)>;
 
 impl Access {
     pub(crate) fn new(scheme: &Scheme, cache: &Cache) -> Access {
@@ -82,13 +45,8 @@ impl Access {
                 cluster_role_bindings: find(RBAC_GROUP, "clusterrolebindings")?,
             })
         };
-        let policy = sources().map(|sources| Policy {
-            sources,
-            current: RwLock::default(),
-            parsed: Mutex::default(),
-        });
         Access {
-            policy,
+            policy: sources().map(Tracked::new),
             tasks: find(agents::OUR_GROUP, "tasks"),
             offers: find(agents::OUR_GROUP, "offers"),
             volumes: find(agents::OUR_GROUP, "volumes"),
@@ -120,7 +78,7 @@ impl Access {
             return Decision::because(by_body.unwrap_or(Verdict::Denied), refusal);
         };
         let index = policy.index();
-        let errors = match index.index.decide(user, request) {
+        let errors = match index.decide(user, request) {
             Ok(grant) => return Decision::by_grant(grant),
             Err(errors) => errors,
         };
@@ -128,7 +86,7 @@ impl Access {
             return Decision::because(verdict, "");
         }
         if request.is_resource {
-            let may_use = |framework: Option<&str>| may_use(&index.index, user, request, framework);
+            let may_use = |framework: Option<&str>| may_use(&index, user, request, framework);
             let bound = || self.bound(request, "spec.framework");
             match frameworks::decide(request, may_use, bound) {
                 (Verdict::Denied, "") => {}
@@ -148,7 +106,7 @@ impl Access {
         let request = Attributes { namespace, ..Attributes::default() };
         self.policy
             .as_ref()
-            .is_some_and(|policy| may_use(&policy.index().index, user, &request, Some(framework)))
+            .is_some_and(|policy| may_use(&policy.index(), user, &request, Some(framework)))
     }
 
     /// Every rule that speaks of the user in a namespace, and what could not be resolved.
@@ -159,8 +117,8 @@ impl Access {
             (None, None) => Vec::new(),
         };
         let Some(policy) = &self.policy else { return (rules, Vec::new()) };
-        let built = policy.index();
-        let (granted, errors) = built.index.rules_for(user, namespace);
+        let index = policy.index();
+        let (granted, errors) = index.rules_for(user, namespace);
         rules.extend(granted.into_iter().cloned());
         (rules, errors)
     }
@@ -172,8 +130,8 @@ impl Access {
     pub(crate) fn rules_of(&self, role: &RoleRef, namespace: &str) -> Result<Vec<Rule>, ApiError> {
         let missing = || ApiError::not_found_in(RBAC_GROUP, &role.kind.to_lowercase(), &role.name);
         let policy = self.policy.as_ref().ok_or_else(missing)?;
-        let built = policy.index();
-        let found = built.index.roles().get(role, namespace).map_err(|_| missing())?;
+        let index = policy.index();
+        let found = index.roles().get(role, namespace).map_err(|_| missing())?;
         Ok(found.rules.clone())
     }
 
@@ -211,9 +169,9 @@ impl Access {
             return true;
         }
         let Some(tasks) = &self.tasks else { return false };
-        let fields = FieldSelector::parse(&format!("spec.agent={agent}")).ok();
-        let selection =
-            Selection::new(Arc::clone(tasks.fields()), Some(request.namespace), None, fields);
+        let fields = FieldSelector::equal("spec.agent", agent);
+        let (known, namespace) = (Arc::clone(tasks.fields()), Some(request.namespace));
+        let selection = Selection::new(known, namespace, None, Some(fields));
         let (bound, _) = tasks.snapshot_of(&selection);
         bound.values().filter(|task| selection.matches(task)).any(|task| {
             serde_json::from_slice(&task.body)
@@ -260,72 +218,4 @@ fn may_use(
         Some(name) => index.decide(user, &use_of(name)).is_ok(),
         None => index.allows_some_name(user, &use_of("")),
     }
-}
-
-impl Policy {
-    fn index(&self) -> Arc<Built> {
-        let newest = self.sources.versions();
-        let current = self.current.read().clone();
-        if current.versions == newest {
-            return current;
-        }
-        let mut parsed = self.parsed.lock();
-        let current = self.current.read().clone();
-        if current.versions == self.sources.versions() {
-            return current;
-        }
-        let built = Arc::new(parsed.build(&self.sources));
-        *self.current.write() = built.clone();
-        built
-    }
-}
-
-impl Sources {
-    fn versions(&self) -> [Version; 4] {
-        [&self.roles, &self.cluster_roles, &self.role_bindings, &self.cluster_role_bindings]
-            .map(|cache| cache.version())
-    }
-}
-
-impl Parsed {
-    fn build(&mut self, sources: &Sources) -> Built {
-        let (roles, a) = sources.roles.snapshot();
-        let (cluster_roles, b) = sources.cluster_roles.snapshot();
-        let (role_bindings, c) = sources.role_bindings.snapshot();
-        let (cluster_role_bindings, d) = sources.cluster_role_bindings.snapshot();
-        refresh(&mut self.roles, &roles);
-        refresh(&mut self.cluster_roles, &cluster_roles);
-        let by_path = |memo: &Memo<Role>| {
-            memo.iter().map(|(path, (_, role))| (path.clone(), role.clone())).collect()
-        };
-        let roles =
-            Roles { namespaced: by_path(&self.roles), cluster: by_path(&self.cluster_roles) };
-        let mut bindings = refresh(&mut self.cluster_role_bindings, &cluster_role_bindings);
-        bindings.extend(refresh(&mut self.role_bindings, &role_bindings));
-        Built { versions: [a, b, c, d], index: Index::build(roles, &bindings) }
-    }
-}
-
-/// Makes the memo the parsed form of the objects; returns that in their order. What cannot be
-/// parsed grants nothing.
-fn refresh<T: DeserializeOwned>(memo: &mut Memo<T>, objects: &Objects) -> Vec<Arc<T>> {
-    let mut fresh = Memo::with_capacity(objects.len());
-    let mut all = Vec::with_capacity(objects.len());
-    for (path, object) in objects {
-        let known = memo.remove(path).filter(|(version, _)| *version == object.version);
-        let parsed = match known {
-            Some((_, parsed)) => parsed,
-            None => match serde_json::from_slice(&object.body) {
-                Ok(parsed) => Arc::new(parsed),
-                Err(error) => {
-                    tracing::warn!(%path, %error, "an access rule cannot be read; it grants nothing");
-                    continue;
-                }
-            },
-        };
-        all.push(parsed.clone());
-        fresh.insert(path.clone(), (object.version, parsed));
-    }
-    *memo = fresh;
-    all
 }

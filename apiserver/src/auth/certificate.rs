@@ -2,6 +2,7 @@
 //! it all its id.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
@@ -22,6 +23,13 @@ pub fn user_of(der: &CertificateDer<'_>) -> Option<UserInfo> {
     let mut user = UserInfo::authenticated(name, &groups);
     user.extra.insert(CREDENTIAL_ID.to_owned(), vec![credential_id(der)]);
     Some(user)
+}
+
+/// How long a certificate is good for from now on; zero for one that is not any more.
+pub(crate) fn remaining(der: &CertificateDer<'_>) -> Option<Duration> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let left = certificate.validity().time_to_expiration();
+    Some(left.map_or(Duration::ZERO, |left| left.unsigned_abs()))
 }
 
 fn credential_id(der: &[u8]) -> String {

@@ -1,12 +1,12 @@
 //! Role-based access control: what a rule allows.
 //!
-//! Pure. [`index`] finds the rules that speak of a user, [`cover`] compares sets of rules,
-//! [`policy`] is what every cluster starts with; where the objects come from is [`super::access`]'s
-//! matter.
+//! Pure but for [`tracked`], which knows where the objects come from. [`index`] finds the rules that
+//! speak of a user, [`cover`] compares sets of rules, [`policy`] is what every cluster starts with.
 
 pub(crate) mod cover;
 pub(crate) mod index;
 pub(crate) mod policy;
+pub(crate) mod tracked;
 
 use serde::{Deserialize, Deserializer, Serialize};
 

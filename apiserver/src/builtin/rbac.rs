@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use serde_json::Value;
 
-use super::{definition, leniently};
+use super::{CREATED_AT, as_printed, definition, leniently};
 use crate::auth::rbac::RBAC_GROUP;
 use crate::resource::{Cell, Column, ResourceDef, Scope};
 
@@ -26,8 +26,11 @@ pub(super) fn definitions() -> Vec<ResourceDef> {
     for def in [&mut cluster_role, &mut role] {
         def.columns = role_columns();
     }
-    for def in [&mut cluster_role_binding, &mut role_binding] {
-        def.columns = binding_columns();
+    for (def, what) in
+        [(&mut cluster_role_binding, "clusterRoleBinding"), (&mut role_binding, "roleBinding")]
+    {
+        def.columns = binding_columns(what);
+        as_printed(&mut def.columns, &def.openapi, &[("Role", "roleRef")]);
     }
     let mut all = vec![cluster_role, cluster_role_binding, role, role_binding];
     all.iter_mut().for_each(leniently);
@@ -36,12 +39,12 @@ pub(super) fn definitions() -> Vec<ResourceDef> {
 
 fn role_columns() -> Vec<Column> {
     let mut created = Column::age();
-    created.name = "Created At".into();
+    created.name = CREATED_AT.into();
     created.cell = Cell::Computed(created_at);
     vec![Column::name(), created]
 }
 
-fn binding_columns() -> Vec<Column> {
+fn binding_columns(what: &str) -> Vec<Column> {
     let text = |name: &str, words: &str, cell: fn(&Value, Timestamp) -> Value| Column {
         cell: Cell::Computed(cell),
         ..Column::path(name, "string", ".", words)
@@ -51,10 +54,10 @@ fn binding_columns() -> Vec<Column> {
         Column::name(),
         text("Role", "The role that is granted", role_of),
         Column::age(),
-        wide(text("Users", "Users in the roleBinding", |binding, _| names(binding, "User"))),
-        wide(text("Groups", "Groups in the roleBinding", |binding, _| names(binding, "Group"))),
-        wide(text("ServiceAccounts", "ServiceAccounts in the roleBinding", |binding, _| {
-            names(binding, "ServiceAccount")
+        wide(text("Users", &format!("Users in the {what}"), |it, _| names(it, "User"))),
+        wide(text("Groups", &format!("Groups in the {what}"), |it, _| names(it, "Group"))),
+        wide(text("ServiceAccounts", &format!("ServiceAccounts in the {what}"), |it, _| {
+            names(it, "ServiceAccount")
         })),
     ]
 }

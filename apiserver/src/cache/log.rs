@@ -11,7 +11,7 @@ use crate::object::Object;
 
 /// Events kept per kind, at most: at 10,000 changes a second a client may stay away for ten
 /// seconds; at the hundred of an ordinary day, for a quarter of an hour.
-const EVENTS_MAX: usize = 100_000;
+pub(crate) const EVENTS_MAX: usize = 100_000;
 /// Bytes of watch lines kept per kind, at most: ten kinds stay well below one GiB.
 const BYTES_MAX: usize = 64 << 20;
 

@@ -15,6 +15,7 @@ mod selection;
 mod table;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod unreadable;
 mod watch;
 mod watchers;
@@ -24,8 +25,10 @@ pub use watch::Watch;
 pub use watchers::WatchCounters;
 
 pub(crate) use contents::Objects;
+pub(crate) use log::EVENTS_MAX;
 pub(crate) use resource::{Begin, ResourceCache, end_of, range};
 pub(crate) use selection::Selection;
+pub(crate) use traffic::Passed;
 pub(crate) use watch::Extras;
 
 use std::collections::BTreeMap;

@@ -15,6 +15,7 @@ use super::contents::{Contents, Objects, Trigger};
 use super::event::{EventKind, WatchEvent};
 use super::log::{EventLog, LogChunk, Past};
 use super::selection::Selection;
+use super::traffic::Traffic;
 use super::unreadable::Unreadable;
 use super::watch::{Backlog, Subscription};
 use super::watchers::{WatchCounters, Watchers};
@@ -51,6 +52,7 @@ pub(crate) struct ResourceCache {
     /// What was loaded goes as far as this.
     loaded: AtomicU64,
     unreadable: Unreadable,
+    traffic: Traffic,
 }
 
 /// Since when the definition is what it is.
@@ -101,6 +103,7 @@ impl ResourceCache {
             normal: RwLock::new(normal),
             loaded: AtomicU64::new(0),
             unreadable: Unreadable::default(),
+            traffic: Traffic::default(),
             def,
             fields,
             state: RwLock::default(),
@@ -112,6 +115,10 @@ impl ResourceCache {
 
     pub(crate) fn def(&self) -> &Arc<ResourceDef> {
         &self.def
+    }
+
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     pub(crate) fn fields(&self) -> &Arc<Fields> {
@@ -235,6 +242,7 @@ impl ResourceCache {
         *self.state.write() = State { contents, log: EventLog::starting_at(version), version };
         self.snapshots.lock().clear();
         self.watchers.end_all();
+        self.traffic.loaded();
     }
 
     /// Applies changes of whole revisions, in order. Called by the feed alone.
@@ -263,6 +271,7 @@ impl ResourceCache {
             pasts.push(Past::new(previous));
         }
         let chunk = LogChunk::new(events, pasts)?;
+        self.traffic.received(chunk.all.events().len());
         let kept = chunk.bare();
         let mut state = self.state.write();
         for (path, object) in fresh {
@@ -314,6 +323,7 @@ impl ResourceCache {
 
     pub(super) fn dispatch(&self, chunk: &LogChunk) {
         self.watchers.dispatch(chunk);
+        self.traffic.dispatched(chunk.all.events().len());
     }
 
     pub(super) fn close(&self) {
@@ -335,6 +345,7 @@ impl ResourceCache {
             Ok(match begin {
                 Begin::State => {
                     let objects = state.contents.select(&selection);
+                    self.traffic.initial(objects.len());
                     let version = state.version.max(complete);
                     (Backlog::state(objects, version), version)
                 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::read::unavailable;
 use super::{Engine, FieldValidation, WriteOptions, fence};
+use crate::builtin;
 use crate::cache::EventKind;
 use crate::object::{self, Object};
 use crate::resource::ResourceDef;
@@ -191,6 +192,9 @@ pub(crate) fn take_version(object: &mut Value) -> Option<String> {
 pub(crate) fn clean(def: &ResourceDef, object: &mut Value, options: &WriteOptions) -> Vec<String> {
     let mut unknown = def.schema.prune(object);
     def.schema.default(object);
+    if let Some(zero) = &def.zero {
+        builtin::fill(zero, object);
+    }
     if options.field_validation == FieldValidation::Ignore {
         return Vec::new();
     }

@@ -198,12 +198,12 @@ impl Engine {
         meta::check_type(def, &object)?;
         let mut causes = meta::validate(def, &object);
         causes.extend(def.schema.validate(&object));
+        if let Some(why) = unreadable(def, &causes) {
+            return Err(ApiError::undecodable(def, &object, &why));
+        }
         // The kind's own checks read typed objects: they come once the shape is right.
         if causes.is_empty() {
             causes.extend(self.strategy(def).validate(&object, None));
-        }
-        if let Some(why) = unreadable(def, &causes) {
-            return Err(ApiError::undecodable(def, &object, &why));
         }
         if !causes.is_empty() {
             return Err(ApiError::invalid(def, name_of(&object), causes));

@@ -2,7 +2,8 @@
 //!
 //! [`record`] is called once in every create, update and patch, before the kind's own rules change
 //! the object; [`apply`] makes the new object of a server-side apply. Writes that the server makes
-//! by itself (deletion marks, bindings, answers of offers) own nothing, as in Kubernetes.
+//! by itself (deletion marks, bindings, answers of offers) own nothing, as in Kubernetes; only the
+//! status of a definition is its own.
 
 use commonage_apply::{ApplyError, Conflict, Writer};
 use jiff::Timestamp;
@@ -18,6 +19,8 @@ use crate::status::{ApiError, Cause, StatusDetails};
 
 /// The manager of a write that names none.
 const UNKNOWN: &str = "unknown";
+/// The manager of what the server writes by itself and not for a client.
+const SELF: &str = "kube-apiserver";
 
 /// Notes what the write changed, unless it is an apply, which has settled that itself. Returns
 /// whether the write is about the entries themselves: an apply, or a client that edits them.
@@ -34,6 +37,13 @@ pub(super) fn record(
     let (api_version, now) = (def.api_version(), meta::time_text(Timestamp::now()));
     let writer = writer(&api_version, subresource, &now, options);
     commonage_apply::record(&def.types, ignored(def, subresource), old, new, &writer)
+}
+
+/// Notes what the server itself changed of a status, as kube-apiserver does in its own name.
+pub(super) fn record_status(def: &ResourceDef, old: &Value, new: &mut Value) {
+    let manager = Some(SELF.to_owned());
+    let options = WriteOptions { field_manager: manager, ..WriteOptions::default() };
+    record(def, Some("status"), Some(old), new, &options);
 }
 
 /// Whether a write changes nothing. Neither times of managers count nor, in a write that is not

@@ -241,10 +241,12 @@ impl Engine {
         let mut after =
             request.token.as_ref().map(|token| Bytes::from(format!("{prefix}{}", token.after)));
         let mut objects = Objects::new();
+        let mut fetched = 0;
         loop {
             let query =
                 RangeQuery { prefix: scope.clone(), after, at: Some(revision), limit: RANGE_KEYS };
             let page = self.store.range(query).await?;
+            fetched += page.entries.len();
             for entry in &page.entries {
                 let Some(path) =
                     std::str::from_utf8(&entry.key).ok().and_then(|key| key.get(prefix.len()..))
@@ -259,6 +261,7 @@ impl Engine {
             }
             after = page.entries.last().map(|entry| entry.key.clone());
             if !page.more || (request.limit > 0 && objects.len() > request.limit) {
+                request.resource.traffic().listed_past(fetched, objects.len());
                 return Ok(objects);
             }
         }
@@ -291,11 +294,14 @@ impl Request {
         let namespace = self.selection.namespace();
         let after = self.token.as_ref().map(|token| token.after.as_str());
         let wanted = if self.limit == 0 { usize::MAX } else { self.limit + 1 };
+        let mut fetched = 0;
         let mut items: Vec<Arc<Object>> = range(objects, namespace, after)
+            .inspect(|_| fetched += 1)
             .filter(|object| self.selection.matches(object))
             .take(wanted)
             .cloned()
             .collect();
+        self.resource.traffic().listed(fetched, items.len());
         if self.limit == 0 || items.len() <= self.limit {
             return List { items, version, continue_: None, remaining: None };
         }

@@ -284,9 +284,6 @@ impl Engine {
             Some("status") => def.schema.validate_status(&new, &old),
             _ => def.schema.validate_update(&new, &old),
         });
-        if causes.is_empty() {
-            causes.extend(strategy.validate(&new, Some(&old)));
-        }
         if let Some(why) = unreadable(def, &causes) {
             let error = match by {
                 By::Replacing => ApiError::undecodable(def, &new, &why),
@@ -294,6 +291,9 @@ impl Engine {
                 By::Merging(patch) => unmergeable(patch, why),
             };
             return Err(error.into());
+        }
+        if causes.is_empty() {
+            causes.extend(strategy.validate(&new, Some(&old)));
         }
         if !causes.is_empty() {
             return Err(ApiError::invalid(def, &target.name, causes).into());

@@ -124,7 +124,18 @@ pub(crate) async fn serve(app: Arc<App>, caller: Caller, request: Request<Body>)
     if head.method == Method::HEAD {
         response = without_body(response);
     }
+    if matches!(caller, Caller::InProcess(_)) {
+        app.metrics.own_request(response.status().as_u16(), method_name(&head.method));
+    }
     observe(&app, &info, &query, response, started, waited)
+}
+
+/// As labels have it: no client can make one up.
+fn method_name(method: &Method) -> &'static str {
+    const KNOWN: [Method; 6] =
+        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    let names = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+    KNOWN.iter().position(|known| known == method).map_or("OTHER", |at| names[at])
 }
 
 /// The answer to HEAD: HTTP/2 takes a body there for an error.
@@ -176,12 +187,10 @@ async fn answer(
         Some(asked) if !asked.is_zero() => asked.min(REQUEST_TIME_MAX),
         _ => REQUEST_TIME_MAX,
     };
+    let asked = Instant::now();
     let authenticated = authenticate(app, caller, headers).await;
+    app.metrics.access.authenticated(authenticated.is_ok(), asked.elapsed());
     slot.begin(app, arrival, authenticated.as_deref().ok());
-    match &authenticated {
-        Ok(_) => app.metrics.authenticated.fetch_add(1, Relaxed),
-        Err(_) => app.metrics.unauthenticated.fetch_add(1, Relaxed),
-    };
     let caller = authenticated?;
     if app.requests.is_closed() && matches!(arrival.caller, Caller::Connection { .. }) {
         // It came on a connection that has not been told yet.
@@ -205,7 +214,9 @@ async fn answer(
             Some(place?)
         }
     };
+    let asked = Instant::now();
     let decision = app.engine.access().decide(&user, request);
+    app.metrics.access.authorized(!decision.is_denied(), asked.elapsed());
     slot.decided(&decision);
     if decision.is_denied() {
         let refusal = authorizer::forbidden(&user, request, &decision.reason());

@@ -103,7 +103,8 @@ fn metrics(call: &Call<'_>) -> Response<Body> {
     let counts = EngineCounts {
         objects: engine.object_counts(),
         unreadable: engine.unreadable_counts(),
-        store_times: call.app.store.times(),
+        store: call.app.store.asked(),
+        traffic: engine.traffic(),
         audited: call.app.audit.as_ref().map_or((0, 0), |audit| audit.counted()),
         cache_version: engine.cache_version(),
         watches_closed_slow: engine.watch_counters().closed_slow.load(Relaxed),

@@ -92,7 +92,7 @@ impl Limits {
         let permits = match exempt {
             true => None,
             false => Some(limit.enter().await.ok_or_else(|| {
-                metrics.requests_refused.fetch_add(1, Relaxed);
+                metrics.dropped[usize::from(!read_only)].fetch_add(1, Relaxed);
                 ApiError::too_many("Too many requests, please try again later.", RETRY_AFTER_S)
             })?),
         };

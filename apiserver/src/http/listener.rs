@@ -13,7 +13,7 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::patience::Patient;
+use super::stalled::{Streams, noted};
 use super::{App, Caller, serve};
 use crate::auth::certificate;
 use crate::pki::Identity;
@@ -148,20 +149,25 @@ impl Connection {
         let from = stream.peer_addr()?.ip();
         // Answers are written whole: waiting for more to send only delays them.
         stream.set_nodelay(true)?;
-        let accepted = acceptor.accept(Patient::new(stream));
-        let stream = tokio::time::timeout(HANDSHAKE_TIME_MAX, accepted).await??;
+        let accepted = acceptor.accept(Patient::new(stream, self.app.stall_time_max));
+        let metrics = &self.app.metrics;
+        let accepted = tokio::time::timeout(HANDSHAKE_TIME_MAX, accepted).await;
+        if !matches!(accepted, Ok(Ok(_))) {
+            metrics.handshakes_failed.fetch_add(1, Relaxed);
+        }
+        let stream = accepted??;
         let session = stream.get_ref().1;
-        let user = session
-            .peer_certificates()
-            .and_then(|chain| chain.first())
-            .and_then(certificate::user_of)
-            .map(Arc::new);
+        let shown = session.peer_certificates().and_then(|chain| chain.first());
+        if let Some(remaining) = shown.and_then(certificate::remaining) {
+            metrics.access.certificate(remaining);
+        }
+        let user = shown.and_then(certificate::user_of).map(Arc::new);
         let caller = Caller::Connection { user, from };
         let http2 = session.alpn_protocol() == Some(b"h2");
         let app = self.app.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let (app, caller) = (app.clone(), caller.clone());
-            async move { Ok::<_, Infallible>(serve(app, caller, request.map(Body::new)).await) }
+            async move { Ok::<_, Infallible>(noted(serve(app, caller, request.map(Body::new)).await)) }
         });
         match http2 {
             true => self.http2(stream, service).await?,
@@ -203,7 +209,9 @@ impl Connection {
             > + Send,
         S::Future: Send + 'static,
     {
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let streams =
+            Streams { stall_time_max: self.app.stall_time_max, metrics: self.app.metrics.clone() };
+        let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIME_MAX)

@@ -3,8 +3,7 @@
 //! Labels come from definitions and fixed sets alone, never from what a client sent, so their
 //! number is bounded by the number of kinds.
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -12,13 +11,20 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use crate::discovery;
 use crate::histogram::{Bounds, Counted, DURATIONS, EVENT_SIZES, Histogram, RESPONSE_SIZES};
 use crate::resource::ResourceDef;
 
+mod access;
+mod engine;
 mod process;
 mod sizes;
 #[cfg(test)]
 mod tests;
+mod text;
+
+pub(super) use engine::EngineCounts;
+use text::{family, histogram, line};
 
 /// A definition, told apart by what its labels say: one that replaces another goes on with its
 /// series.
@@ -104,80 +110,22 @@ pub(super) struct Observation<'a> {
     pub(super) waited: Duration,
 }
 
-/// What others count themselves.
-#[derive(Default)]
-pub(super) struct EngineCounts {
-    /// Group resource and number of objects.
-    pub(super) objects: Vec<(String, usize)>,
-    /// Those of them that the store has and nobody can read.
-    pub(super) unreadable: Vec<(String, usize)>,
-    pub(super) watches_closed_slow: u64,
-    /// The resourceVersion that the cache has reached.
-    pub(super) cache_version: u64,
-    /// Of the audit log: events, and those that were not written.
-    pub(super) audited: (u64, u64),
-    /// Operations of the store by resource, in microseconds.
-    pub(super) store_times: Vec<(&'static str, String, Counted)>,
-}
-
-impl EngineCounts {
-    fn render(&self, text: &mut String) {
-        // The old name and the one that takes its place.
-        for name in ["apiserver_storage_objects", "apiserver_resource_objects"] {
-            family(text, name, "gauge", "Stored objects by resource.");
-            for (resource, count) in &self.objects {
-                let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
-                match name {
-                    "apiserver_storage_objects" => {
-                        line(text, name, &[("resource", resource)], count);
-                    }
-                    _ => line(text, name, &[("group", group), ("resource", plural)], count),
-                }
-            }
-        }
-        const UNREADABLE: &str = "apiserver_storage_unreadable_objects";
-        family(text, UNREADABLE, "gauge", "Objects of the store that can't be read, by resource.");
-        for (resource, count) in &self.unreadable {
-            line(text, UNREADABLE, &[("resource", resource)], count);
-        }
-        const VERSION: &str = "apiserver_watch_cache_resource_version";
-        family(text, VERSION, "gauge", "How far the watch cache is, the same for every resource.");
-        for (resource, _) in &self.objects {
-            let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
-            let labels = [("group", group), ("resource", plural)];
-            line(text, VERSION, &labels, self.cache_version);
-        }
-        const SLOW: &str = "apiserver_terminated_watchers_total";
-        family(text, SLOW, "counter", "Watches closed because their client did not keep up.");
-        line(text, SLOW, &[], self.watches_closed_slow);
-        const AUDITED: &str = "apiserver_audit_event_total";
-        family(text, AUDITED, "counter", "Events for the audit log.");
-        line(text, AUDITED, &[], self.audited.0);
-        const LOST: &str = "apiserver_audit_error_total";
-        family(text, LOST, "counter", "Events that the audit log did not take.");
-        line(text, LOST, &[("plugin", "log")], self.audited.1);
-        // Whatever the store is: dashboards look for this name.
-        const STORE: &str = "etcd_request_duration_seconds";
-        family(text, STORE, "histogram", "Time of the store's answers, by operation and resource.");
-        for (operation, resource, times) in &self.store_times {
-            histogram(text, STORE, &[("operation", operation), ("type", resource)], times);
-        }
-    }
-}
-
 #[derive(Default)]
 pub(super) struct Metrics {
     series: RwLock<HashMap<Key, Arc<Series>>>,
     watches: RwLock<HashMap<Named, KindWatches>>,
-    /// Callers that showed a token or a certificate, or nothing, and were believed; and the others.
-    pub(super) authenticated: AtomicU64,
-    pub(super) unauthenticated: AtomicU64,
     pub(super) reading: AtomicI64,
     pub(super) mutating: AtomicI64,
     pub(super) connections: AtomicI64,
     pub(super) connections_refused: AtomicU64,
-    pub(super) requests_refused: AtomicU64,
+    pub(super) streams_reset: AtomicU64,
+    /// For want of a place: reads and writes.
+    pub(super) dropped: [AtomicU64; 2],
+    pub(super) handshakes_failed: AtomicU64,
     pub(super) panics: AtomicU64,
+    /// Of the control plane's own parts in this process, by status and method.
+    own_requests: RwLock<BTreeMap<(u16, &'static str), AtomicU64>>,
+    pub(super) access: access::AccessTimes,
 }
 
 /// The known name, so that no client can make up labels.
@@ -223,6 +171,16 @@ impl Metrics {
         series
     }
 
+    /// A client in this process was answered.
+    pub(super) fn own_request(&self, code: u16, method: &'static str) {
+        if let Some(count) = self.own_requests.read().get(&(code, method)) {
+            count.fetch_add(1, Relaxed);
+            return;
+        }
+        let mut all = self.own_requests.write();
+        all.entry((code, method)).or_default().fetch_add(1, Relaxed);
+    }
+
     pub(super) fn watch_counters(&self, def: &Arc<ResourceDef>) -> Arc<WatchCounters> {
         let key = Named(Some(def.clone()));
         if let Some((_, found)) = self.watches.read().get(&key) {
@@ -254,16 +212,27 @@ impl Metrics {
                 count,
             );
         }
+        const DROPPED: &str = "apiserver_dropped_requests_total";
+        let help = "Requests answered 429 because too many were in flight.";
+        family(&mut text, DROPPED, "counter", help);
+        for (kind, count) in ["readOnly", "mutating"].iter().zip(&self.dropped) {
+            line(&mut text, DROPPED, &[("request_kind", kind)], count.load(Relaxed));
+        }
         for (name, help, value) in [
             (
-                "apiserver_requests_refused_total",
-                "Requests answered 429 because too many were in flight.",
-                self.requests_refused.load(Relaxed),
+                "apiserver_tls_handshake_errors_total",
+                "Connections that did not become TLS.",
+                self.handshakes_failed.load(Relaxed),
             ),
             (
                 "apiserver_connections_refused_total",
                 "Connections closed because too many were open.",
                 self.connections_refused.load(Relaxed),
+            ),
+            (
+                "apiserver_streams_reset_total",
+                "Streams of HTTP/2 given up because their clients took nothing of the answer.",
+                self.streams_reset.load(Relaxed),
             ),
             (
                 "apiserver_request_panics_total",
@@ -274,13 +243,15 @@ impl Metrics {
             family(&mut text, name, "counter", help);
             line(&mut text, name, &[], value);
         }
-        const ATTEMPTS: &str = "authentication_attempts";
-        family(&mut text, ATTEMPTS, "counter", "Requests, by whether their caller was believed.");
-        for (result, count) in
-            [("success", &self.authenticated), ("failure", &self.unauthenticated)]
-        {
-            line(&mut text, ATTEMPTS, &[("result", result)], count.load(Relaxed));
+        const OWN: &str = "rest_client_requests_total";
+        family(&mut text, OWN, "counter", "Requests of the controllers in this process.");
+        for ((code, method), count) in &*self.own_requests.read() {
+            let code = code.to_string();
+            let labels = [("code", code.as_str()), ("host", "in-process"), ("method", method)];
+            line(&mut text, OWN, &labels, count.load(Relaxed));
         }
+        self.access.render(&mut text);
+        build_info(&mut text);
         let connections = self.connections.load(Relaxed);
         family(&mut text, "apiserver_connections", "gauge", "Open TLS connections.");
         line(&mut text, "apiserver_connections", &[], connections);
@@ -306,6 +277,31 @@ impl Metrics {
             labels.extend([("code", code.as_str()), ("dry_run", dry_run)]);
             let count = one.requests.load(Relaxed);
             line(text, "apiserver_request_total", &labels, count);
+        }
+        const ENDED: &str = "apiserver_request_terminations_total";
+        let help = "Requests that the server broke off or turned away to protect itself.";
+        family(text, ENDED, "counter", help);
+        for (key, one) in series.iter().filter(|(key, _)| matches!(key.code, 429 | 504)) {
+            let code = key.code.to_string();
+            let mut labels = labels(key).to_vec();
+            labels.push(("code", &code));
+            line(text, ENDED, &labels, one.requests.load(Relaxed));
+        }
+        const DEPRECATED: &str = "apiserver_requested_deprecated_apis";
+        family(text, DEPRECATED, "gauge", "Deprecated versions that somebody has asked for.");
+        let deprecated = series.iter().filter_map(|(key, _)| {
+            let def = key.def.0.as_ref().filter(|def| def.deprecation.is_some())?;
+            Some((&def.group, &def.version, &def.plural, key.subresource))
+        });
+        for (group, version, resource, subresource) in deprecated.collect::<BTreeSet<_>>() {
+            let labels = [
+                ("group", group.as_str()),
+                ("version", version),
+                ("resource", resource),
+                ("subresource", subresource),
+                ("removed_release", ""),
+            ];
+            line(text, DEPRECATED, &labels, 1);
         }
         // Kubernetes' histograms have no status: the series that differ in it are added up.
         let mut merged: HashMap<Key, Vec<&Series>> = HashMap::new();
@@ -377,6 +373,21 @@ impl Metrics {
     }
 }
 
+/// Which Kubernetes this claims to be, for whoever groups servers by it.
+fn build_info(text: &mut String) {
+    const NAME: &str = "kubernetes_build_info";
+    let version: serde_json::Value =
+        serde_json::from_slice(&discovery::version()).unwrap_or_default();
+    let said = |field: &str| version[field].as_str().unwrap_or_default().to_owned();
+    let names = ["major", "minor", "gitVersion", "gitCommit", "buildDate", "platform"];
+    let labels = ["major", "minor", "git_version", "git_commit", "build_date", "platform"];
+    let values = names.map(said);
+    let labels: Vec<(&str, &str)> =
+        labels.into_iter().zip(values.iter().map(String::as_str)).collect();
+    family(text, NAME, "gauge", "One, with what the server says of its version.");
+    line(text, NAME, &labels, 1);
+}
+
 fn labels(key: &Key) -> [(&'static str, &str); 7] {
     let def = key.def.0.as_deref();
     [
@@ -388,45 +399,4 @@ fn labels(key: &Key) -> [(&'static str, &str); 7] {
         ("scope", key.scope),
         ("component", "apiserver"),
     ]
-}
-
-fn family(text: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-}
-
-fn line(text: &mut String, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-    text.push_str(name);
-    for (at, (key, value)) in labels.iter().enumerate() {
-        text.push(if at == 0 { '{' } else { ',' });
-        let _ = write!(text, "{key}=\"{value}\"");
-    }
-    if !labels.is_empty() {
-        text.push('}');
-    }
-    let _ = writeln!(text, " {value}");
-}
-
-/// A bound in the unit that is shown, as Go writes numbers: label values are compared as text.
-fn shown_bound(bound: u64, per_shown: f64) -> String {
-    let shown = bound as f64 / per_shown;
-    match shown < 1e6 {
-        true => shown.to_string(),
-        // Two digits at least.
-        false => format!("{shown:e}").replace('e', "e+0"),
-    }
-}
-
-fn histogram(text: &mut String, name: &str, labels: &[(&str, &str)], counted: &Counted) {
-    let bounds = counted.bounds;
-    let buckets = format!("{name}_bucket");
-    let mut cumulative = 0;
-    let ends = bounds.upper.iter().map(|bound| shown_bound(*bound, bounds.per_shown));
-    for (end, count) in ends.chain(["+Inf".to_owned()]).zip(&counted.counts) {
-        cumulative += count;
-        let mut labels = labels.to_vec();
-        labels.push(("le", end.as_str()));
-        line(text, &buckets, &labels, cumulative);
-    }
-    line(text, &format!("{name}_sum"), labels, counted.sum as f64 / bounds.per_shown);
-    line(text, &format!("{name}_count"), labels, cumulative);
 }

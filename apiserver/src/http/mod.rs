@@ -26,6 +26,7 @@ mod request_info;
 mod resources;
 mod respond;
 mod reviews;
+mod stalled;
 mod tokens;
 pub(crate) mod waiting;
 mod watch;
@@ -49,6 +50,7 @@ use crate::timed_store::TimedStore;
 
 pub(crate) use chain::{Caller, serve};
 pub(crate) use listener::{Listener, tls_config};
+pub(crate) use patience::STALL_TIME_MAX;
 pub(crate) use query::Query;
 pub(crate) use resources::Target as LogTarget;
 
@@ -71,6 +73,8 @@ pub(crate) struct App {
     openapi: RwLock<Arc<Documents>>,
     pub(crate) agents: AgentProxy,
     pub(crate) more_metrics: Option<fn() -> String>,
+    /// How long a client may take nothing of what is sent to it.
+    pub(crate) stall_time_max: Duration,
     metrics: Arc<metrics::Metrics>,
     limits: limits::Limits,
     /// Set first when the server goes down: `/readyz` fails, everything else goes on.
@@ -91,6 +95,7 @@ pub(crate) struct Parts {
     pub(crate) server_url: String,
     pub(crate) agents: AgentProxy,
     pub(crate) more_metrics: Option<fn() -> String>,
+    pub(crate) stall_time_max: Duration,
 }
 
 impl App {
@@ -106,6 +111,7 @@ impl App {
             server_url,
             agents,
             more_metrics: parts.more_metrics,
+            stall_time_max: parts.stall_time_max,
             metrics: Arc::default(),
             limits: limits::Limits::default(),
             draining: AtomicBool::new(false),

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 /// A person may stop the output of a terminal for a while; nobody else takes this long.
-const STALL_TIME_MAX: Duration = Duration::from_secs(5 * 60);
+pub(crate) const STALL_TIME_MAX: Duration = Duration::from_secs(5 * 60);
 
 pub(super) struct Patient<S> {
     socket: S,
@@ -21,8 +21,8 @@ pub(super) struct Patient<S> {
 }
 
 impl<S> Patient<S> {
-    pub(super) fn new(socket: S) -> Patient<S> {
-        Patient { socket, stalled: None, stalls: false, stall_time_max: STALL_TIME_MAX }
+    pub(super) fn new(socket: S, stall_time_max: Duration) -> Patient<S> {
+        Patient { socket, stalled: None, stalls: false, stall_time_max }
     }
 
     /// Passes on what the socket says of a write, unless it has said "not yet" for too long.
@@ -93,20 +93,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
-
-    fn patient(server: DuplexStream, stall_time_max: Duration) -> Patient<DuplexStream> {
-        let mut patient = Patient::new(server);
-        patient.stall_time_max = stall_time_max;
-        patient
-    }
 
     #[tokio::test]
     async fn who_reads_nothing_is_hung_up_on() {
         let (server, _client) = duplex(16);
-        let mut server = patient(server, Duration::from_millis(20));
+        let mut server = Patient::new(server, Duration::from_millis(20));
         let error = server.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -114,7 +108,7 @@ mod tests {
     #[tokio::test]
     async fn who_reads_is_not() {
         let (server, mut client) = duplex(16);
-        let mut server = patient(server, Duration::from_secs(30));
+        let mut server = Patient::new(server, Duration::from_secs(30));
         let reads = tokio::spawn(async move {
             for _ in 0..8 {
                 client.read_exact(&mut [0; 8]).await.unwrap();

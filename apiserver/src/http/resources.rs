@@ -69,6 +69,22 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
             }
         }
     };
+    let Some(warning) = target.def.deprecation.clone() else {
+        return answer(call, target, body).await;
+    };
+    match answer(call, target, body).await {
+        Ok(mut response) => {
+            respond::warn_first(&mut response, warning);
+            Ok(response)
+        }
+        Err(mut error) => {
+            error.warnings.insert(0, warning);
+            Err(error)
+        }
+    }
+}
+
+async fn answer(call: &Call<'_>, target: Target, body: Body) -> Result<Response<Body>, ApiError> {
     let (named, custom) = (!target.name.is_empty(), target.def.origin == Origin::Custom);
     if call.info.is_head && !custom {
         // Custom kinds are asked by verb, these by method.

@@ -320,6 +320,16 @@ fn whole_list(
     response
 }
 
+/// A warning that comes before those that the answer has.
+pub(super) fn warn_first(response: &mut Response<Body>, warning: String) {
+    let others: Vec<HeaderValue> = response.headers().get_all(WARNING).iter().cloned().collect();
+    response.headers_mut().remove(WARNING);
+    add_warnings(response, &[warning]);
+    for other in others {
+        response.headers_mut().append(WARNING, other);
+    }
+}
+
 /// `Warning: 299 - "…"` for each text, each once. When all together are too long for a header that
 /// proxies let through, each is cut.
 pub(super) fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {

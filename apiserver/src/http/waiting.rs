@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Listener;
 use super::listener::{HANDSHAKE_TIME_MAX, HEAD_TIME_MAX, pause_if_exhausted};
-use super::patience::Patient;
+use super::patience::{Patient, STALL_TIME_MAX};
 use crate::status::ApiError;
 
 const WHY: &str = "etcd does not answer yet; the API server waits for it";
@@ -47,7 +47,7 @@ pub(crate) async fn serve_until<T>(
 }
 
 async fn one(acceptor: TlsAcceptor, stream: TcpStream) {
-    let accepted = acceptor.accept(Patient::new(stream));
+    let accepted = acceptor.accept(Patient::new(stream, STALL_TIME_MAX));
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIME_MAX, accepted).await else { return };
     let service = service_fn(|request: Request<Incoming>| async move {
         Ok::<_, Infallible>(answer(request.uri().path()))

@@ -2,6 +2,7 @@
 //!
 //! What the server writes to it later (names, conditions, removal) is `engine/definitions`.
 
+mod conversion;
 mod names;
 mod validate;
 mod version;
@@ -19,8 +20,11 @@ pub(crate) use validate::approval;
 pub(super) struct Definitions;
 
 impl Strategy for Definitions {
-    fn prepare_create(&self, cx: Context<'_>, object: &mut Value) -> Result<(), ApiError> {
+    fn default(&self, object: &mut Value) {
         default(object);
+    }
+
+    fn prepare_create(&self, cx: Context<'_>, object: &mut Value) -> Result<(), ApiError> {
         refuse_compiled(cx, object)?;
         object["status"] = json!({
             "conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": [],
@@ -36,7 +40,6 @@ impl Strategy for Definitions {
         _old: &Value,
         new: &mut Value,
     ) -> Result<(), ApiError> {
-        default(new);
         if subresource.is_none() {
             note_stored_version(new);
         }

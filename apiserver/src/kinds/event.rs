@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::builtin;
 use crate::status::Cause;
 use crate::strategy::Strategy;
 
@@ -24,15 +25,21 @@ const NEW: &str = "events.k8s.io/v1";
 /// A stored event as events.k8s.io/v1 has it.
 pub(crate) fn to_new(event: &mut Value) {
     rename(event, NAMES.map(|(old, new)| (old, new)), NEW);
+    builtin::fill(&builtin::zero_of(GROUP, "Event").unwrap_or_default(), event);
 }
 
 /// An event of events.k8s.io/v1 as it is stored.
 pub(crate) fn to_core(event: &mut Value) {
     rename(event, NAMES.map(|(old, new)| (new, old)), CORE);
-    // What a core/v1 event always has.
-    if event["involvedObject"].is_null() {
-        event["involvedObject"] = json!({});
-    }
+    builtin::fill(&zero(), event);
+}
+
+/// What a core/v1 event always has.
+pub(crate) fn zero() -> Value {
+    json!({
+        "involvedObject": {}, "source": {}, "firstTimestamp": null, "lastTimestamp": null,
+        "eventTime": null, "reportingComponent": "", "reportingInstance": "",
+    })
 }
 
 fn rename(event: &mut Value, names: [(&str, &str); 7], api_version: &str) {
@@ -158,7 +165,9 @@ mod tests {
         assert_eq!((&event["message"], event.get("note")), (&json!("words"), None));
         assert_eq!(event["reportingComponent"], "example.com/c");
         to_new(&mut event);
-        assert_eq!(event, new_event());
+        let mut whole = new_event();
+        builtin::fill(&builtin::zero_of(GROUP, "Event").unwrap_or_default(), &mut whole);
+        assert_eq!(event, whole);
     }
 
     #[test]

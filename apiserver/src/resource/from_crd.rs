@@ -7,7 +7,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use commonage_apply::Types;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, CustomResourceDefinitionVersion,
+    CustomResourceColumnDefinition, CustomResourceDefinition, CustomResourceDefinitionVersion,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -16,7 +16,7 @@ use super::{
     Cell, Column, Conversion, DefinitionError, Origin, ResourceDef, ScalePaths, Scope, Storage,
     StoredAs, Subresource, VERBS_CUSTOM,
 };
-use crate::jsonpath::JsonPath;
+use crate::jsonpath::{JsonPath, JsonPathError};
 use crate::schema::Structural;
 
 /// A version of a CRD may ask for this many columns; more is a mistake, and every row pays for it.
@@ -88,6 +88,7 @@ fn from_version(
         verbs: VERBS_CUSTOM,
         schema: structural,
         types: Arc::new(Types::compile(&openapi)),
+        zero: None,
         openapi,
         columns: columns(version, at)?,
         trigger_field: selectable_fields.first().map(|(name, _)| name.clone()),
@@ -102,9 +103,20 @@ fn from_version(
         may_change: true,
         never_changed: crd.metadata.generation == Some(1),
         terminating: crd.metadata.deletion_timestamp.is_some(),
+        deprecation: deprecation(crd, version),
         storage_version_hash: storage_version_hash(&crd.spec.group, &version.name, &names.kind),
         allow_unconditional_update: false,
     })
+}
+
+fn deprecation(
+    crd: &CustomResourceDefinition,
+    version: &CustomResourceDefinitionVersion,
+) -> Option<String> {
+    let (group, kind, name) = (&crd.spec.group, &crd.spec.names.kind, &version.name);
+    let own = || version.deprecation_warning.clone();
+    let text = || own().unwrap_or_else(|| format!("{group}/{name} {kind} is deprecated"));
+    (version.deprecated == Some(true)).then(text)
 }
 
 fn columns(
@@ -122,13 +134,16 @@ fn columns(
             message: format!("must have at most {COLUMNS_MAX} items"),
         });
     }
+    // As in Kubernetes: what cannot be followed costs the columns, not the kind.
+    Ok(asked_columns(asked).unwrap_or_else(|error| {
+        tracing::warn!(%field, %error, "a column can't be followed; the kind has the usual columns");
+        vec![Column::name(), Column::age()]
+    }))
+}
+
+fn asked_columns(asked: &[CustomResourceColumnDefinition]) -> Result<Vec<Column>, JsonPathError> {
     let mut columns = vec![Column::name()];
-    for (index, column) in asked.iter().enumerate() {
-        let path =
-            JsonPath::parse(&column.json_path).map_err(|error| DefinitionError::Invalid {
-                field: format!("{field}[{index}].jsonPath"),
-                message: error.to_string(),
-            })?;
+    for column in asked {
         let words = || {
             format!("Custom resource definition column (in JSONPath format): {}", column.json_path)
         };
@@ -142,7 +157,7 @@ fn columns(
                 .filter(|text| !text.is_empty())
                 .unwrap_or_else(words),
             priority: column.priority.unwrap_or(0),
-            cell: Cell::Path(path),
+            cell: Cell::Path(JsonPath::parse(&column.json_path)?),
         });
     }
     Ok(columns)

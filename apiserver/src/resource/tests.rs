@@ -114,13 +114,28 @@ fn a_definition_that_cannot_work_is_refused_with_its_place() {
         version.selectable_fields.as_mut().unwrap()[0].json_path = ".a[0]".into()
     });
     assert!(message.starts_with("spec.versions[0].selectableFields[0].jsonPath: "), "{message}");
-    let message = break_it(|version| {
-        version.additional_printer_columns.as_mut().unwrap()[1].json_path = "..a".into()
-    });
-    assert!(
-        message.starts_with("spec.versions[0].additionalPrinterColumns[1].jsonPath: "),
-        "{message}"
-    );
+}
+
+#[test]
+fn columns_that_cannot_be_followed_cost_the_columns() {
+    let mut crd = task_crd();
+    let asked = crd.spec.versions[0].additional_printer_columns.as_mut().unwrap();
+    asked[1].json_path = "..a".into();
+    let def = &ResourceDef::from_crd(&crd).unwrap()[0];
+    let columns: Vec<&str> = def.columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(columns, ["Name", "Age"]);
+}
+
+#[test]
+fn who_uses_a_deprecated_version_is_told() {
+    let mut crd = task_crd();
+    let told =
+        |crd: &CustomResourceDefinition| ResourceDef::from_crd(crd).unwrap()[0].deprecation.clone();
+    assert_eq!(told(&crd), None);
+    crd.spec.versions[0].deprecated = Some(true);
+    assert_eq!(told(&crd).as_deref(), Some("example.com/v1 Task is deprecated"));
+    crd.spec.versions[0].deprecation_warning = Some("use v2".into());
+    assert_eq!(told(&crd).as_deref(), Some("use v2"));
 }
 
 #[test]

@@ -76,12 +76,18 @@ pub(super) fn compile(schema: &Value, path: &str) -> Result<Node, SchemaError> {
     })
 }
 
-/// A pattern as Kubernetes reads it; its engine and ours take the same syntax.
+/// A pattern as Kubernetes reads it; its engine and ours take the same syntax. The commonest mistakes
+/// are told in the words of Go.
 pub(super) fn regex(pattern: &str) -> Result<regex::Regex, String> {
     RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build().map_err(|error| match error {
         regex::Error::Syntax(text) => {
             // Its last line says what; those before it draw where.
             let what = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            let what = match what {
+                "unclosed group" => "missing closing )",
+                "unopened group" => "unexpected )",
+                other => other,
+            };
             format!("error parsing regexp: {what}: `{pattern}`")
         }
         other => other.to_string(),

@@ -14,6 +14,7 @@ use crate::auth::oidc::{Oidc, OidcConfig};
 use crate::auth::service_accounts::ServiceAccounts;
 use crate::auth::tokens::Tokens;
 use crate::engine::Settings;
+use crate::http::STALL_TIME_MAX;
 use crate::pki::Pki;
 
 /// Where objects are kept.
@@ -49,6 +50,9 @@ pub struct Config {
     pub shutdown_delay: Duration,
     /// Shown at the end of `/metrics`: what else runs in this process.
     pub more_metrics: Option<fn() -> String>,
+    /// How long a client may take nothing of what is sent to it, before its connection is closed or
+    /// its stream reset.
+    pub stall_time_max: Duration,
 }
 
 /// How the store is used. The names are those of kube-apiserver's options.
@@ -134,6 +138,7 @@ impl Config {
             audit: AuditConfig::default(),
             shutdown_delay: Duration::ZERO,
             more_metrics: None,
+            stall_time_max: STALL_TIME_MAX,
         }
     }
 

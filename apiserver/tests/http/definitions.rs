@@ -227,7 +227,8 @@ async fn what_is_wrong_is_said_as_apiextensions_says_it() {
         "spec.versions",
         "spec.subresources.scale.specReplicasPath",
         "spec.subresources.scale.statusReplicasPath",
-        "spec.conversion.strategy",
+        "spec.conversion.webhookClientConfig",
+        "spec.conversion.conversionReviewVersions",
         "status.storedVersions",
     ];
     assert_eq!(fields, expected);
@@ -237,7 +238,7 @@ async fn what_is_wrong_is_said_as_apiextensions_says_it() {
         "must have exactly one version marked as storage version",
         "specReplicasPath: Invalid value: \".size\": should be a json path under .spec",
         "statusReplicasPath: Required value",
-        "spec.conversion.strategy: Unsupported value: \"Webhook\": supported values: \"None\"",
+        "spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook",
     ] {
         assert!(message.contains(words), "{words}: {message}");
     }

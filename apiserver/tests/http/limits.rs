@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -64,6 +65,52 @@ async fn slow_clients_hold_nobody_up() {
     };
     tokio::time::timeout(Duration::from_secs(20), quick).await.unwrap();
     drop(slow);
+    server.stop().await;
+}
+
+/// The connection of a client that leaves answers unread goes on, so it is the streams that end.
+#[tokio::test]
+async fn a_stream_that_nobody_reads_is_reset_and_the_others_go_on() {
+    let server = Server::start_with(|config| {
+        config.stall_time_max = Duration::from_secs(2);
+    })
+    .await;
+    let data = json!({"k": "x".repeat(900 * 1024)});
+    for name in ["a", "b"] {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data});
+        assert_eq!(server.call("POST", MAPS, Some(map)).await.status, StatusCode::CREATED);
+    }
+    let client = server.http2(16 * 1024).await;
+    let get = |uri: &str| {
+        let request = http::Request::get(format!("https://localhost{uri}"))
+            .header("authorization", "Bearer t-root")
+            .body(http_body_util::Empty::<Bytes>::new())
+            .unwrap();
+        let mut client = client.clone();
+        async move { client.send_request(request).await.unwrap() }
+    };
+    let unread = get(MAPS).await;
+    // The same connection answers others all the while.
+    let given_up = async {
+        // On a machine that is busy this too may look like not reading.
+        let mut own = 0_u64;
+        loop {
+            let Ok(body) = get("/metrics").await.into_body().collect().await else {
+                own += 1;
+                continue;
+            };
+            let text = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+            let count =
+                text.lines().find_map(|line| line.strip_prefix("apiserver_streams_reset_total "));
+            if count.unwrap().parse::<u64>().unwrap() > own {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), given_up).await.unwrap();
+    assert_eq!(unread.status(), StatusCode::OK);
+    let error = unread.into_body().collect().await.unwrap_err();
+    assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");
     server.stop().await;
 }
 

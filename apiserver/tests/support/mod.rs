@@ -9,10 +9,10 @@ use bytes::Bytes;
 use commonage_apiserver::server::StoreKind;
 use commonage_apiserver::{ApiServer, Config};
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
@@ -85,17 +85,32 @@ impl Server {
     }
 
     pub(crate) async fn tls(&self) -> TlsStream<TcpStream> {
+        self.connect(self.tls_config()).await
+    }
+
+    fn tls_config(&self) -> rustls::ClientConfig {
         let mut roots = rustls::RootCertStore::empty();
         let authority = CertificateDer::from_pem_slice(self.api.ca_pem().as_bytes()).unwrap();
         roots.add(authority).unwrap();
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::ClientConfig::builder_with_provider(Arc::new(
             rustls::crypto::ring::default_provider(),
         ))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
-        .with_no_client_auth();
-        self.connect(config).await
+        .with_no_client_auth()
+    }
+
+    /// A connection of HTTP/2 that takes no more of an answer than this before it is read.
+    pub(crate) async fn http2(&self, window_bytes: u32) -> http2::SendRequest<Empty<Bytes>> {
+        let mut config = self.tls_config();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TokioIo::new(self.connect(config).await);
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(window_bytes);
+        let (sender, connection) = builder.handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        sender
     }
 
     pub(crate) async fn tls_as_agent(&self, name: &str) -> TlsStream<TcpStream> {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Cluster, body};
+use crate::{Types, Writer, record};
 
 fn refusal(spec: Value) -> String {
     let text = Cluster::new().apply("a", spec, false).unwrap_err().to_string();
@@ -104,4 +105,43 @@ fn an_embedded_resource_has_metadata_of_its_own() {
             "f:finalizers": {"v:\"a\"": {}}, "f:labels": {"f:x": {}},
         }}})
     );
+}
+
+#[test]
+fn what_is_always_there_is_owned_by_nobody() {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "spec": {
+                "type": "object",
+                "properties": {
+                    "holder": {"type": "string"},
+                    "part": {"type": "object", "properties": {"a": {"type": "string"}}},
+                },
+            },
+            "rules": {"type": "array", "items": {"type": "string"}},
+            "by": {"type": "string"},
+        },
+    });
+    let zero = json!({"spec": {}, "rules": null, "by": ""});
+    let types = Types::compile(&schema).with_zero(zero);
+    let writer = |now| Writer { manager: "m", api_version: "x/v1", subresource: "", now };
+    let fields = |object: &Value| object["metadata"]["managedFields"][0]["fieldsV1"].clone();
+    let made = |object: Value| json!({"apiVersion": "x/v1", "kind": "K", "metadata": {"name": "a"}, "spec": object["spec"], "rules": object["rules"], "by": object["by"]});
+    let mut object = made(json!({"spec": {"part": {"a": "x"}}, "by": ""}));
+    record(&types, &[], None, &mut object, &writer("2026-01-01T00:00:00Z"));
+    assert_eq!(fields(&object), json!({"f:spec": {"f:part": {".": {}, "f:a": {}}}}));
+    let old = object.clone();
+    object["rules"] = json!(["r"]);
+    object["by"] = json!("somebody");
+    record(&types, &[], Some(&old), &mut object, &writer("2026-01-01T00:00:01Z"));
+    assert_eq!(
+        fields(&object),
+        json!({"f:by": {}, "f:rules": {}, "f:spec": {"f:part": {".": {}, "f:a": {}}}})
+    );
+    let old = object.clone();
+    object.as_object_mut().unwrap().remove("spec");
+    object["by"] = json!("");
+    record(&types, &[], Some(&old), &mut object, &writer("2026-01-01T00:00:02Z"));
+    assert_eq!(fields(&object), json!({"f:by": {}, "f:rules": {}}));
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::fields::{self, Node};
 use crate::path;
-use crate::types::{List, Object, Relation, Shape, Type, element_of};
+use crate::types::{List, Object, Relation, Shape, Type, Types, element_of};
 
 /// The difference, as sets of fields.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ pub(crate) fn compare_objects(
     let mut delta = Delta::default();
     if let Shape::Map(map) = root.shape(Some(new)) {
         let keep = |name: &str| !is_type(name) && !ignored.contains(&name);
-        members(map, object(old), object(Some(new)), keep, &mut delta);
+        members(map, object(old), object(Some(new)), NOTHING, keep, &mut delta);
     }
     delta
 }
@@ -46,21 +46,21 @@ pub(crate) fn compare_objects(
 /// As [`compare_objects`], without what nobody owns: the object's identity, and what the server
 /// keeps in its metadata. Spares creates from building sets of it.
 pub(crate) fn compare_owned(
-    root: &Type,
+    types: &Types,
     old: Option<&Value>,
     new: &Value,
     ignored: &[&str],
 ) -> Delta {
     let mut delta = Delta::default();
-    let Shape::Map(map) = root.shape(Some(new)) else { return delta };
+    let Shape::Map(map) = types.root.shape(Some(new)) else { return delta };
     let (old, new) = (object(old), object(Some(new)));
     let keep = |name: &str| !is_type(name) && name != METADATA && !ignored.contains(&name);
-    members(map, old, new, keep, &mut delta);
+    members(map, old, new, types.zero.as_ref(), keep, &mut delta);
     let metadata = map.member(METADATA).map(|type_| type_.shape(None));
     if let Some(Shape::Map(map)) = metadata.filter(|_| !ignored.contains(&METADATA)) {
         let (old, new) = (object(old.get(METADATA)), object(new.get(METADATA)));
         let mut below = Delta::default();
-        members(map, old, new, |name| !UNOWNED_METADATA.contains(&name), &mut below);
+        members(map, old, new, NOTHING, |name| !UNOWNED_METADATA.contains(&name), &mut below);
         delta.hang(|| path::field(METADATA), below);
     }
     delta
@@ -89,24 +89,28 @@ pub(crate) const UNOWNED_METADATA: [&str; 9] = [
     "resourceVersion",
 ];
 
-fn compare(type_: &Type, old: Option<&Value>, new: Option<&Value>) -> Delta {
+/// What is there, as `zero` has it, where nobody has written anything.
+const NOTHING: Option<&Value> = None;
+
+fn compare(type_: &Type, old: Option<&Value>, new: Option<&Value>, zero: Option<&Value>) -> Delta {
+    let (old, new) = (old.or(zero), new.or(zero));
     let mut delta = Delta::default();
     let leaf = match (old, new) {
         (Some(before), Some(after)) => {
             let (was, is) = (type_.shape(old), type_.shape(new));
             if std::mem::discriminant(&was) == std::mem::discriminant(&is) {
-                shaped(is, old, new, &mut delta)
+                shaped(is, old, new, zero, &mut delta)
             } else if before.is_null() || after.is_null() {
                 // Null takes the form of the other.
                 let shape = if after.is_null() { was } else { is };
-                shaped(shape, old, new, &mut delta)
+                shaped(shape, old, new, zero, &mut delta)
             } else {
-                let leaf = shaped(was, old, new, &mut delta);
-                shaped(is, old, new, &mut delta) || leaf
+                let leaf = shaped(was, old, new, zero, &mut delta);
+                shaped(is, old, new, zero, &mut delta) || leaf
             }
         }
         (None, None) => return delta,
-        _ => shaped(type_.shape(new.or(old)), old, new, &mut delta),
+        _ => shaped(type_.shape(new.or(old)), old, new, zero, &mut delta),
     };
     match (old, new) {
         (None, Some(_)) => fields::mark(&mut delta.taken),
@@ -118,7 +122,13 @@ fn compare(type_: &Type, old: Option<&Value>, new: Option<&Value>) -> Delta {
 }
 
 /// Compares what is below; whether the place itself is a leaf.
-fn shaped(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>, delta: &mut Delta) -> bool {
+fn shaped(
+    shape: Shape<'_>,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    zero: Option<&Value>,
+    delta: &mut Delta,
+) -> bool {
     match shape {
         Shape::Scalar(_) => true,
         Shape::Map(map) => {
@@ -127,7 +137,7 @@ fn shaped(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>, delta: &mu
             if map.atomic || (old.is_empty() && new.is_empty()) {
                 return true;
             }
-            members(map, old, new, |_| true, delta);
+            members(map, old, new, zero, |_| true, delta);
             false
         }
         Shape::List(list) => {
@@ -146,6 +156,7 @@ fn members(
     map: &Object,
     old: &Map<String, Value>,
     new: &Map<String, Value>,
+    zero: Option<&Value>,
     keep: impl Fn(&str) -> bool,
     delta: &mut Delta,
 ) {
@@ -153,7 +164,8 @@ fn members(
         if !keep(name) {
             return;
         }
-        let below = compare(map.member(name).unwrap_or(&Type::Deduced), old, new);
+        let zero = zero.and_then(|zero| zero.get(name));
+        let below = compare(map.member(name).unwrap_or(&Type::Deduced), old, new, zero);
         if !below.is_empty() {
             delta.hang(|| path::field(name), below);
         }
@@ -186,17 +198,18 @@ fn items_of(list: &List, old: &[Value], new: &[Value], delta: &mut Delta) {
     for (element, (old, new)) in items {
         let below = match (&old[..], &new[..]) {
             (_, [] | [_]) if old.len() < 2 => {
-                compare(&list.items, old.first().copied(), new.first().copied())
+                compare(&list.items, old.first().copied(), new.first().copied(), NOTHING)
             }
             // Duplicates are owned together, as one leaf, which a single item replaces or is
             // replaced by.
             ([], _) => Delta { taken: Some(Node::new()), removed: None },
             (_, []) => Delta { taken: None, removed: Some(Node::new()) },
-            (_, [one]) => {
-                Delta { removed: Some(Node::new()), ..compare(&list.items, None, Some(one)) }
-            }
+            (_, [one]) => Delta {
+                removed: Some(Node::new()),
+                ..compare(&list.items, None, Some(one), NOTHING)
+            },
             ([one], _) => {
-                Delta { taken: Some(Node::new()), ..compare(&list.items, Some(one), None) }
+                Delta { taken: Some(Node::new()), ..compare(&list.items, Some(one), None, NOTHING) }
             }
             (old, new) if old == new => continue,
             _ => Delta { taken: Some(Node::new()), removed: None },

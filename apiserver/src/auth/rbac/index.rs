@@ -1,6 +1,7 @@
 //! Roles and bindings arranged by whom they speak of, so that a decision looks at nobody else's.
 //!
-//! Never changes once built: a changed role makes a new index.
+//! Changes in place, by one role or binding at a time: what a change costs does not hang on how
+//! many others there are.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ pub(crate) struct Role {
 }
 
 /// What counts of a RoleBinding or ClusterRoleBinding.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Binding {
     metadata: Meta,
@@ -30,7 +31,7 @@ pub(crate) struct Binding {
     subjects: Vec<Subject>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Meta {
     name: String,
     #[serde(default)]
@@ -44,7 +45,7 @@ pub(crate) struct RoleRef {
     pub(crate) name: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Subject {
     kind: String,
@@ -63,29 +64,52 @@ impl Roles {
     /// # Errors
     /// In Kubernetes' words: there is no such role.
     pub(crate) fn get(&self, role: &RoleRef, namespace: &str) -> Result<&Arc<Role>, String> {
+        self.at(role, &role.path(namespace))
+    }
+
+    /// As [`Roles::get`], of a role whose path is known.
+    fn at(&self, role: &RoleRef, path: &str) -> Result<&Arc<Role>, String> {
         let found = match role.kind.as_str() {
-            "Role" => self.namespaced.get(format!("{namespace}/{}", role.name).as_str()),
-            "ClusterRole" => self.cluster.get(format!("/{}", role.name).as_str()),
+            "Role" => self.namespaced.get(path),
+            "ClusterRole" => self.cluster.get(path),
             other => return Err(format!("unsupported role reference kind: {other:?}")),
         };
-        let kind = role.kind.to_lowercase();
-        found.ok_or_else(|| format!("{kind}.{RBAC_GROUP} {:?} not found", role.name))
+        let missing =
+            || format!("{}.{RBAC_GROUP} {:?} not found", role.kind.to_lowercase(), role.name);
+        found.ok_or_else(missing)
+    }
+}
+
+impl RoleRef {
+    fn path(&self, namespace: &str) -> String {
+        match self.kind.as_str() {
+            "Role" => format!("{namespace}/{}", self.name),
+            _ => format!("/{}", self.name),
+        }
     }
 }
 
 /// One role given to one subject by one binding.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    /// Two subjects of one binding may be the same user.
-    number: usize,
+    /// Of the binding; grants are in the order of their paths.
+    path: Arc<str>,
     binding: Arc<Binding>,
     /// Of the binding's subjects.
     subject: usize,
-    /// `Err`: the role that is bound does not exist.
-    rules: Result<Arc<Role>, String>,
+    /// Of the role, which may come, change and go.
+    role: Arc<str>,
 }
 
 impl Grant {
+    fn place(&self) -> (&str, usize) {
+        (&self.path, self.subject)
+    }
+
+    fn rules<'r>(&self, roles: &'r Roles) -> Result<&'r [Rule], String> {
+        roles.at(&self.binding.role_ref, &self.role).map(|role| role.rules.as_slice())
+    }
+
     /// `ClusterRoleBinding "x" of ClusterRole "y" to User "z"`.
     pub(crate) fn source(&self) -> String {
         source(&self.binding, &self.binding.subjects[self.subject])
@@ -106,26 +130,50 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub(crate) fn build<'b>(
-        roles: Roles,
-        bindings: impl IntoIterator<Item = &'b Arc<Binding>>,
-    ) -> Index {
-        let mut index = Index { roles, ..Index::default() };
-        for (number, binding) in bindings.into_iter().enumerate() {
-            let namespace = binding.metadata.namespace.as_str();
-            let rules = index.roles.get(&binding.role_ref, namespace).cloned();
-            let grants = match namespace {
-                "" => &mut index.cluster,
-                _ => index.namespaces.entry(namespace.into()).or_default(),
-            };
-            for (subject, to) in binding.subjects.iter().enumerate() {
-                let Some((list, key)) = grants.of(to, namespace) else { continue };
-                let binding = binding.clone();
-                let grant = Grant { number, binding, subject, rules: rules.clone() };
-                list.entry(key.into()).or_default().push(Arc::new(grant));
+    pub(crate) fn bind(&mut self, path: &Arc<str>, binding: Binding) {
+        let binding = Arc::new(binding);
+        let namespace = binding.metadata.namespace.as_str();
+        let role: Arc<str> = binding.role_ref.path(namespace).into();
+        let grants = match namespace {
+            "" => &mut self.cluster,
+            _ => self.namespaces.entry(namespace.into()).or_default(),
+        };
+        for (subject, to) in binding.subjects.iter().enumerate() {
+            let Some((by_name, name)) = grants.of(to, namespace) else { continue };
+            let (path, binding, role) = (path.clone(), binding.clone(), role.clone());
+            let grant = Grant { path, binding, subject, role };
+            let list = by_name.entry(name.into()).or_default();
+            let at = list.partition_point(|other| other.place() < grant.place());
+            list.insert(at, Arc::new(grant));
+        }
+    }
+
+    /// Takes back what [`Index::bind`] gave for this binding as it was.
+    pub(crate) fn unbind(&mut self, path: &str, binding: &Binding) {
+        let namespace = binding.metadata.namespace.as_str();
+        let grants = match namespace {
+            "" => Some(&mut self.cluster),
+            _ => self.namespaces.get_mut(namespace),
+        };
+        let Some(grants) = grants else { return };
+        for subject in &binding.subjects {
+            let Some((by_name, name)) = grants.of(subject, namespace) else { continue };
+            let Some(list) = by_name.get_mut(name.as_str()) else { continue };
+            // A list in the order of paths: those of one binding stand together.
+            let from = list.partition_point(|grant| &*grant.path < path);
+            let count = list[from..].iter().take_while(|grant| &*grant.path == path).count();
+            list.drain(from..from + count);
+            if list.is_empty() {
+                by_name.remove(name.as_str());
             }
         }
-        index
+        if grants.users.is_empty() && grants.groups.is_empty() && !namespace.is_empty() {
+            self.namespaces.remove(namespace);
+        }
+    }
+
+    pub(crate) fn roles_mut(&mut self) -> &mut Roles {
+        &mut self.roles
     }
 
     pub(crate) fn roles(&self) -> &Roles {
@@ -154,10 +202,10 @@ impl Index {
     ) -> Result<Arc<Grant>, Vec<String>> {
         let mut errors = Vec::new();
         for grant in self.grants(user, namespace) {
-            match &grant.rules {
-                Ok(role) if role.rules.iter().any(&allows) => return Ok(grant.clone()),
+            match grant.rules(&self.roles) {
+                Ok(rules) if rules.iter().any(&allows) => return Ok(grant.clone()),
                 Ok(_) => {}
-                Err(error) => errors.push(error.clone()),
+                Err(error) => errors.push(error),
             }
         }
         Err(errors)
@@ -171,12 +219,13 @@ impl Index {
     ) -> (Vec<&'i Rule>, Vec<String>) {
         let (mut rules, mut errors, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for grant in self.grants(user, namespace) {
-            if !seen.insert(grant.number) {
+            // Two subjects of one binding may be the same user.
+            if !seen.insert(&*grant.path) {
                 continue;
             }
-            match &grant.rules {
-                Ok(role) => rules.extend(&role.rules),
-                Err(error) => errors.push(error.clone()),
+            match grant.rules(&self.roles) {
+                Ok(found) => rules.extend(found),
+                Err(error) => errors.push(error),
             }
         }
         (rules, errors)
@@ -242,8 +291,8 @@ mod tests {
         Arc::new(Role { rules })
     }
 
-    fn binding(value: Value) -> Arc<Binding> {
-        Arc::new(serde_json::from_value(value).unwrap())
+    fn binding(value: Value) -> Binding {
+        serde_json::from_value(value).unwrap()
     }
 
     fn index() -> Index {
@@ -256,6 +305,7 @@ mod tests {
                 json!({"metadata": meta, "roleRef": {"kind": kind, "name": role}, "subjects": subjects}),
             )
         };
+        let mut index = Index { roles, ..Index::default() };
         let bindings = [
             bind(
                 json!({"name": "r", "namespace": "a"}),
@@ -285,7 +335,14 @@ mod tests {
             ),
             bind(json!({"name": "n"}), "ClusterRole", "all", Value::Null),
         ];
-        Index::build(roles, &bindings)
+        for binding in bindings {
+            index.bind(&path(&binding), binding);
+        }
+        index
+    }
+
+    fn path(binding: &Binding) -> Arc<str> {
+        format!("{}/{}", binding.metadata.namespace, binding.metadata.name).into()
     }
 
     #[test]
@@ -337,5 +394,35 @@ mod tests {
         let alice = UserInfo::authenticated("alice", &["root"]);
         assert_eq!(index.rules_for(&alice, "a").0.len(), 2);
         assert_eq!(index.rules_for(&alice, "").0.len(), 1);
+    }
+    #[test]
+    fn what_is_taken_back_leaves_nothing() {
+        let mut index = index();
+        let alice = UserInfo::authenticated("alice", &[]);
+        let twice = binding(json!({
+            "metadata": {"name": "twice", "namespace": "b"},
+            "roleRef": {"kind": "ClusterRole", "name": "gone"},
+            "subjects": [{"kind": "User", "name": "alice"}, {"kind": "User", "name": "alice"}],
+        }));
+        index.bind(&path(&twice), twice.clone());
+        assert_eq!(index.rules_for(&alice, "b").1.len(), 1, "one binding, one missing role");
+        index.roles_mut().cluster.insert("/gone".into(), role(vec![rule(&["list"], "", &["x"])]));
+        assert_eq!(
+            (index.rules_for(&alice, "b").0.len(), index.rules_for(&alice, "b").1.len()),
+            (2, 0)
+        );
+        index.unbind(&path(&twice), &twice);
+        assert_eq!(index.rules_for(&alice, "b").0.len(), 1);
+        let last = binding(json!({
+            "metadata": {"name": "l", "namespace": "b"},
+            "roleRef": {"kind": "ClusterRole", "name": "all"},
+            "subjects": [{"kind": "User", "name": "alice"}],
+        }));
+        index.unbind(&path(&last), &last);
+        assert!(index.rules_for(&alice, "b").0.is_empty());
+        assert!(
+            !index.namespaces.contains_key("b"),
+            "nothing is kept of a namespace without grants"
+        );
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::governor::{Condition, condition, set_condition};
 use crate::cache::Objects;
-use crate::engine::{Engine, Target, take_version};
+use crate::engine::{Engine, Target, managed, take_version};
 use crate::kinds;
 use crate::object::Object;
 use crate::resource::{ResourceDef, Scheme};
@@ -41,10 +41,11 @@ impl Engine {
         let decide = |current: Arc<Object>| async move {
             let mut old = current.to_value();
             take_version(&mut old);
-            let new = decided(&old, others, compiled, Timestamp::now());
+            let mut new = decided(&old, others, compiled, Timestamp::now());
             if new == old || current.deleting {
                 return Ok(());
             }
+            managed::record_status(kind, &old, &mut new);
             self.store_edit(target, &current, &new, false).await.map(drop)
         };
         self.retrying(target, move |current| decide(current).boxed()).await

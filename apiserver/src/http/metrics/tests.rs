@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::cache::Passed;
 use crate::resource::tests::task_def;
+use crate::timed_store::Asked;
 
 fn request(def: Option<&Arc<ResourceDef>>) -> Observation<'_> {
     Observation {
@@ -98,7 +100,13 @@ fn the_text_is_prometheus_and_has_kube_apiservers_names() {
     times.observe(700);
     let counts = EngineCounts {
         objects: vec![("tasks.commonage.dev".to_owned(), 1)],
-        store_times: vec![("create", "tasks.commonage.dev".to_owned(), times.counted())],
+        store: vec![Asked {
+            operation: "create",
+            resource: "tasks.commonage.dev".to_owned(),
+            times: times.counted(),
+            failed: 0,
+        }],
+        traffic: vec![("commonage.dev".to_owned(), "tasks".to_owned(), Passed::default())],
         ..EngineCounts::default()
     };
     let text = metrics.render(&counts);
@@ -139,6 +147,23 @@ fn the_text_is_prometheus_and_has_kube_apiservers_names() {
         ("apiserver_audit_event_total", "counter"),
         ("authentication_attempts", "counter"),
         ("etcd_request_duration_seconds", "histogram"),
+        ("etcd_requests_total", "counter"),
+        ("etcd_request_errors_total", "counter"),
+        ("authentication_duration_seconds", "histogram"),
+        ("authorization_attempts_total", "counter"),
+        ("authorization_duration_seconds", "histogram"),
+        ("apiserver_client_certificate_expiration_seconds", "histogram"),
+        ("apiserver_dropped_requests_total", "counter"),
+        ("apiserver_tls_handshake_errors_total", "counter"),
+        ("apiserver_init_events_total", "counter"),
+        ("apiserver_watch_cache_capacity", "gauge"),
+        ("apiserver_watch_cache_events_dispatched_total", "counter"),
+        ("apiserver_watch_cache_events_received_total", "counter"),
+        ("apiserver_watch_cache_initializations_total", "counter"),
+        ("apiserver_cache_list_total", "counter"),
+        ("apiserver_cache_list_returned_objects_total", "counter"),
+        ("apiserver_storage_list_total", "counter"),
+        ("kubernetes_build_info", "gauge"),
         ("process_cpu_seconds_total", "counter"),
         ("process_max_fds", "gauge"),
         ("process_open_fds", "gauge"),

@@ -8,8 +8,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::names;
-use super::version;
+use super::{conversion, names, version};
 use crate::status::Cause;
 
 /// Domains whose definitions need the approval of the Kubernetes community.
@@ -93,7 +92,7 @@ fn check_spec(spec: &Value, causes: &mut Vec<Cause>) {
     if let Some(first) = versions.first() {
         version::check_common(first, &common, causes);
     }
-    check_conversion(&spec["conversion"], causes);
+    conversion::check(&spec["conversion"], causes);
 }
 
 fn check_group(group: &str, causes: &mut Vec<Cause>) {
@@ -108,20 +107,11 @@ fn check_group(group: &str, causes: &mut Vec<Cause>) {
     }
 }
 
-fn check_choice(field: &str, value: &Value, choices: &[&str], causes: &mut Vec<Cause>) {
+pub(super) fn check_choice(field: &str, value: &Value, choices: &[&str], causes: &mut Vec<Cause>) {
     match value.as_str().unwrap_or_default() {
         "" => causes.push(Cause::required(field, "")),
         chosen if choices.contains(&chosen) => {}
         _ => causes.push(Cause::not_supported(field, value, choices.iter().copied())),
-    }
-}
-
-/// Webhooks are not called: what would need one is refused, not accepted and ignored.
-fn check_conversion(conversion: &Value, causes: &mut Vec<Cause>) {
-    check_choice("spec.conversion.strategy", &conversion["strategy"], &["None"], causes);
-    if conversion["strategy"] == "None" && !conversion["webhook"].is_null() {
-        let detail = "should not be set when strategy is not set to Webhook";
-        causes.push(Cause::forbidden("spec.conversion.webhookClientConfig", detail));
     }
 }
 

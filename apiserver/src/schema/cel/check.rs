@@ -120,10 +120,11 @@ impl Check<'_> {
             );
             let cause = Cause::invalid(format!("{at}.rule"), &text("rule").into(), &detail);
             self.causes.push(cause);
-        } else if optional_old && !uses_old {
-            let detail = "may not be set to true if oldSelf is not used in rule";
-            let cause = Cause::invalid(format!("{at}.optionalOldSelf"), &true.into(), detail);
-            self.causes.push(cause);
+        } else if let Some(given) = rule.get("optionalOldSelf").filter(|_| !uses_old)
+            && !given.is_null()
+        {
+            let detail = "may not be set if oldSelf is not used in rule";
+            self.causes.push(Cause::invalid(format!("{at}.optionalOldSelf"), given, detail));
         }
     }
 

@@ -23,7 +23,7 @@ const MARKS: [&str; 26] = [
 ];
 
 /// Words that no variable may have as its name.
-const RESERVED: [&str; 16] = [
+const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",
@@ -40,10 +40,11 @@ const RESERVED: [&str; 16] = [
     "return",
     "var",
     "void",
+    "while",
 ];
 
 pub(super) fn is_reserved(name: &str) -> bool {
-    RESERVED.contains(&name) || name == "while"
+    RESERVED.contains(&name)
 }
 
 /// Tokens with the places where they start, in bytes; the last one is `End`.

@@ -161,25 +161,31 @@ fn has(site: &mut Site<'_>, _: Option<IdedExpr>, mut args: Vec<IdedExpr>) -> Exp
     }
 }
 
-fn all(site: &mut Site<'_>, target: Option<IdedExpr>, mut args: Vec<IdedExpr>) -> Expanded {
-    let variables = site.variables(&mut args, 1)?;
-    let init = site.bool(true);
-    let so_far = site.accumulator();
-    let condition = site.call(op::NOT_STRICTLY_FALSE, vec![so_far]);
-    let so_far = site.accumulator();
-    let step = site.call(op::LOGICAL_AND, vec![so_far, args.remove(0)]);
-    let result = site.accumulator();
-    site.fold(target, variables, Loop { init, condition, step, result })
+fn all(site: &mut Site<'_>, target: Option<IdedExpr>, args: Vec<IdedExpr>) -> Expanded {
+    quantified(site, target, args, true)
 }
 
-fn exists(site: &mut Site<'_>, target: Option<IdedExpr>, mut args: Vec<IdedExpr>) -> Expanded {
+fn exists(site: &mut Site<'_>, target: Option<IdedExpr>, args: Vec<IdedExpr>) -> Expanded {
+    quantified(site, target, args, false)
+}
+
+/// Whether the argument holds of all, or of any: looks on while the answer is still `undecided`.
+fn quantified(
+    site: &mut Site<'_>,
+    target: Option<IdedExpr>,
+    mut args: Vec<IdedExpr>,
+    undecided: bool,
+) -> Expanded {
     let variables = site.variables(&mut args, 1)?;
-    let init = site.bool(false);
+    let init = site.bool(undecided);
     let so_far = site.accumulator();
-    let none = site.call(op::LOGICAL_NOT, vec![so_far]);
-    let condition = site.call(op::NOT_STRICTLY_FALSE, vec![none]);
+    let (open, join) = match undecided {
+        true => (so_far, op::LOGICAL_AND),
+        false => (site.call(op::LOGICAL_NOT, vec![so_far]), op::LOGICAL_OR),
+    };
+    let condition = site.call(op::NOT_STRICTLY_FALSE, vec![open]);
     let so_far = site.accumulator();
-    let step = site.call(op::LOGICAL_OR, vec![so_far, args.remove(0)]);
+    let step = site.call(join, vec![so_far, args.remove(0)]);
     let result = site.accumulator();
     site.fold(target, variables, Loop { init, condition, step, result })
 }

@@ -9,36 +9,15 @@ use kube_cel::cel::objects::{Key, Map};
 use serde_json::Value as Json;
 
 use super::super::node::{Node, Type};
+use super::lexer::is_reserved;
 use super::typed_lists::TypedLists;
 
-/// Words that cannot be names of fields in an expression.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+/// Words of the language that, beside the reserved ones, no expression can select by.
+const LITERALS: [&str; 4] = ["true", "false", "null", "in"];
 
 /// The name of a property as expressions write it: `x-y` is `x__dash__y`.
 pub(super) fn escape(name: &str) -> String {
-    if RESERVED.contains(&name) {
+    if is_reserved(name) || LITERALS.contains(&name) {
         return format!("__{name}__");
     }
     if !name.contains("__") && !name.contains(['.', '-', '/']) {
