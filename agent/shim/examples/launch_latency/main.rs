@@ -77,23 +77,27 @@ fn main() -> io::Result<ExitCode> {
 /// One of each, again and again.
 fn in_turns(runtimes: &[&dyn Runtime], count: usize) -> io::Result<()> {
     let mut times: Vec<Vec<Times>> = runtimes.iter().map(|_| Vec::new()).collect();
-    let mut spent = vec![Duration::ZERO; runtimes.len()];
+    let processor_times = || -> io::Result<Vec<Duration>> {
+        runtimes.iter().map(|runtime| runtime.processor_time()).collect()
+    };
+    let before = processor_times()?;
     for number in 0..count + WARM_UP {
         for (place, runtime) in runtimes.iter().enumerate() {
-            let before = runtime.processor_time()?;
             let once = runtime.run(number)?;
             if number >= WARM_UP {
                 times[place].push(once);
-                spent[place] += runtime.processor_time()?.saturating_sub(before);
             }
         }
     }
-    for ((runtime, times), spent) in runtimes.iter().zip(&times).zip(&spent) {
+    // Of all of them: a single one's is counted only when it has been waited for, a moment later.
+    let after = processor_times()?;
+    let spent = before.iter().zip(&after).map(|(before, after)| after.saturating_sub(*before));
+    for ((runtime, times), spent) in runtimes.iter().zip(&times).zip(spent) {
         println!("{}, {count} one after the other:", runtime.name());
         print_times("first instruction", times.iter().map(|t| t.first_instruction));
         print_times("end reported", times.iter().map(|t| t.end_reported));
         print_times("all cleaned up", times.iter().map(|t| t.all_gone));
-        println!("{:>20}: {:6.2} ms each", "processor time", ms(*spent) / count as f64);
+        println!("{:>20}: {:6.2} ms each", "processor time", ms(spent) / (count + WARM_UP) as f64);
     }
     Ok(())
 }

@@ -28,7 +28,13 @@ impl Other<'_> {
         specification: &Value,
     ) -> io::Result<Other<'a>> {
         let root = bundle.place("other-root")?;
-        let specification = specification.clone();
+        let mut specification = specification.clone();
+        // What ours has bound belongs to its task, and is gone with it.
+        for mount in specification["mounts"].as_array_mut().into_iter().flatten() {
+            if mount["type"] == "bind" {
+                mount["source"] = json!(bundle.place("other-writable")?);
+            }
+        }
         Ok(Other { program: program.to_owned(), bundle, root, specification })
     }
 }
