@@ -145,7 +145,7 @@ mod tests {
     {
         let (ended, end) = oneshot::channel();
         Streams { stall_time_max, metrics: Arc::default() }.execute(async move {
-            let pieces = ["a", "b"].map(|piece| Ok::<_, std::convert::Infallible>(piece));
+            let pieces = ["a", "b"].map(Ok::<_, std::convert::Infallible>);
             let body = Body::from_stream(futures::stream::iter(pieces));
             let mut body = noted(Response::new(body)).into_body();
             body.frame().await.unwrap().unwrap();
