@@ -2,9 +2,10 @@
 //!
 //! Read from kube-apiserver's EncryptionConfiguration, and stored in its form: a value begins with
 //! the name of what encrypted it (`k8s:enc:aesgcm:v1:key1:`), so that every provider of the
-//! configuration is tried on its own values only. The first provider of a kind encrypts. Values
-//! stand for their keys: one that is moved to another key cannot be decrypted.
+//! configuration is tried on its own values only. The first provider of a kind encrypts. With `aesgcm`
+//! values stand for their keys: one that is moved to another key cannot be decrypted.
 
+mod cipher;
 mod config;
 mod store;
 
@@ -14,8 +15,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::rand::SystemRandom;
+
+use cipher::Cipher;
 
 pub(crate) use store::{EncryptedStore, UNDECIPHERABLE};
 
@@ -23,6 +25,8 @@ use crate::timed_store::{kind_of, resource};
 
 /// What every encrypted value begins with.
 const ENCRYPTED: &[u8] = b"k8s:enc:";
+/// The longer nonce and a tag.
+const SEAL_BYTES_MAX: usize = 24 + 16;
 
 /// What is encrypted, and how.
 pub(crate) struct Encryption {
@@ -47,7 +51,7 @@ struct Rule {
 
 enum Provider {
     /// `prefix` is that of its values: `k8s:enc:aesgcm:v1:key1:`.
-    AesGcm { prefix: String, key: Box<LessSafeKey> },
+    Sealed { prefix: String, cipher: Cipher },
     /// As it is.
     Identity,
 }
@@ -89,18 +93,11 @@ impl Encryption {
     /// As it is to lie in the store.
     fn encrypt(&self, key: &[u8], value: Bytes) -> Bytes {
         match self.providers(key).and_then(<[Provider]>::first) {
-            Some(Provider::AesGcm { prefix, key: cipher }) => {
-                let mut nonce = [0; NONCE_LEN];
-                self.random.fill(&mut nonce).expect("the system has random numbers");
-                let mut sealed = value.to_vec();
-                cipher
-                    .seal_in_place_append_tag(
-                        Nonce::assume_unique_for_key(nonce),
-                        Aad::from(key),
-                        &mut sealed,
-                    )
-                    .expect("a value is far smaller than what AES-GCM can seal");
-                [prefix.as_bytes(), &nonce, &sealed].concat().into()
+            Some(Provider::Sealed { prefix, cipher }) => {
+                let mut sealed = Vec::with_capacity(prefix.len() + value.len() + SEAL_BYTES_MAX);
+                sealed.extend_from_slice(prefix.as_bytes());
+                cipher.seal(&self.random, key, &value, &mut sealed);
+                sealed.into()
             }
             Some(Provider::Identity) | None => value,
         }
@@ -119,8 +116,8 @@ impl Encryption {
         let all = self.rules.iter().flat_map(|rule| &rule.providers);
         let own = providers.unwrap_or_default();
         let found = own.iter().chain(all).find_map(|provider| match provider {
-            Provider::AesGcm { prefix, key } if value.starts_with(prefix.as_bytes()) => {
-                Some((prefix, key))
+            Provider::Sealed { prefix, cipher } if value.starts_with(prefix.as_bytes()) => {
+                Some((prefix, cipher))
             }
             _ => None,
         });
@@ -130,17 +127,10 @@ impl Encryption {
             let named = String::from_utf8_lossy(&value[..end]).into_owned();
             return Err(Undecipherable::NoKey(named));
         };
-        let wrong = || Undecipherable::WrongKey(prefix.clone());
-        let sealed = &value[prefix.len()..];
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>().ok_or_else(wrong)?;
-        let mut open = sealed.to_vec();
-        let length = cipher
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(&**key), &mut open)
-            .map_err(|_| wrong())?
-            .len();
-        open.truncate(length);
+        let open = cipher.open(key, &value[prefix.len()..]);
+        let open = open.ok_or_else(|| Undecipherable::WrongKey(prefix.clone()))?;
         let first =
-            matches!(own.first(), Some(Provider::AesGcm { prefix: first, .. }) if first == prefix);
+            matches!(own.first(), Some(Provider::Sealed { prefix: first, .. }) if first == prefix);
         self.note(key, first);
         Ok(open.into())
     }
@@ -167,20 +157,6 @@ fn is(pattern: &str, resource: &str) -> bool {
         Some("*") => true,
         Some(of_group) => of_group == group,
         None => pattern == resource,
-    }
-}
-
-impl Provider {
-    fn aes_gcm(name: &str, secret: &[u8]) -> anyhow::Result<Provider> {
-        let algorithm = match secret.len() {
-            16 => &AES_128_GCM,
-            32 => &AES_256_GCM,
-            length => anyhow::bail!("key {name:?} has {length} bytes: aesgcm takes 16 or 32"),
-        };
-        let key = UnboundKey::new(algorithm, secret)
-            .map_err(|_| anyhow::anyhow!("key {name:?} cannot be used"))?;
-        let prefix = format!("k8s:enc:aesgcm:v1:{name}:");
-        Ok(Provider::AesGcm { prefix, key: Box::new(LessSafeKey::new(key)) })
     }
 }
 

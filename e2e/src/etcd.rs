@@ -13,7 +13,7 @@ use crate::eventually;
 #[derive(Debug)]
 pub struct Etcd {
     process: Child,
-    _data: TempDir,
+    data: TempDir,
     address: String,
 }
 
@@ -42,12 +42,28 @@ impl Etcd {
         eventually("etcd to listen", || {
             std::net::TcpStream::connect(&address).map(|_| ()).map_err(|error| error.to_string())
         });
-        Ok(Etcd { process, _data: data, address })
+        Ok(Etcd { process, data, address })
     }
 
     /// `host:port` for clients.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Whether these bytes are in any of its files: every write is in its log before it is answered.
+    pub fn has_written(&self, bytes: &[u8]) -> bool {
+        let mut left = vec![self.data.path().to_owned()];
+        while let Some(path) = left.pop() {
+            // A file may be renamed meanwhile.
+            if let Ok(entries) = std::fs::read_dir(&path) {
+                left.extend(entries.filter_map(|entry| entry.ok().map(|entry| entry.path())));
+            } else if let Ok(content) = std::fs::read(&path)
+                && memchr::memmem::find(&content, bytes).is_some()
+            {
+                return true;
+            }
+        }
+        false
     }
 }
 

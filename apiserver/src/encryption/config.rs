@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::cipher::Cipher;
 use super::{Provider, Rule};
 
 #[derive(Deserialize)]
@@ -64,23 +65,28 @@ fn rule(resources: Resources) -> anyhow::Result<Rule> {
 fn of_kind(kind: &str, value: Value) -> anyhow::Result<Vec<Provider>> {
     match kind {
         "identity" => Ok(vec![Provider::Identity]),
-        "aesgcm" => {
-            let Keys { keys } = serde_json::from_value(value).context("aesgcm")?;
-            ensure!(!keys.is_empty(), "aesgcm: it has no keys");
-            keys.iter().map(aes_gcm).collect()
+        "aesgcm" | "secretbox" => {
+            let Keys { keys } = serde_json::from_value(value).context(kind.to_owned())?;
+            ensure!(!keys.is_empty(), "{kind}: it has no keys");
+            keys.iter().map(|key| sealed(kind, key)).collect()
         }
-        other => bail!("the provider {other} is not supported: use aesgcm, or identity"),
+        other => {
+            bail!("the provider {other} is not supported: use secretbox, aesgcm, or identity")
+        }
     }
 }
 
-fn aes_gcm(key: &Key) -> anyhow::Result<Provider> {
-    ensure!(
-        !key.name.is_empty() && !key.name.contains(':'),
-        "aesgcm: a key needs a name, without colons"
-    );
-    let secret = STANDARD.decode(key.secret.trim());
-    let secret = secret.with_context(|| format!("aesgcm: key {:?} is not base64", key.name))?;
-    Provider::aes_gcm(&key.name, &secret)
+fn sealed(kind: &str, key: &Key) -> anyhow::Result<Provider> {
+    let Key { name, secret } = key;
+    ensure!(!name.is_empty() && !name.contains(':'), "{kind}: a key needs a name, without colons");
+    let about = || format!("{kind}: key {name:?}");
+    let secret = STANDARD.decode(secret.trim()).context("it is not base64").with_context(about)?;
+    let cipher = match kind {
+        "secretbox" => Cipher::secret_box(&secret),
+        _ => Cipher::aes_gcm(&secret),
+    };
+    let prefix = format!("k8s:enc:{kind}:v1:{name}:");
+    Ok(Provider::Sealed { prefix, cipher: cipher.with_context(about)? })
 }
 
 #[cfg(test)]
@@ -104,6 +110,9 @@ mod tests {
             ("[{aesgcm: {keys: [{name: a, secret: '!'}]}}]", "base64"),
             ("[{aesgcm: {keys: [{name: a, secret: AAAA}]}}]", "16 or 32"),
             ("[{aesgcm: {keys: [{name: 'a:b', secret: AAAA}]}}]", "colons"),
+            ("[{secretbox: {keys: [{name: a, secret: AAAA}]}}]", "takes 32"),
+            ("[{secretbox: {}}]", "secretbox"),
+            ("[{kms: {}}]", "use secretbox, aesgcm, or identity"),
         ] {
             let error = format!("{:#}", rules(&with(providers)).err().unwrap());
             assert!(error.contains(why), "{providers}: {error}");

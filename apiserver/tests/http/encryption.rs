@@ -11,14 +11,16 @@ use crate::support::Server;
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 const CANARY: &str = "canary-of-the-mine";
 
-/// `AAAA…` or `BBBB…`, 32 bytes of base64.
+/// Kinds of providers with a key each: its name is the kind's (`aesgcm-1`), its secret `AAAA…` or
+/// `BBBB…`, 32 bytes of base64.
 fn configuration(dir: &Path, keys: &[(&str, char)]) -> PathBuf {
     let mut text = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n\
                     resources:\n- resources: [secrets]\n  providers:\n"
         .to_owned();
     for (name, letter) in keys {
         let secret = format!("{}=", String::from(*letter).repeat(43));
-        text.push_str(&format!("  - aesgcm: {{keys: [{{name: {name}, secret: {secret}}}]}}\n"));
+        let kind = name.split('-').next().unwrap();
+        text.push_str(&format!("  - {kind}: {{keys: [{{name: {name}, secret: {secret}}}]}}\n"));
     }
     text.push_str("  - identity: {}\n");
     let path = dir.join("encryption.yaml");
@@ -60,35 +62,35 @@ async fn secrets_are_encrypted_and_keys_can_be_turned() {
     use base64::Engine as _;
     let dir = tempfile::tempdir().unwrap();
     let plain = base64::engine::general_purpose::STANDARD.encode(CANARY);
-    let one = server(dir.path(), &[("one", 'A')]).await;
+    let one = server(dir.path(), &[("aesgcm-1", 'A')]).await;
     let made = one.call("POST", SECRETS, Some(secret("s"))).await;
     assert_eq!(made.status, 201);
     assert_eq!(one.call("GET", &format!("{SECRETS}/s"), None).await.json()["data"]["k"], plain);
     let backup = one.call("GET", "/backup", None).await;
     assert_eq!(backup.status, 200);
-    assert!(holds(&backup.body, b"k8s:enc:aesgcm:v1:one:"));
+    assert!(holds(&backup.body, b"k8s:enc:aesgcm:v1:aesgcm-1:"));
     assert!(holds(&backup.body, b"/secrets/default/s") && !holds(&backup.body, plain.as_bytes()));
     one.stop().await;
-    assert!(lies_in(dir.path(), b"k8s:enc:aesgcm:v1:one:"));
+    assert!(lies_in(dir.path(), b"k8s:enc:aesgcm:v1:aesgcm-1:"));
     assert!(!lies_in(dir.path(), plain.as_bytes()));
     assert!(!lies_in(dir.path(), CANARY.as_bytes()));
 
     // A new key first, the old one still known: what is written again is written with the new one,
     // though nothing of it has changed.
-    let two = server(dir.path(), &[("two", 'E'), ("one", 'A')]).await;
+    let two = server(dir.path(), &[("secretbox-2", 'E'), ("aesgcm-1", 'A')]).await;
     let path = format!("{SECRETS}/s");
     let found = two.call("GET", &path, None).await.json();
     assert_eq!(found["data"]["k"], plain);
     assert_eq!(two.call("PUT", &path, Some(found)).await.status, 200);
     two.stop().await;
-    assert!(lies_in(dir.path(), b"k8s:enc:aesgcm:v1:two:"));
+    assert!(lies_in(dir.path(), b"k8s:enc:secretbox:v1:secretbox-2:"));
 
-    let only_new = server(dir.path(), &[("two", 'E')]).await;
+    let only_new = server(dir.path(), &[("secretbox-2", 'E')]).await;
     assert_eq!(only_new.call("GET", &path, None).await.json()["data"]["k"], plain);
     only_new.stop().await;
 
     // The wrong key: the server starts, everything else works, and it is said what is missing.
-    let wrong = server(dir.path(), &[("three", 'I')]).await;
+    let wrong = server(dir.path(), &[("aesgcm-3", 'I')]).await;
     assert_eq!(wrong.call("POST", SECRETS, Some(secret("t"))).await.status, 201);
     let listed = wrong.call("GET", SECRETS, None).await.json();
     let names: Vec<&str> = listed["items"]
@@ -101,7 +103,10 @@ async fn secrets_are_encrypted_and_keys_can_be_turned() {
     let refused = wrong.call("GET", &path, None).await;
     assert_eq!(refused.status, 500);
     let message = refused.json()["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("secrets \"s\"") && message.contains("aesgcm:v1:two:"), "{message}");
+    assert!(
+        message.contains("secrets \"s\"") && message.contains("secretbox:v1:secretbox-2:"),
+        "{message}"
+    );
     assert_eq!(wrong.call("DELETE", &path, None).await.status, 200);
     assert_eq!(wrong.call("GET", &path, None).await.status, 404);
     wrong.stop().await;

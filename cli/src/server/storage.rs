@@ -31,7 +31,7 @@ pub(crate) struct StorageArgs {
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = wait::duration)]
     etcd_compaction_interval: Duration,
     /// Which kinds are encrypted in the store, and with which keys: an EncryptionConfiguration of
-    /// apiserver.config.k8s.io/v1 with aesgcm and identity. Read at the start
+    /// apiserver.config.k8s.io/v1 with secretbox, aesgcm and identity. Read at the start
     #[arg(long, value_name = "YAML")]
     encryption_provider_config: Option<PathBuf>,
 }

@@ -6,6 +6,7 @@ mod apart;
 mod bad_input;
 mod by_hand;
 mod definitions;
+mod encryption;
 mod etcd;
 mod isolation;
 mod leaders;
