@@ -1,11 +1,12 @@
-//! A store that notes how long its answers take, by operation and kind of object.
+//! A store that notes how long its answers take, by operation and kind of object, and whether the last
+//! one came at all.
 //!
 //! It changes nothing of what it passes on. Following the log and compaction are not timed: the one
 //! never ends, and nobody waits for the other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -57,11 +58,19 @@ pub(crate) struct TimedStore {
     inner: Arc<dyn Store>,
     /// By what a key begins with: `/commonage.dev/tasks`. As many as there are kinds.
     kinds: RwLock<HashMap<Box<str>, Arc<Kind>>>,
+    /// It did not answer when it was last asked.
+    away: AtomicBool,
 }
 
 impl TimedStore {
     pub(crate) fn new(inner: Arc<dyn Store>) -> TimedStore {
-        TimedStore { inner, kinds: RwLock::default() }
+        TimedStore { inner, kinds: RwLock::default(), away: AtomicBool::new(false) }
+    }
+
+    /// Whether the store did not answer when it was last asked, which is often: leaders and agents
+    /// renew their Leases every few seconds.
+    pub(crate) fn is_away(&self) -> bool {
+        self.away.load(Relaxed)
     }
 
     fn kind(&self, key: &[u8]) -> Arc<Kind> {
@@ -83,6 +92,11 @@ impl TimedStore {
     ) -> Result<T, StoreError> {
         let started = Instant::now();
         let answer = answer.await;
+        let away =
+            matches!(answer, Err(StoreError::Unavailable(_) | StoreError::UnknownOutcome(_)));
+        if away != self.is_away() {
+            self.away.store(away, Relaxed);
+        }
         let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let kind = self.kind(key);
         let answers = &kind[operation as usize];
@@ -207,6 +221,7 @@ mod tests {
             .collect();
         times.sort();
         let tasks = || "tasks.commonage.dev".to_owned();
+        assert!(!store.is_away());
         assert_eq!(
             times,
             [
@@ -218,5 +233,19 @@ mod tests {
                 ("update", tasks(), 1),
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn a_store_is_away_until_it_answers_again() {
+        let store = TimedStore::new(Arc::new(MemoryStore::new()));
+        let ask = async |answer| {
+            let _ = store.timed(Operation::Revision, b"", std::future::ready(answer)).await;
+            store.is_away()
+        };
+        assert!(!ask(Ok(())).await);
+        assert!(ask(Err(StoreError::Unavailable("on purpose".into()))).await);
+        assert!(!ask(Err(StoreError::Conflict { compare: 0 })).await, "it says no, but it says it");
+        assert!(ask(Err(StoreError::UnknownOutcome("on purpose".into()))).await);
+        assert!(!ask(Ok(())).await);
     }
 }

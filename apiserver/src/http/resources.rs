@@ -181,7 +181,8 @@ async fn get(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiErro
     let version = call.query.resource_version()?;
     let engine = &call.app.engine;
     let object = engine.get(&target.def, &target.namespace, &target.name, version).await?;
-    respond::object(StatusCode::OK, &target.def, &object, format, call.query)
+    let response = respond::object(StatusCode::OK, &target.def, &object, format, call.query)?;
+    Ok(flagged(call, version, response))
 }
 
 async fn get_scale(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiError> {
@@ -200,7 +201,22 @@ async fn list(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiErr
         // Refuse a bad includeObject before the work, as kube-apiserver does.
         respond::table_options(version, call.query)?;
     }
+    let version = options.resource_version;
     let engine = &call.app.engine;
     let list = engine.list(&target.def, target.namespaces(), options).await?;
-    respond::list(&target.def, list, format, call.query).await
+    let response = respond::list(&target.def, list, format, call.query).await?;
+    Ok(flagged(call, version, response))
+}
+
+/// What was read at a `version` of the client's choice comes from the cache, whether the store answers
+/// or not. Where it does not, somebody else's writes may be missing: that is said in a warning.
+fn flagged(call: &Call<'_>, version: Option<u64>, mut response: Response<Body>) -> Response<Body> {
+    if version.is_some() && call.app.store.is_away() {
+        let known = call.app.engine.cache_version();
+        let warning = format!(
+            "the store does not answer: this is what this server knew last, at resourceVersion {known}"
+        );
+        respond::add_warnings(&mut response, &[warning]);
+    }
+    response
 }

@@ -86,13 +86,24 @@ async fn f16_the_quorum_is_lost_and_comes_back() {
         if answer.status() == 503 && told { Ok(()) } else { Err(format!("{answer:?}")) }
     })
     .await;
-    // What is here can be read by those to whom any state will do.
-    let (status, list) =
-        first.ask(Method::GET, &world.recorder.path("?resourceVersion=0"), None).await.unwrap();
-    assert_eq!((status.as_u16(), list["items"].is_array()), (200, true));
+    // What is here can be read by those to whom any state will do, and is said to be old.
+    let any = async || {
+        let path = world.recorder.path("?resourceVersion=0");
+        let answer = first.answer(Method::GET, &path, None).await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.body()["items"].is_array()), (200, true));
+        let warning = answer.headers().get("warning").map(|text| text.to_str().unwrap().to_owned());
+        warning.unwrap_or_default()
+    };
+    let warning = any().await;
+    assert!(warning.contains("the store does not answer"), "{warning:?}");
     members.up(0).unwrap();
     members.up(1).unwrap();
     world.works().await;
+    soon("an end of the warnings", async || {
+        let warning = any().await;
+        if warning.is_empty() { Ok(()) } else { Err(warning) }
+    })
+    .await;
     // The watch that was open is open.
     let seen = async {
         while watch.next(&world.recorder).await.is_some() {
