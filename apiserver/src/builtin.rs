@@ -331,7 +331,7 @@ pub(crate) fn definition_of(
         subresources: Vec::new(),
         storage_version_hash: storage_version_hash(group, "v1", kind),
         allow_unconditional_update: true,
-        trigger_field: None,
+        trigger_fields: Vec::new(),
         scale: None,
         stored_as: None,
         may_change: false,

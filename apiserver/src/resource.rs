@@ -22,6 +22,9 @@ use crate::kinds::measured::Measured;
 use crate::kinds::view::View;
 use crate::schema::Structural;
 
+/// Each index costs a write a microsecond or less, and each object some forty bytes.
+pub(crate) const TRIGGER_FIELDS_MAX: usize = 2;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     Namespaced,
@@ -144,8 +147,9 @@ pub struct ResourceDef {
     pub storage_version_hash: String,
     /// Whether an update may leave out `metadata.resourceVersion`.
     pub allow_unconditional_update: bool,
-    /// The selectable field that most watches name exactly, worth an index (`spec.agent`).
-    pub trigger_field: Option<String>,
+    /// The selectable fields that most watches and lists name exactly, worth an index each: no more
+    /// than [`TRIGGER_FIELDS_MAX`] (`spec.agent`, `spec.framework`).
+    pub trigger_fields: Vec<String>,
     /// What `/scale` reads and writes; `None` for kinds that have no such subresource.
     pub scale: Option<ScalePaths>,
     /// `None` when this is the version that objects are stored as.

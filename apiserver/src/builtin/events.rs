@@ -47,7 +47,7 @@ fn core_event() -> ResourceDef {
         field("source", ".source.component"),
         field("type", ".type"),
     ]);
-    def.trigger_field = None;
+    def.trigger_fields.clear();
     def.columns = columns();
     def
 }

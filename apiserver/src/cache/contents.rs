@@ -1,4 +1,4 @@
-//! The objects of a kind, in order, and by the value of its trigger field.
+//! The objects of a kind, in order, and by the values of its trigger fields.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,7 +12,11 @@ use crate::resource::ResourceDef;
 /// All objects of a kind in the order of their paths, at some version.
 pub(crate) type Objects = OrdMap<Arc<str>, Arc<Object>>;
 
-/// The selectable field that most watches of a kind name exactly.
+/// Of a group that is more than so much of everything no set is made: to look through everything costs
+/// less. One in so many.
+const LARGE_GROUP_ONE_IN: usize = 4;
+
+/// A selectable field that many watches and lists of a kind name exactly.
 #[derive(Clone, Debug)]
 pub(super) struct Trigger {
     pub(super) field: String,
@@ -20,10 +24,20 @@ pub(super) struct Trigger {
 }
 
 impl Trigger {
-    pub(super) fn of(def: &ResourceDef, fields: &Fields) -> Option<Trigger> {
-        let field = def.trigger_field.clone()?;
-        let position = fields.position(&field)?;
-        Some(Trigger { field, position })
+    pub(super) fn all_of(def: &ResourceDef, fields: &Fields) -> Arc<[Trigger]> {
+        let trigger = |field: &String| {
+            Some(Trigger { field: field.clone(), position: fields.position(field)? })
+        };
+        def.trigger_fields.iter().filter_map(trigger).collect()
+    }
+
+    /// The first trigger that a selection names, its number and the value that it wants.
+    pub(super) fn named_by<'s>(
+        triggers: &[Trigger],
+        selection: &'s Selection,
+    ) -> Option<(usize, &'s str)> {
+        let mut values = triggers.iter().map(|trigger| selection.exact(&trigger.field)).enumerate();
+        values.find_map(|(number, value)| Some((number, value?)))
     }
 
     /// Absent is empty, as selectors have it.
@@ -36,15 +50,18 @@ impl Trigger {
 pub(super) struct Contents {
     all: Objects,
     namespaced: bool,
-    trigger: Option<Trigger>,
-    /// Only values that are not empty: those select few objects.
-    by_trigger: HashMap<Box<str>, BTreeMap<Arc<str>, Arc<Object>>>,
+    triggers: Arc<[Trigger]>,
+    /// For each trigger. Only values that are not empty: those select few objects.
+    by_trigger: Vec<HashMap<Box<str>, Group>>,
 }
 
+type Group = BTreeMap<Arc<str>, Arc<Object>>;
+
 impl Contents {
-    pub(super) fn new(namespaced: bool, trigger: Option<Trigger>, objects: Objects) -> Contents {
-        let mut contents = Contents { namespaced, trigger, ..Contents::default() };
-        objects.values().for_each(|object| contents.index(object));
+    pub(super) fn new(namespaced: bool, triggers: Arc<[Trigger]>, objects: Objects) -> Contents {
+        let by_trigger = triggers.iter().map(|_| HashMap::new()).collect();
+        let mut contents = Contents { namespaced, triggers, by_trigger, ..Contents::default() };
+        objects.values().for_each(|object| contents.index(object, None));
         contents.all = objects;
         contents
     }
@@ -54,22 +71,19 @@ impl Contents {
     }
 
     pub(super) fn insert(&mut self, path: Arc<str>, object: Arc<Object>) {
-        self.index(&object);
-        let Some(previous) = self.all.insert(path, object.clone()) else { return };
-        let Some(trigger) = &self.trigger else { return };
-        if trigger.value(&previous) != trigger.value(&object) {
-            self.unindex(&previous);
-        }
+        let previous = self.all.insert(path, object.clone());
+        self.index(&object, previous.as_deref());
     }
 
     pub(super) fn remove(&mut self, path: &str) {
         if let Some(previous) = self.all.remove(path) {
-            self.unindex(&previous);
+            self.unindex(&previous, None);
         }
     }
 
     /// A superset of what is selected, as small as is cheap to make, in which paging and
-    /// filtering work as in everything. Equal scopes (see [`Contents::scope`]) give equal sets.
+    /// filtering work as in everything. Equal scopes (see [`Contents::scope`]) give sets that select
+    /// the same.
     pub(super) fn select(&self, selection: &Selection) -> Objects {
         if let Some(path) = self.exact_path(selection) {
             let found = self.all.get_key_value(path.as_str());
@@ -78,52 +92,62 @@ impl Contents {
                 .into_iter()
                 .collect();
         }
-        match self.trigger_value(selection) {
-            Some(value) => self
-                .by_trigger
-                .get(value)
-                .into_iter()
-                .flatten()
-                .map(|(path, object)| (path.clone(), object.clone()))
-                .collect(),
-            None => self.all.clone(),
+        let Some((number, value)) = self.named(selection) else { return self.all.clone() };
+        match self.by_trigger[number].get(value) {
+            None => Objects::new(),
+            Some(group) if group.len() > self.all.len() / LARGE_GROUP_ONE_IN => self.all.clone(),
+            Some(group) => {
+                group.iter().map(|(path, object)| (path.clone(), object.clone())).collect()
+            }
         }
     }
 
-    /// Names the set that [`Contents::select`] returns.
+    /// Names the group that [`Contents::select`] returns at least.
     pub(super) fn scope(&self, selection: &Selection) -> String {
-        match (self.exact_path(selection), self.trigger_value(selection)) {
+        match (self.exact_path(selection), self.named(selection)) {
             (Some(path), _) => format!("path {path}"),
-            (None, Some(value)) => format!("trigger {value}"),
+            (None, Some((number, value))) => format!("trigger {number} {value}"),
             (None, None) => String::new(),
         }
     }
 
-    fn trigger_value<'s>(&self, selection: &'s Selection) -> Option<&'s str> {
-        selection.exact(&self.trigger.as_ref()?.field).filter(|value| !value.is_empty())
+    /// The group that a selection names.
+    fn named<'s>(&self, selection: &'s Selection) -> Option<(usize, &'s str)> {
+        Trigger::named_by(&self.triggers, selection).filter(|(_, value)| !value.is_empty())
     }
 
-    fn index(&mut self, object: &Arc<Object>) {
-        let Some(trigger) = &self.trigger else { return };
-        let value = trigger.value(object);
-        if value.is_empty() {
-            return;
+    /// Puts an object in the place of `previous`, its version before.
+    fn index(&mut self, object: &Arc<Object>, previous: Option<&Object>) {
+        for (trigger, groups) in self.triggers.iter().zip(&mut self.by_trigger) {
+            let value = trigger.value(object);
+            if value.is_empty() {
+                continue;
+            }
+            match groups.get_mut(value) {
+                Some(group) => drop(group.insert(object.shared_path(), object.clone())),
+                None => {
+                    let only = BTreeMap::from([(object.shared_path(), object.clone())]);
+                    groups.insert(value.into(), only);
+                }
+            }
         }
-        if !self.by_trigger.contains_key(value) {
-            self.by_trigger.insert(value.into(), BTreeMap::new());
-        }
-        if let Some(group) = self.by_trigger.get_mut(value) {
-            group.insert(object.shared_path(), object.clone());
+        if let Some(previous) = previous {
+            self.unindex(previous, Some(object));
         }
     }
 
-    fn unindex(&mut self, object: &Object) {
-        let Some(trigger) = &self.trigger else { return };
-        let value = trigger.value(object);
-        let Some(group) = self.by_trigger.get_mut(value) else { return };
-        group.remove(object.path());
-        if group.is_empty() {
-            self.by_trigger.remove(value);
+    /// Takes an object out of the groups in which `now`, its next version, is not.
+    fn unindex(&mut self, object: &Object, now: Option<&Object>) {
+        for (trigger, groups) in self.triggers.iter().zip(&mut self.by_trigger) {
+            let value = trigger.value(object);
+            if now.is_some_and(|now| trigger.value(now) == value) {
+                continue;
+            }
+            let Some(group) = groups.get_mut(value) else { continue };
+            group.remove(object.path());
+            if group.is_empty() {
+                groups.remove(value);
+            }
         }
     }
 

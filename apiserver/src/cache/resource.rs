@@ -44,7 +44,7 @@ pub(crate) struct ResourceCache {
     fields: Arc<Fields>,
     state: RwLock<State>,
     watchers: Arc<Watchers>,
-    trigger: Option<Trigger>,
+    triggers: Arc<[Trigger]>,
     snapshots: Mutex<VecDeque<Kept>>,
     prefix_length: usize,
     /// How stored values are read; `None` for compiled-in kinds, whose definitions never change.
@@ -95,8 +95,8 @@ impl ResourceCache {
         let first = &versions[0];
         let def = first.stored_as.as_ref().map_or(first, |stored| &stored.def).clone();
         let fields = Arc::new(Fields::of_all(&def, versions));
-        let trigger = Trigger::of(&def, &fields);
-        let watchers = Arc::new(Watchers::new(trigger.clone(), counters));
+        let triggers = Trigger::all_of(&def, &fields);
+        let watchers = Arc::new(Watchers::new(triggers.clone(), counters));
         let normal = def.may_change.then(|| Renewed::new(&def));
         ResourceCache {
             prefix_length: def.key_prefix().len(),
@@ -108,7 +108,7 @@ impl ResourceCache {
             fields,
             state: RwLock::default(),
             watchers,
-            trigger,
+            triggers,
             snapshots: Mutex::default(),
         }
     }
@@ -238,7 +238,7 @@ impl ResourceCache {
     pub(super) fn reset(&self, objects: Objects, revision: Revision) {
         let version = end_of(revision);
         self.loaded.store(version.0, Ordering::Release);
-        let contents = Contents::new(self.def.is_namespaced(), self.trigger.clone(), objects);
+        let contents = Contents::new(self.def.is_namespaced(), self.triggers.clone(), objects);
         *self.state.write() = State { contents, log: EventLog::starting_at(version), version };
         self.snapshots.lock().clear();
         self.watchers.end_all();

@@ -43,7 +43,8 @@ enum Place {
     All,
     Namespace(Box<str>),
     Name(Box<str>),
-    Trigger(Box<str>),
+    /// By the number of the trigger.
+    Trigger(usize, Box<str>),
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +52,8 @@ struct Index {
     all: Vec<Watcher>,
     by_namespace: HashMap<Box<str>, Vec<Watcher>>,
     by_name: HashMap<Box<str>, Vec<Watcher>>,
-    by_trigger: HashMap<Box<str>, Vec<Watcher>>,
+    /// For each trigger.
+    by_trigger: Vec<HashMap<Box<str>, Vec<Watcher>>>,
     last_id: u64,
     closed: bool,
 }
@@ -60,7 +62,7 @@ struct Index {
 #[derive(Debug)]
 pub(super) struct Watchers {
     index: Mutex<Index>,
-    trigger: Option<Trigger>,
+    triggers: Arc<[Trigger]>,
     counters: Arc<WatchCounters>,
 }
 
@@ -73,8 +75,10 @@ pub(super) struct Registration {
 }
 
 impl Watchers {
-    pub(super) fn new(trigger: Option<Trigger>, counters: Arc<WatchCounters>) -> Watchers {
-        Watchers { index: Mutex::default(), trigger, counters }
+    pub(super) fn new(triggers: Arc<[Trigger]>, counters: Arc<WatchCounters>) -> Watchers {
+        let by_trigger = triggers.iter().map(|_| HashMap::new()).collect();
+        let index = Index { by_trigger, ..Index::default() };
+        Watchers { index: Mutex::new(index), triggers, counters }
     }
 
     /// `begin` says from where the watcher sees events; it runs while no dispatch can, so that no
@@ -102,10 +106,8 @@ impl Watchers {
         if let Some(name) = selection.exact("metadata.name") {
             return Place::Name(name.into());
         }
-        if let Some(value) =
-            self.trigger.as_ref().and_then(|trigger| selection.exact(&trigger.field))
-        {
-            return Place::Trigger(value.into());
+        if let Some((number, value)) = Trigger::named_by(&self.triggers, selection) {
+            return Place::Trigger(number, value.into());
         }
         match selection.namespace() {
             Some(namespace) => Place::Namespace(namespace.into()),
@@ -124,8 +126,8 @@ impl Watchers {
         }
         for_groups(&mut index.by_namespace, chunk, |object| Some(object.namespace()), send);
         for_groups(&mut index.by_name, chunk, |object| Some(object.name()), send);
-        if let Some(trigger) = &self.trigger {
-            for_trigger(&mut index.by_trigger, chunk, trigger, send);
+        for (trigger, groups) in self.triggers.iter().zip(&mut index.by_trigger) {
+            for_trigger(groups, chunk, trigger, send);
         }
     }
 
@@ -173,7 +175,7 @@ impl Watchers {
         index.all.clear();
         index.by_namespace.clear();
         index.by_name.clear();
-        index.by_trigger.clear();
+        index.by_trigger.iter_mut().for_each(HashMap::clear);
     }
 
     /// As [`Watchers::end_all`], and those to come end at once.
@@ -256,7 +258,9 @@ impl Index {
             Place::All => &mut self.all,
             Place::Namespace(namespace) => self.by_namespace.entry(namespace.clone()).or_default(),
             Place::Name(name) => self.by_name.entry(name.clone()).or_default(),
-            Place::Trigger(value) => self.by_trigger.entry(value.clone()).or_default(),
+            Place::Trigger(number, value) => {
+                self.by_trigger[*number].entry(value.clone()).or_default()
+            }
         }
     }
 
@@ -270,7 +274,7 @@ impl Index {
             Place::All => {}
             Place::Namespace(namespace) => drop(self.by_namespace.remove(namespace)),
             Place::Name(name) => drop(self.by_name.remove(name)),
-            Place::Trigger(value) => drop(self.by_trigger.remove(value)),
+            Place::Trigger(number, value) => drop(self.by_trigger[*number].remove(value)),
         }
     }
 }

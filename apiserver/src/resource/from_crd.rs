@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Cell, Column, Conversion, DefinitionError, Origin, ResourceDef, ScalePaths, Scope, Storage,
-    StoredAs, Subresource, VERBS_CUSTOM,
+    StoredAs, Subresource, TRIGGER_FIELDS_MAX, VERBS_CUSTOM,
 };
 use crate::jsonpath::{JsonPath, JsonPathError};
 use crate::schema::Structural;
@@ -91,7 +91,11 @@ fn from_version(
         zero: None,
         openapi,
         columns: columns(version, at)?,
-        trigger_field: selectable_fields.first().map(|(name, _)| name.clone()),
+        trigger_fields: selectable_fields
+            .iter()
+            .take(TRIGGER_FIELDS_MAX)
+            .map(|(name, _)| name.clone())
+            .collect(),
         selectable_fields,
         has_status: version
             .subresources

@@ -81,7 +81,7 @@ fn a_crd_becomes_a_definition_per_served_version() {
     assert_eq!(def.key("ns", "a"), "/example.com/tasks/ns/a");
     assert!(def.has_status && def.is_namespaced());
     assert_eq!(def.selectable_fields[0].0, "spec.agent");
-    assert_eq!(def.trigger_field.as_deref(), Some("spec.agent"));
+    assert_eq!(def.trigger_fields, ["spec.agent"]);
     assert!(def.supports_field("spec.agent") && !def.supports_field("spec.cpus"));
     let columns: Vec<&str> = def.columns.iter().map(|column| column.name.as_str()).collect();
     assert_eq!(columns, ["Name", "Phase", "Agent", "CPUs", "Age"]);

@@ -197,6 +197,35 @@ async fn the_trigger_field_has_an_index_that_pages_too() {
     assert!(names(&world.list("Task", by("nobody", 0, None)).await.unwrap()).is_empty());
 }
 
+#[tokio::test]
+async fn each_trigger_field_has_an_index() {
+    let world = World::new().await;
+    for number in 0..20 {
+        let mut made = task(&format!("t{number:02}"));
+        // One has nearly all, two have few.
+        let framework = ["spark", "flink"].get(number).unwrap_or(&"most");
+        made["spec"]["framework"] = json!(framework);
+        world.create(made).await.unwrap();
+    }
+    let of = async |selector: &str| {
+        let field_selector = fielded(selector);
+        let options = ListOptions { field_selector, ..ListOptions::default() };
+        let list = world.list("Task", options).await.unwrap();
+        (list.items.len(), names(&list).first().map(|name| (*name).to_owned()))
+    };
+    assert_eq!(of("spec.framework=spark").await, (1, Some("t00".to_owned())));
+    assert_eq!(of("spec.framework=flink").await, (1, Some("t01".to_owned())));
+    assert_eq!(of("spec.framework=most").await, (18, Some("t02".to_owned())));
+    assert_eq!(of("spec.framework=none").await, (0, None));
+    world.post("Task", "t01", "binding", json!({"agent": "node-1"})).await.unwrap();
+    assert_eq!(of("spec.framework=flink,spec.agent=node-1").await.0, 1);
+    assert_eq!(of("spec.framework=spark,spec.agent=node-1").await.0, 0);
+    assert_eq!(of("spec.framework=flink").await.0, 1, "it is still its framework's");
+    world.delete("Task", "t00").await.unwrap();
+    world.merge("Task", "t00", None, json!({"metadata": {"finalizers": null}})).await.unwrap();
+    assert_eq!(of("spec.framework=spark").await, (0, None));
+}
+
 /// What others wrote in the same revision, but behind it, is not there yet.
 #[tokio::test]
 async fn a_list_at_a_version_within_a_revision_shows_no_more_than_that() {

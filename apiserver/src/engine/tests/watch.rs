@@ -152,6 +152,8 @@ async fn every_index_finds_its_watchers() {
     let mut named = world.watch("Task", select("metadata.name=t2")).await;
     let mut unbound = world.watch("Task", select("spec.agent=")).await;
     let mut bound = world.watch("Task", select("spec.agent=node-1")).await;
+    let mut framed = world.watch("Task", select("spec.framework=spark")).await;
+    let mut both = world.watch("Task", select("spec.framework=spark,spec.agent=node-1")).await;
     let def = world.def("Task");
     let watch = world.engine.watch(&def, Some("default"), watch_options()).await.unwrap();
     let mut namespaced = Seen { watch, waiting: Default::default() };
@@ -171,8 +173,15 @@ async fn every_index_finds_its_watchers() {
     assert_eq!([namespaced.short().await, namespaced.short().await], ["ADDED t1", "ADDED t2"]);
     assert_eq!(namespaced.short().await, "MODIFIED t1");
     assert_eq!(elsewhere.short().await, "ADDED t3");
+    let mut of_spark = task("t4");
+    of_spark["spec"]["framework"] = json!("spark");
+    world.create(of_spark).await.unwrap();
+    assert_eq!(framed.short().await, "ADDED t4");
+    world.post("Task", "t4", "binding", json!({"agent": "node-1"})).await.unwrap();
+    assert_eq!(framed.short().await, "MODIFIED t4");
+    assert_eq!([bound.short().await, both.short().await], ["ADDED t4", "ADDED t4"]);
     // Three of them are the engine's own: on cluster roles, and two on definitions.
-    assert_eq!(world.engine.watch_counters().open.load(std::sync::atomic::Ordering::Relaxed), 8);
+    assert_eq!(world.engine.watch_counters().open.load(std::sync::atomic::Ordering::Relaxed), 10);
 }
 
 #[tokio::test]
