@@ -1,6 +1,6 @@
 //! Agents: whether they are alive, and what becomes of the tasks of those that are not.
 //!
-//! An agent renews a Lease; when it stops, the agent is Unreachable and so are its tasks, which go
+//! An agent renews a Lease, which is watched; when it stops, the agent is Unreachable and so are its tasks, which go
 //! on running for all we know. After a while they are Lost, unless so many agents fell silent at once that
 //! it is rather the network, or us. An agent that renews again is ready again, and reports for itself what its
 //! tasks are.
@@ -38,8 +38,10 @@ use crate::{events, patch};
 
 pub use silence::Patience;
 
-/// How often silence is measured, at most; oftener where patience is short.
+/// How often a silent agent is looked at, at most; oftener where patience is short.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// One that is alive is looked at when it may have become silent, and this much later.
+const CHECK_AFTER: Duration = Duration::from_millis(10);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// While an agent is being emptied.
 const DRAIN_EVERY: Duration = Duration::from_millis(500);
@@ -64,20 +66,24 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let controller = Controller::new(Api::<Agent>::all(client.clone()), watcher::Config::default());
-    let context = Context {
+    let context = Arc::new(Context {
         client: client.clone(),
         patience,
         silences: Silences::default(),
         agents: controller.store(),
-    };
+    });
+    let heard = context.clone();
     controller
         .watches(
             Api::<Lease>::namespaced(client, AGENT_LEASE_NAMESPACE),
             watcher::Config::default(),
-            |lease| Some(ObjectRef::<Agent>::new(&lease.name_any())),
+            move |lease| {
+                let to_look = heard.silences.hear(&lease, Timestamp::now());
+                to_look.then(|| ObjectRef::<Agent>::new(&lease.name_any()))
+            },
         )
         .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(reconcile, |_, _, _| Action::requeue(RETRY_AFTER), Arc::new(context))
+        .run(reconcile, |_, _, _| Action::requeue(RETRY_AFTER), context)
         .for_each(|result| async {
             match result {
                 // A lease may be there a moment before its agent is.
@@ -92,11 +98,16 @@ pub(crate) async fn run(
 async fn reconcile(agent: Arc<Agent>, context: Arc<Context>) -> Result<Action, kube::Error> {
     let name = agent.name_any();
     let client = &context.client;
-    let leases = Api::<Lease>::namespaced(client.clone(), AGENT_LEASE_NAMESPACE);
-    let lease = leases.get_opt(&name).await?;
     let now = Timestamp::now();
-    let silent = context.silences.of(&agent, lease.as_ref(), now);
-    match context.patience.judge(silent) {
+    let mut silent = context.silences.of(&agent, now);
+    if context.patience.judge(silent) != Liveness::Alive {
+        let leases = Api::<Lease>::namespaced(client.clone(), AGENT_LEASE_NAMESPACE);
+        let lease = leases.get_opt(&name).await?;
+        silent = context.silences.confirmed(&agent, lease.as_ref(), now);
+    }
+    let liveness = context.patience.judge(silent);
+    context.silences.judged(&agent, liveness, now);
+    match liveness {
         Liveness::Alive if why_unreachable(&agent).is_some() => {
             info!(agent = %name, "agent is back");
             set_conditions(client, &agent, None, now).await?;
@@ -116,8 +127,14 @@ async fn reconcile(agent: Arc<Agent>, context: Arc<Context>) -> Result<Action, k
         Liveness::Lost => give_up(&context, &agent, now).await?,
     }
     let draining = drain::step(client, &agent, now).await?;
-    let check_every = CHECK_EVERY.min(context.patience.unreachable_after / 4);
-    Ok(Action::requeue(if draining { DRAIN_EVERY } else { check_every }))
+    let unreachable_after = context.patience.unreachable_after;
+    let next = match liveness {
+        Liveness::Alive => unreachable_after.saturating_sub(silent) + CHECK_AFTER,
+        Liveness::Unreachable | Liveness::Lost => CHECK_EVERY.min(unreachable_after / 4),
+    };
+    let draining = draining.then_some(DRAIN_EVERY);
+    let next = [draining, drain::begins_in(&agent, now)].into_iter().flatten().fold(next, Ord::min);
+    Ok(Action::requeue(next))
 }
 
 /// The agent's tasks are lost, unless it is one of too many.

@@ -3,6 +3,8 @@
 //! Nothing new goes there (that is the allocator's doing); here its tasks are told to end, each with
 //! its own grace period or the drain's, whichever is shorter, and the agent says how far it is.
 
+use std::time::Duration;
+
 use commonage_schemas::{
     Agent, Task, TaskKill, TaskState,
     agent::{Drain, condition},
@@ -23,6 +25,12 @@ pub(super) fn wanted(agent: &Agent, now: Timestamp) -> Option<Drain> {
     let window = agent.spec.maintenance.as_ref()?;
     (window.start.0 <= now)
         .then(|| Drain { reason: Some("its maintenance has begun".to_owned()), ..Drain::default() })
+}
+
+/// How long until its maintenance begins, if that is to come.
+pub(super) fn begins_in(agent: &Agent, now: Timestamp) -> Option<Duration> {
+    let start = agent.spec.maintenance.as_ref()?.start.0;
+    Duration::try_from(start.duration_since(now)).ok().filter(|wait| !wait.is_zero())
 }
 
 fn says(agent: &Agent, kind: &str) -> Option<bool> {
