@@ -110,27 +110,24 @@ fn strange() -> StoreError {
     StoreError::UnknownOutcome("etcd's answer does not fit the transaction".into())
 }
 
-/// One guarded write. If one of several compares fails, it reads what the keys are at instead.
+/// One guarded write. If one of several compares fails, it reads what the keys are at instead: all but
+/// the last, which is the one that failed if none of the others did.
 fn guarded(connection: &Connection, pending: &Pending, index: &mut u8) -> Txn {
     let Pending { write, lease, .. } = pending;
     let compares: Vec<_> = write.compares.iter().map(|c| compare(connection, c)).collect();
     let ops: Vec<_> = write.ops.iter().map(|op| operation(connection, op, *lease, index)).collect();
     let txn = Txn::new();
-    match compares.len() {
-        0 => return txn.and_then(ops),
-        // Which one failed is known without asking: a third less for etcd to do.
-        1 => return txn.when(compares).and_then(ops),
-        _ => {}
-    }
-    let states: Vec<_> = write
-        .compares
+    let txn = if compares.is_empty() { txn } else { txn.when(compares) };
+    let asked = write.compares.len().saturating_sub(1);
+    let states: Vec<_> = write.compares[..asked]
         .iter()
         .map(|compare| {
             let keys_only = GetOptions::new().with_keys_only();
             TxnOp::get(connection.key(compare.key()), Some(keys_only))
         })
         .collect();
-    txn.when(compares).and_then(ops).or_else(states)
+    let txn = txn.and_then(ops);
+    if states.is_empty() { txn } else { txn.or_else(states) }
 }
 
 fn operation(connection: &Connection, op: &Op, lease: i64, index: &mut u8) -> TxnOp {
@@ -188,7 +185,7 @@ fn landed(
     Ok(Ok(Committed { revision, versions }))
 }
 
-/// The first compare that does not hold for what the keys were at.
+/// The first compare that does not hold for what the keys were at; the last is not asked for.
 fn failed_compare(write: &GuardedWrite, response: &TxnResponse) -> usize {
     let current = |state: &GetResponse| {
         let pair = state.kvs().first()?;
@@ -200,5 +197,6 @@ fn failed_compare(write: &GuardedWrite, response: &TxnResponse) -> usize {
         _ => None,
     });
     let mut checked = write.compares.iter().zip(states);
-    checked.position(|(compare, state)| !compare.holds(state)).unwrap_or(0)
+    let last = write.compares.len().saturating_sub(1);
+    checked.position(|(compare, state)| !compare.holds(state)).unwrap_or(last)
 }
