@@ -11,7 +11,10 @@ pub use commonage_image::{Options as ImageOptions, Policy as ImagePolicy, Waterm
 use commonage_schemas::resources::{Amount, Ranges};
 use commonage_shim::ZygoteHandle;
 
+pub use crate::gpus::{Choice as GpuChoice, Gpus};
 pub use crate::networks::Networks;
+pub use crate::task::spec::{Allowed as AllowedCapabilities, Leave};
+pub use crate::users::{UserNamespaces, impossible as no_user_namespaces};
 
 /// Under which control group those of all agents of a machine lie.
 pub const CGROUP_PARENT: &str = "/commonage";
@@ -45,6 +48,10 @@ pub struct Config {
     pub images: ImageOptions,
     /// Where networks are configured, and the plugins that make them.
     pub networks: Networks,
+    /// What there is to give: see [`Gpus::detect`].
+    pub gpus: Option<Gpus>,
+    /// What tasks may have here.
+    pub leave: Leave,
     /// How often the Lease is renewed. The control plane waits for four of these before it calls an
     /// agent unreachable, as Kubernetes does.
     pub lease_interval: Duration,

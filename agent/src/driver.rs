@@ -4,7 +4,7 @@
 //! time (launching, signalling, reporting, the disk) runs as a job of its own and comes back as a
 //! [`Wake`]. A job's failure is news like any other; the plan decides about repeats.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,10 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::company::{self, Company, Standing};
+use crate::disk;
+use crate::gpus::Gpus;
+
 use crate::health::Verdict;
 use crate::ledger::{Entry, KillOrder, Ledger, Uid};
 use crate::plan::{Action, Actual, Context, Phase, Record, Remains, Words, plan, uid_of};
@@ -28,6 +32,8 @@ use crate::task::outcome::End;
 use crate::task::spec::Site;
 
 mod act;
+mod grants;
+mod groups;
 mod recover;
 mod timers;
 mod wake;
@@ -63,6 +69,8 @@ pub(crate) struct Parts {
     pub workshop: Workshop,
     /// Rung when the watch of tasks may be deaf.
     pub listen_anew: Arc<Notify>,
+    /// What there is to give to tasks that ask for some.
+    pub gpus: Option<Gpus>,
     /// See [`Context::keep_deleted`].
     pub keep_deleted: SignedDuration,
 }
@@ -128,6 +136,16 @@ enum Wake {
         uid: Uid,
         remains: Option<String>,
     },
+    /// Tasks that have reached their limit of disk, in words, and how long it took to find out.
+    Counted {
+        over: Vec<(Uid, String)>,
+        took: Duration,
+    },
+    /// What a group shared was removed.
+    Parted {
+        round: Uid,
+        removed: Result<(), String>,
+    },
     /// A check's future ended; its verdicts came on their own way.
     Watched,
 }
@@ -136,6 +154,12 @@ enum Wake {
 pub(crate) struct Driver {
     parts: Parts,
     records: HashMap<Uid, Record>,
+    /// Tasks with a group, by its key.
+    groups: HashMap<String, BTreeSet<Uid>>,
+    /// Groups that may share something here, by round, with their keys.
+    rounds: HashMap<Uid, String>,
+    /// Those that are being let go.
+    leaving: HashSet<Uid>,
     /// Checks by task; dropped with the task.
     checks: HashMap<Uid, AbortHandle>,
     /// What is being got ready, by task.
@@ -147,6 +171,8 @@ pub(crate) struct Driver {
     renewing: bool,
     /// Remains of containers are being looked for.
     tidying: bool,
+    /// When what tasks have on the disk is counted next; `None`: it is being counted.
+    count_at: Option<Timestamp>,
     timers: Timers,
     launches: Launches,
     reports: Arc<Semaphore>,
@@ -189,12 +215,16 @@ impl Driver {
         Driver {
             parts,
             records: HashMap::new(),
+            groups: HashMap::new(),
+            rounds: HashMap::new(),
+            leaving: HashSet::new(),
             checks: HashMap::new(),
             preparations: HashMap::new(),
             sayings: Sayings { sender: said, receiver: sayings },
             collecting: false,
             renewing: false,
             tidying: false,
+            count_at: Some(Timestamp::UNIX_EPOCH),
             timers: Timers::default(),
             launches: Launches { max: cores * LAUNCHES_PER_CORE, ..Launches::default() },
             reports: Arc::new(Semaphore::new(REPORTS_MAX)),
@@ -221,6 +251,7 @@ impl Driver {
         let mut tasks = watch();
         let listen_anew = self.parts.listen_anew.clone();
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        let mut count = tokio::time::interval(disk::COUNT_EVERY);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -234,7 +265,9 @@ impl Driver {
                     self.collect_images();
                     self.renew_tokens();
                     self.tidy();
+                    self.part_all();
                 }
+                _ = count.tick() => self.count_disk(),
                 woken = self.next_wake() => self.hear(woken?),
             }
         }
@@ -286,8 +319,19 @@ impl Driver {
         self.look_at(uid);
     }
 
-    /// Plans for one task and carries the plan out.
+    /// Plans for one task, and for those whose fate it shares.
     fn look_at(&mut self, uid: &Uid) {
+        let key = self.records.get(uid).and_then(company::key_of);
+        self.look_at_one(uid);
+        if let Some(key) = key {
+            let others: Vec<Uid> = self.groups.get(&key).into_iter().flatten().cloned().collect();
+            others.iter().filter(|other| *other != uid).for_each(|other| self.look_at_one(other));
+            self.part(&key);
+        }
+    }
+
+    /// Plans for one task and carries the plan out.
+    fn look_at_one(&mut self, uid: &Uid) {
         let Some(record) = self.records.get(uid) else {
             return;
         };
@@ -298,8 +342,14 @@ impl Driver {
         if !self.synced && self.kill_all_by.is_none() {
             return;
         }
+        let now = Timestamp::now();
+        let group = match company::key_of(record) {
+            Some(key) => self.company(&key).standing(uid, now),
+            None => Standing::Free,
+        };
         let context = Context {
-            now: Timestamp::now(),
+            now,
+            group,
             site: &self.parts.site,
             kill_all_by: self.kill_all_by,
             keep_deleted: self.parts.keep_deleted,
@@ -350,8 +400,13 @@ impl Driver {
             result?;
         }
         let uids: Vec<Uid> = self.records.keys().cloned().collect();
+        let rounds: Vec<Uid> = self.rounds.keys().cloned().collect();
         let shims = self.parts.shims.clone();
-        let clean = tokio::task::spawn_blocking(move || shims.wait_until_clean(&uids));
+        let clean = tokio::task::spawn_blocking(move || {
+            let clean = shims.wait_until_clean(&uids);
+            rounds.iter().for_each(|round| drop(shims.part(round)));
+            clean
+        });
         if !clean.await? {
             tracing::warn!("some shims are still cleaning up");
         }

@@ -81,6 +81,7 @@ impl Events {
             KillCause::Ordered { message, .. } => message.clone(),
             KillCause::HealthCheckFailed(message) => format!("its health check failed: {message}"),
             KillCause::MaxCompletionTime => "it ran for longer than it may".to_owned(),
+            KillCause::DiskLimit(how) | KillCause::GroupEnded(how) => how.clone(),
             KillCause::AgentShutdown => "the agent stops".to_owned(),
         };
         let message = format!("Stopping the container within {grace_seconds} s: {why}");

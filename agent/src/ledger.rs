@@ -17,9 +17,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use commonage_failpoint::reach;
+use commonage_shim::launch::IdRange;
 use commonage_shim::{StateDir, read_sealed, sealed};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::disk::DiskLimit;
 
 /// A task's uid: the name of its container, its ledger entry and its control group.
 pub type Uid = String;
@@ -31,7 +34,7 @@ const COPY_FILE: &str = "entry.copy";
 const ENDED_FILE: &str = "ended";
 
 /// What the agent has undertaken for one task.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     pub uid: Uid,
@@ -49,6 +52,30 @@ pub struct Entry {
     /// The signal by which that image wants to be ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<i32>,
+    /// The GPUs that it was given, by UUID: nobody else's until it has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
+    /// Its users' numbers on the machine, if they are others than the machine's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<IdRange>,
+    /// What it may take of the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskLimit>,
+    /// Whom it shares its fate with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Membership>,
+}
+
+/// A task's place in its group.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Membership {
+    /// Which group: see [`crate::company::key`].
+    pub key: String,
+    /// Names may be used again when a group has ended: the uid of the first task that was launched in this one.
+    pub round: Uid,
+    /// Who was launched together with this task, itself included.
+    pub members: Vec<Uid>,
 }
 
 /// The decision to end a task.
@@ -77,6 +104,10 @@ pub enum KillCause {
     HealthCheckFailed(String),
     /// It ran for longer than `maxCompletionSeconds`.
     MaxCompletionTime,
+    /// It has reached its limit of disk; in words.
+    DiskLimit(String),
+    /// Another task of its group failed or was told to end; in words.
+    GroupEnded(String),
     /// The agent stops everything.
     AgentShutdown,
 }
@@ -109,6 +140,23 @@ impl Ledger {
     /// The state directory of a task; the caller has checked that `uid` is one.
     pub fn state_dir(&self, uid: &str) -> StateDir {
         StateDir::new(self.tasks.join(uid))
+    }
+
+    /// Where the tasks' directories are.
+    pub fn directory(&self) -> PathBuf {
+        self.tasks.clone()
+    }
+
+    /// Makes a directory in that of a task, unless it is there. Only root passes the task's own; inside the
+    /// container it may be everybody's.
+    pub fn make_dir(&self, directory: &Path) -> Result<(), LedgerError> {
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(directory);
+        made.map_err(io("create", directory))
+    }
+
+    /// Where it is remembered what groups of tasks share.
+    pub fn groups(&self) -> PathBuf {
+        self.tasks.with_file_name("groups")
     }
 
     /// The task's writable directory.
@@ -300,9 +348,7 @@ mod tests {
             namespace: "shop".to_owned(),
             name: "web-0".to_owned(),
             boot_id: "b".to_owned(),
-            kill: None,
-            image: None,
-            stop_signal: None,
+            ..Entry::default()
         }
     }
 

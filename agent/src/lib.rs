@@ -15,10 +15,13 @@
 //! API server says what was reported; the plan is the difference.
 #![forbid(unsafe_code)]
 
+pub mod company;
 pub mod config;
 pub mod detect;
+pub mod disk;
 mod driver;
 mod events;
+pub mod gpus;
 pub mod group;
 pub mod health;
 mod lease;
@@ -31,11 +34,13 @@ mod register;
 mod report;
 mod run;
 pub mod runtime;
+mod sandbox;
 pub mod serve;
 pub mod session;
 pub mod simulate;
 pub mod stats;
 pub mod task;
+pub mod users;
 
 pub use config::{Config, Identity, Overrides};
 pub use run::run;

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
+use crate::company::Standing;
 use crate::ledger::{KillCause, KillOrder};
 use crate::prepare::{self, Prepared};
 use crate::task::outcome::{self, End};
@@ -39,6 +40,8 @@ pub struct Context<'a> {
     pub kill_all_by: Option<Timestamp>,
     /// How long the logs of a task stay whose Task object is gone.
     pub keep_deleted: SignedDuration,
+    /// What the other tasks of its group mean for it.
+    pub group: Standing,
 }
 
 /// One thing to do.
@@ -123,6 +126,9 @@ fn begin(record: &Record, context: &Context<'_>, plan: &mut Plan) -> Option<Task
         let message = kill.message.as_deref().unwrap_or("it was to end before it ran");
         return Some(outcome::never_ran(&kill.reason, message, context.now));
     }
+    if let Standing::Over(words) = &context.group {
+        return Some(outcome::never_ran(words.reason, &words.message, context.now));
+    }
     if context.kill_all_by.is_some() {
         return None;
     }
@@ -141,6 +147,9 @@ fn prepare(
 ) -> Result<Option<TaskStatus>, Refusal> {
     let nothing = Prepared::default();
     let prepared = match &record.preparation {
+        Preparation::Failed(words) => {
+            return Ok(Some(outcome::not_prepared(words.reason, &words.message, context.now)));
+        }
         _ if !prepare::is_needed(task) => &nothing,
         Preparation::Ready(prepared) => prepared.as_ref(),
         Preparation::NotBegun => {
@@ -155,11 +164,12 @@ fn prepare(
             }
             return Ok(Some(staging(words)));
         }
-        Preparation::Failed(words) => {
-            return Ok(Some(outcome::not_prepared(words.reason, &words.message, context.now)));
-        }
     };
     let launch = spec::launch(task, context.site, Default::default(), prepared)?;
+    if let Standing::Wait { until, words } = &context.group {
+        plan.wake(*until);
+        return Ok(words.as_ref().map(staging));
+    }
     plan.actions.push(Action::Launch(Box::new(launch)));
     Ok(None)
 }
@@ -240,10 +250,14 @@ fn order_kill(
             message: kill.message.clone().unwrap_or_default(),
         },
         Some(_) if context.kill_all_by.is_some() => KillCause::AgentShutdown,
-        Some(_) => match (&actual.health.failed, deadline) {
-            (Some(how), _) => KillCause::HealthCheckFailed(how.clone()),
-            (None, Some(deadline)) if context.now >= deadline => KillCause::MaxCompletionTime,
-            (None, deadline) => {
+        Some(_) => match (&context.group, &actual.health.failed, deadline) {
+            _ if actual.over_disk.is_some() => {
+                KillCause::DiskLimit(actual.over_disk.clone().unwrap_or_default())
+            }
+            (Standing::Over(words), ..) => KillCause::GroupEnded(words.message.clone()),
+            (_, Some(how), _) => KillCause::HealthCheckFailed(how.clone()),
+            (_, None, Some(deadline)) if context.now >= deadline => KillCause::MaxCompletionTime,
+            (_, None, deadline) => {
                 if let Some(deadline) = deadline {
                     plan.wake(deadline);
                 }
@@ -339,6 +353,7 @@ fn status(state: TaskState, actual: &Actual) -> TaskStatus {
 fn running(actual: &Actual, started_at: Timestamp, record: &Record, site: &Site) -> TaskStatus {
     let mut status = status(TaskState::Running, actual);
     status.started_at = Some(Time(started_at));
+    status.gpus = actual.entry.gpus.clone();
     status.healthy = actual.health.healthy;
     status.ready = actual.health.ready;
     if let Some(kill) = &actual.entry.kill {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use commonage_image::Images;
 use commonage_schemas::agent::{AgentAddress, AgentImage, AgentSystem, condition};
 use commonage_schemas::names;
-use commonage_schemas::resources::{CPU, DISK, MEMORY, Ranges};
+use commonage_schemas::resources::{CPU, DISK, GPU, MEMORY, Ranges};
 use commonage_schemas::{Agent, AgentSpec, AgentStatus, Resources};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Overrides;
 use crate::detect::{Amounts, Machine, allocatable, disk_used};
+use crate::gpus::Gpus;
 use crate::report::status_code;
 use crate::runtime::describe;
 
@@ -49,6 +50,8 @@ pub(crate) struct Registration {
     pub status: AgentStatus,
     /// What the machine keeps; a simulated one keeps nothing.
     pub images: Option<Images>,
+    /// Beside `status`, because their health changes.
+    pub gpus: Option<Gpus>,
     pub lease_interval: Duration,
     /// Whose file system is watched for `DiskPressure`.
     pub data_dir: PathBuf,
@@ -57,6 +60,8 @@ pub(crate) struct Registration {
     /// Rung then as well, for whoever follows the tasks: the connection of a watch may have died without a word, and
     /// a watch that hears nothing cannot tell for minutes.
     pub listen_anew: Arc<Notify>,
+    /// Rung when there is something new to tell of the machine.
+    pub changed: Arc<Notify>,
 }
 
 impl Registration {
@@ -77,6 +82,7 @@ impl Registration {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.returned.notified() => {}
+                () = self.changed.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -134,6 +140,7 @@ impl Registration {
             "addresses": status.addresses,
             "endpoint": status.endpoint,
             "system": status.system,
+            "gpus": status.gpus,
             "images": status.images,
             "conditions": status.conditions,
         }}));
@@ -151,9 +158,20 @@ impl Registration {
     ) -> AgentStatus {
         let mut conditions = known.conditions.clone();
         set_condition(&mut conditions, condition::READY, ready, reason, message);
+        let (mut capacity, mut allocatable) =
+            (self.status.capacity.clone(), self.status.allocatable.clone());
+        if let Some(gpus) = &self.gpus {
+            let (all, healthy) = gpus.counts();
+            set_gpus(&mut capacity, all);
+            set_gpus(&mut allocatable, healthy);
+            tell_health(&mut conditions, gpus);
+        } else {
+            conditions.retain(|condition| condition.type_ != condition::GPUS_HEALTHY);
+        }
         AgentStatus {
-            capacity: self.status.capacity.clone(),
-            allocatable: self.status.allocatable.clone(),
+            capacity,
+            allocatable,
+            gpus: self.gpus.as_ref().map(Gpus::told).unwrap_or_default(),
             addresses: self.status.addresses.clone(),
             endpoint: self.status.endpoint.clone(),
             system: self.status.system.clone(),
@@ -213,6 +231,25 @@ impl Registration {
             Err(_) => tracing::debug!("the cluster did not hear the farewell in time"),
         }
     }
+}
+
+fn set_gpus(resources: &mut Option<Resources>, count: usize) {
+    let thousandths = i64::try_from(count).unwrap_or(i64::MAX).saturating_mul(1000);
+    resources.get_or_insert_default().set_scalar(GPU, thousandths);
+}
+
+/// Why some of the GPUs are not given out.
+fn tell_health(conditions: &mut Vec<Condition>, gpus: &Gpus) {
+    let ill: Vec<String> = gpus
+        .told()
+        .into_iter()
+        .filter_map(|gpu| Some(format!("{} {}: {}", gpu.index, gpu.uuid, gpu.message?)))
+        .collect();
+    let (status, reason, message) = match ill.is_empty() {
+        true => ("True", "GpusAnswer", "all GPUs can be given to tasks".to_owned()),
+        false => ("False", "GpuUnhealthy", format!("not given to tasks: {}", ill.join("; "))),
+    };
+    set_condition(conditions, condition::GPUS_HEALTHY, status, reason, &message);
 }
 
 pub(crate) fn next_pause(pause: &mut Duration) -> Duration {
@@ -293,6 +330,7 @@ fn resources(amounts: Amounts, overrides: &Overrides, ports: &Ranges) -> Resourc
 /// The labels of the Agent object: detected ones, then the operator's.
 pub(crate) fn labels_of(
     machine: &Machine,
+    gpus: Option<&Gpus>,
     given: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::from([
@@ -300,6 +338,7 @@ pub(crate) fn labels_of(
         ("kubernetes.io/os".to_owned(), "linux".to_owned()),
         ("kubernetes.io/arch".to_owned(), go_arch(&machine.arch).to_owned()),
     ]);
+    labels.extend(gpus.into_iter().flat_map(Gpus::labels));
     labels.extend(given.clone());
     labels
 }

@@ -48,6 +48,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         cgroup_parent,
         images,
         networks,
+        gpus,
+        leave,
         lease_interval,
         keep_deleted,
         kill_tasks_on_shutdown,
@@ -83,8 +85,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     };
     let registration = Registration {
         images: Some(images),
+        gpus: gpus.clone(),
         client: client.clone(),
-        labels: labels_of(&machine, &labels),
+        labels: labels_of(&machine, gpus.as_ref(), &labels),
         status: status_of(
             &machine,
             &overrides,
@@ -96,6 +99,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         data_dir: data_dir.clone(),
         returned: Arc::default(),
         listen_anew: Arc::default(),
+        changed: Arc::default(),
         name: name.clone(),
     };
     let group = group::of(&cgroup_parent, &name, &data_dir);
@@ -104,12 +108,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let shims = Shims::new(zygote, ledger.clone(), &machine.boot_id, &group);
     let driver = Driver::new(Parts {
         client,
-        site: Site { agent: name, host, data_dir, group: group.clone(), server },
+        site: Site { agent: name, host, data_dir, group: group.clone(), server, leave },
         boot_id: machine.boot_id,
         ledger: ledger.clone(),
         shims: shims.clone(),
         listen_anew: registration.listen_anew.clone(),
         workshop,
+        gpus: gpus.clone(),
         keep_deleted: SignedDuration::try_from(keep_deleted).context("time to keep logs")?,
     });
     let on_shutdown = match kill_tasks_on_shutdown {
@@ -123,8 +128,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let mut parts = JoinSet::new();
     let sessions = Sessions::new(ledger.clone(), shims, background.clone());
     let stats = Stats::new(ledger.clone(), group.clone());
-    let router = crate::logs::router(ledger).merge(sessions.router()).merge(stats.router());
+    let router = crate::logs::router(ledger.clone())
+        .merge(crate::sandbox::router(ledger))
+        .merge(sessions.router())
+        .merge(stats.router());
     parts.spawn(endpoint.serve(router, background.clone()));
+    if let Some(gpus) = gpus {
+        parts.spawn(gpus.watch(registration.changed.clone(), background.clone()));
+    }
     parts.spawn(registration.clone().keep_agent(background.clone()));
     parts.spawn(registration.clone().keep_lease(background.clone()));
     let result = work(driver.run(on_shutdown, shutdown), parts, background).await;

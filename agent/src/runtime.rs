@@ -3,19 +3,24 @@
 //! The only place that calls `commonage-shim`. A simulated runtime would take its place here. All
 //! of it but [`Shims::ended`] blocks, so the driver calls it from blocking threads.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use commonage_failpoint::reach;
 use commonage_schemas::reasons::task as reasons;
 use commonage_shim::client::{self, Observed, Shim};
 use commonage_shim::exec::{Exec, ExecError, Order};
-use commonage_shim::{Launch, ZygoteHandle, client::Phase};
+use commonage_shim::group::Shared;
+use commonage_shim::launch::ExitError;
+use commonage_shim::quota::{Quotas, counted};
+use commonage_shim::{Group, Launch, ZygoteHandle, client::Phase};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use tokio::io::AsyncReadExt;
 
+use crate::disk::{self, DiskLimit};
 use crate::ledger::{Entry, Ledger, LedgerError};
 use crate::prepare::Prepared;
 use crate::task::outcome::End;
@@ -68,12 +73,21 @@ pub struct Shims {
     boot_id: Arc<str>,
     /// Control group that all tasks' groups lie in.
     group: Arc<str>,
+    /// Held while what a group of tasks shares is made or removed.
+    sharing: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
+    /// Of the disk that the ledger lies on, if it keeps any.
+    quotas: Option<Quotas>,
 }
 
 impl Shims {
     /// `group`: the control group that all tasks' groups lie in.
     pub fn new(zygote: Arc<ZygoteHandle>, ledger: Ledger, boot_id: &str, group: &str) -> Shims {
-        Shims { zygote, ledger, boot_id: boot_id.into(), group: group.into() }
+        let quotas = Quotas::of(&ledger.directory()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "whether the disk keeps quotas can't be found out");
+            None
+        });
+        let sharing = Arc::default();
+        Shims { zygote, ledger, boot_id: boot_id.into(), group: group.into(), sharing, quotas }
     }
 
     /// Writes the entry, has a shim make the container and waits until its command runs or its
@@ -86,9 +100,10 @@ impl Shims {
                 seen
             }
             Err(error) => {
-                let reason = match is_disk_full(&error) {
-                    true => reasons::DISK_FULL,
-                    false => reasons::CREATE_FAILED,
+                let reason = match &error {
+                    StartError::Group(error) => error.reason.as_str(),
+                    error if is_disk_full(error) => reasons::DISK_FULL,
+                    _ => reasons::CREATE_FAILED,
                 };
                 Seen::Ended(self.never_started(&entry.uid, reason, describe(&error)))
             }
@@ -104,7 +119,13 @@ impl Shims {
         reach("agent.after_watch_before_ledger");
         // Before the entry, whose flush of the directory holds for both.
         let dir = self.ledger.state_dir(&entry.uid);
-        dir.prepare(launch).map_err(|source| StartError::Prepare { source })?;
+        let mut launch = launch.clone();
+        if let Some(group) = &entry.group {
+            // What nobody has an entry for is removed by the next agent.
+            let shared = self.share(&group.round, &launch)?;
+            (launch.network, launch.ipc) = (shared.network, Some(shared.ipc));
+        }
+        dir.prepare(&launch).map_err(|source| StartError::Prepare { source })?;
         self.ledger.write(entry)?;
         match &prepared.fetched {
             Some(fetched) => self.ledger.take_sandbox(&entry.uid, &fetched.path())?,
@@ -114,12 +135,73 @@ impl Shims {
             let path = mounts::files_at(self.ledger.state_dir(&entry.uid).path(), *place);
             self.ledger.write_files(&path, files)?;
         }
+        if let (Some(limit), Some(quotas)) = (&entry.disk, &self.quotas)
+            && let Some(project) = limit.project
+        {
+            let directories = counted(&dir);
+            for directory in &directories {
+                self.ledger.make_dir(directory)?;
+            }
+            let limited = quotas.limit(project, &directories, limit.bytes);
+            limited.map_err(|source| StartError::Quota { source })?;
+        }
         if let Some(token) = &prepared.token {
             self.ledger.write_files(&dir.path().join(mounts::TOKEN_DIRECTORY), token)?;
         }
         reach("agent.after_ledger_before_shim");
         self.zygote.launch(dir.path()).map_err(|source| StartError::Shim { source })?;
         Ok(())
+    }
+
+    /// Whether the disk itself keeps tasks from taking more than they may.
+    pub fn keeps_quotas(&self) -> bool {
+        self.quotas.is_some()
+    }
+
+    /// Whether a task has reached its limit of disk, in words. Blocks.
+    pub fn disk_exceeded(&self, uid: &str, limit: &DiskLimit) -> Option<String> {
+        let used = disk::used(&self.ledger.state_dir(uid), limit, self.quotas.as_ref());
+        match used {
+            Ok(used) if used + limit.slack() >= limit.bytes => Some(disk::exceeded(used, limit)),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(uid, %error, "what a task has on the disk can't be counted");
+                None
+            }
+        }
+    }
+
+    /// Makes what the tasks of a group share, if it is not there.
+    fn share(&self, round: &str, launch: &Launch) -> Result<Shared, StartError> {
+        let turn = self.turn(round);
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let group = Group::new(&self.ledger.groups(), round);
+        group.make(round, &launch.network).map_err(StartError::Group)
+    }
+
+    /// Removes what the tasks of a group shared, when none of them needs it any more. Safe to repeat.
+    pub fn part(&self, round: &str) -> std::io::Result<()> {
+        let turn = self.turn(round);
+        let removed = {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            Group::new(&self.ledger.groups(), round).remove()
+        };
+        self.sharing.lock().unwrap_or_else(PoisonError::into_inner).remove(round);
+        removed
+    }
+
+    /// The groups that may share something, by round.
+    pub fn groups(&self) -> Vec<String> {
+        let found = commonage_shim::group::remembered(&self.ledger.groups());
+        found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what groups of tasks share can't be looked for");
+            Vec::new()
+        })
+    }
+
+    fn turn(&self, round: &str) -> Arc<Mutex<()>> {
+        let mut all = self.sharing.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(round.to_owned()).or_default().clone()
     }
 
     /// Waits until a container that was asked for runs or has ended.
@@ -213,15 +295,8 @@ impl Shims {
         }
         self.wait_until_clean(&[uid.to_owned()]);
         self.remove_remains(uid);
-        let entry = Entry {
-            uid: uid.to_owned(),
-            namespace: String::new(),
-            name: String::new(),
-            boot_id: self.boot_id.to_string(),
-            kill: None,
-            image: None,
-            stop_signal: None,
-        };
+        let entry =
+            Entry { uid: uid.to_owned(), boot_id: self.boot_id.to_string(), ..Entry::default() };
         (entry, Seen::Ended(End::ShimLost { seen_at: Timestamp::now() }))
     }
 
@@ -326,7 +401,14 @@ impl Shims {
         if let Ok(launch) = self.ledger.state_dir(uid).launch() {
             self.clean_up(uid, &launch);
         }
-        self.ledger.remove(uid)
+        let disk = self.ledger.entry(uid).and_then(|entry| entry.disk);
+        self.ledger.remove(uid)?;
+        if let (Some(quotas), Some(project)) = (&self.quotas, disk.and_then(|disk| disk.project))
+            && let Err(error) = quotas.forget(project)
+        {
+            tracing::warn!(uid, %error, "the limit of disk of a task that is gone stays");
+        }
+        Ok(())
     }
 
     /// Waits for the end of a container, however long that takes.
@@ -372,8 +454,12 @@ enum StartError {
     },
     #[error("write the order to the shim")]
     Prepare { source: std::io::Error },
+    #[error("limit what the task may have of the disk")]
+    Quota { source: std::io::Error },
     #[error("start a shim")]
     Shim { source: std::io::Error },
+    #[error("{}", .0.message)]
+    Group(ExitError),
 }
 
 fn is_gone(error: &std::io::Error) -> bool {

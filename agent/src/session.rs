@@ -24,7 +24,7 @@ pub(crate) mod process;
 mod query;
 mod refusal;
 
-use refusal::Refusal;
+pub(crate) use refusal::Refusal;
 
 /// At once, on one agent: each has a connection, up to three descriptors and two buffers, beside
 /// the followed logs.

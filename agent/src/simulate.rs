@@ -5,11 +5,12 @@
 //! forgotten its tasks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use commonage_schemas::agent::{AgentAddress, condition};
+use commonage_schemas::reasons::task as reasons;
 use commonage_schemas::{AgentStatus, Resources, Task, TaskState};
 use commonage_shim::launch::Exit;
 use futures::StreamExt;
@@ -21,12 +22,15 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::company::Standing;
+use crate::gpus::scripted::Scripted;
+use crate::gpus::{Choice, DEV, Gpus};
 use crate::ledger::{Entry, Uid};
-use crate::plan::{Action, Actual, Context, Phase, Record, plan, uid_of};
+use crate::plan::{Action, Actual, Context, Phase, Preparation, Record, Words, plan, uid_of};
 use crate::register::Registration;
 use crate::report::{self, Answer};
 use crate::task::outcome::End;
-use crate::task::spec::Site;
+use crate::task::spec::{Leave, Site};
 
 /// A real container takes about this long to reach its command.
 const START_TIME: SignedDuration = SignedDuration::from_millis(10);
@@ -58,6 +62,7 @@ pub type Seen = dyn Fn(&Task, TaskState) + Send + Sync;
 struct Simulated {
     simulation: Arc<Simulation>,
     site: Site,
+    gpus: Option<Gpus>,
     client: Client,
     records: HashMap<Uid, Record>,
     /// When the pretended containers reach their command and their end.
@@ -68,7 +73,7 @@ struct Simulated {
     synced: bool,
 }
 
-/// Runs one agent until `shutdown`. `watching` carries its watch, `client` all other requests.
+/// Runs one agent, which pretends to have so many `gpus`, until `shutdown`. `watching` carries its watch, `client` all other requests.
 ///
 /// # Errors
 /// The watch of its tasks ends, which it never should.
@@ -76,18 +81,25 @@ pub async fn agent(
     name: String,
     (client, watching): (Client, Client),
     simulation: Arc<Simulation>,
+    gpus: usize,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let library = Scripted::alike(&name, gpus);
+    let gpus = Gpus::with(library, &Choice::Auto, Path::new(DEV))?;
+    let mut labels = BTreeMap::from([("commonage.dev/simulated".to_owned(), "true".to_owned())]);
+    labels.extend(gpus.iter().flat_map(Gpus::labels));
     let registration = Registration {
         client: client.clone(),
         name: name.clone(),
-        labels: BTreeMap::from([("commonage.dev/simulated".to_owned(), "true".to_owned())]),
+        labels,
+        gpus: gpus.clone(),
         status: status(&simulation),
         lease_interval: simulation.lease_interval,
         data_dir: PathBuf::from("/"),
         images: None,
         returned: Arc::default(),
         listen_anew: Arc::default(),
+        changed: Arc::default(),
     };
     {
         // The first of each, so that not all of them come at once.
@@ -104,10 +116,12 @@ pub async fn agent(
         data_dir: PathBuf::from("/nonexistent"),
         group: "/simulated".to_owned(),
         server: String::new(),
+        leave: Leave::default(),
     };
     let mut agent = Simulated {
         simulation,
         site,
+        gpus,
         client,
         records: HashMap::new(),
         times: HashMap::new(),
@@ -227,6 +241,8 @@ impl Simulated {
                 site: &self.site,
                 kill_all_by: None,
                 keep_deleted: SignedDuration::ZERO,
+                // What is pretended shares nothing.
+                group: Standing::Free,
             };
             let plan = plan(record, &context);
             if let Some(at) = plan.wake_at {
@@ -261,22 +277,31 @@ impl Simulated {
         let Some(record) = self.records.get_mut(uid) else { return false };
         match action {
             Action::Prepare => {
-                record.preparation = crate::plan::Preparation::Ready(Arc::default());
+                record.preparation = Preparation::Ready(Arc::default());
                 true
             }
             Action::Launch(_) => {
-                let Some(task) = &record.desired else { return false };
-                let entry = Entry {
+                let Some(task) = record.desired.clone() else { return false };
+                let mut entry = Entry {
                     uid: uid.clone(),
                     namespace: task.namespace().unwrap_or_default(),
                     name: task.name_any(),
                     boot_id: "simulated".to_owned(),
-                    kill: None,
-                    image: None,
-                    stop_signal: None,
+                    ..Entry::default()
                 };
                 let starts_at = now + START_TIME;
-                let runs = SignedDuration::from_millis(self.simulation.milliseconds(task));
+                let runs = SignedDuration::from_millis(self.simulation.milliseconds(&task));
+                let wanted = task.spec.resources.gpus();
+                let given = self.pick_gpus(wanted);
+                let Some(record) = self.records.get_mut(uid) else { return false };
+                match given {
+                    Ok(gpus) => entry.gpus = gpus,
+                    Err(message) => {
+                        let reason = reasons::GPU_UNAVAILABLE;
+                        record.preparation = Preparation::Failed(Words { reason, message });
+                        return true;
+                    }
+                }
                 record.actual = Some(Actual::launching(entry, now));
                 self.times.insert(uid.clone(), (starts_at, starts_at + runs));
                 self.timers.insert((starts_at, uid.clone()));
@@ -322,6 +347,22 @@ impl Simulated {
                 false
             }
         }
+    }
+
+    /// As a real agent does it.
+    fn pick_gpus(&self, wanted: i64) -> Result<Vec<String>, String> {
+        let wanted = usize::try_from(wanted).unwrap_or(0);
+        let Some(gpus) = self.gpus.as_ref().filter(|_| wanted > 0) else {
+            return match wanted {
+                0 => Ok(Vec::new()),
+                _ => Err("this agent has no GPUs".to_owned()),
+            };
+        };
+        let actual = self.records.values().filter_map(|record| record.actual.as_ref());
+        let alive = actual.filter(|actual| !matches!(actual.phase, Phase::Ended(_)));
+        let held = alive.flat_map(|actual| &actual.entry.gpus).map(String::as_str).collect();
+        let given = gpus.pick(wanted, &held)?;
+        Ok(given.into_iter().map(|gpu| gpu.description.uuid).collect())
     }
 
     fn answered(&mut self, uid: &Uid, state: TaskState, answer: Answer) {

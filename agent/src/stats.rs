@@ -171,9 +171,7 @@ mod tests {
             namespace: "shop".to_owned(),
             name: format!("web-{uid}"),
             boot_id: "b".to_owned(),
-            kill: None,
-            image: None,
-            stop_signal: None,
+            ..Entry::default()
         }
     }
 

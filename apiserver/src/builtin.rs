@@ -61,6 +61,7 @@ fn own_subresources(def: &ResourceDef) -> Vec<Subresource> {
             ("kill", "TaskKill", "create"),
             ("log", "Task", "get"),
             ("portforward", "Task", "create,get"),
+            ("sandbox", "SandboxListing", "get"),
             ("token", "TokenRequest", "create"),
         ],
         "Offer" => {

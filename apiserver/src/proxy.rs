@@ -39,6 +39,9 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 /// Some 400 bytes for each task, of which an agent has thousands at most.
 const STATS_BYTES_MAX: usize = 16 << 20;
+/// A listing of ten thousand files, with long names.
+const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+
 /// Calls agents. Cheap to share.
 pub struct AgentProxy {
     tls: TlsConnector,
@@ -80,6 +83,29 @@ impl AgentProxy {
         let log = answer.into_body().into_data_stream();
         let mut response = Response::new(Body::from_stream(log.take_until(server_ends)));
         let kind = kind.unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        Ok(response)
+    }
+
+    /// A short JSON document about a Task, as its agent gives it.
+    pub(crate) async fn document(
+        &self,
+        place: &Place,
+        endpoint: &str,
+        parameters: &str,
+    ) -> Result<Response<Body>, ApiError> {
+        let answer = self.call(&place.at, Request::get(place.path(endpoint, parameters))).await?;
+        if !answer.status().is_success() {
+            return Err(refusal(&place.at, answer).await);
+        }
+        let failed = |why: String| unreachable_agent(&place.at, &why);
+        let body = Limited::new(answer.into_body(), DOCUMENT_BYTES_MAX).collect();
+        let body = tokio::time::timeout(ANSWER_TIME_MAX, body)
+            .await
+            .map_err(|_| failed("no answer in time".to_owned()))?
+            .map_err(|error| failed(error.to_string()))?;
+        let mut response = Response::new(Body::from(body.to_bytes()));
+        let kind = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, kind);
         Ok(response)
     }

@@ -65,6 +65,8 @@ pub(crate) enum Verb {
     Attach(crate::exec::AttachArgs),
     /// Copy files into or out of a running task
     Cp(crate::cp::Args),
+    /// Look into the directory of a task, also of one that has ended
+    Sandbox(crate::sandbox::Args),
     /// Make ports of a running task ports of this machine
     PortForward(crate::port_forward::Args),
     /// Create or change objects to be as files say

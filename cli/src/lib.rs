@@ -28,6 +28,7 @@ mod ports;
 mod restore;
 mod role;
 mod run;
+mod sandbox;
 mod server;
 mod session;
 mod simulate;
@@ -79,6 +80,9 @@ fn dispatch(global: Global, verb: Verb) -> Result<ExitCode> {
         Verb::Exec(args) => as_client(&global, async |cluster| exec::run(args, cluster).await),
         Verb::Attach(args) => as_client(&global, async |cluster| exec::attach(args, cluster).await),
         Verb::Cp(args) => as_client(&global, async |cluster| cp::run(args, cluster).await),
+        Verb::Sandbox(args) => {
+            as_client(&global, async |cluster| sandbox::run(args, cluster).await)
+        }
         Verb::PortForward(args) => {
             as_client(&global, async |cluster| port_forward::run(args, cluster).await)
         }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use clap::Args as ClapArgs;
-use commonage_agent::config::{ImageOptions, ImagePolicy, Networks, Watermarks};
+use commonage_agent::config::{
+    AllowedCapabilities, GpuChoice, Gpus, ImageOptions, ImagePolicy, Leave, Networks,
+    UserNamespaces, Watermarks, no_user_namespaces,
+};
 use commonage_agent::{Config as AgentConfig, Identity, Overrides};
 use commonage_schemas::{names, resources::Amount};
 use commonage_shim::ZygoteHandle;
@@ -210,6 +213,17 @@ pub(crate) struct Machine {
     /// What no task ran for this long goes though there is room
     #[arg(long, value_name = "TIME", default_value = "336h", value_parser = wait::duration)]
     image_maximum_gc_age: Duration,
+    /// Which of the machine's GPUs tasks may have: `auto` (all), `none`, or some by number or UUID
+    #[arg(long, value_name = "auto|none|GPU,...", default_value = "auto", value_parser = str::parse::<GpuChoice>)]
+    gpus: GpuChoice,
+    /// Linux capabilities beyond the default set that tasks may have here if their queues allow them: `all`,
+    /// `none`, or names
+    #[arg(long = "task-capabilities", value_name = "all|none|NAME,...", default_value = "all", value_parser = str::parse::<AllowedCapabilities>)]
+    task_capabilities: AllowedCapabilities,
+    /// Whether tasks have users of their own, so that root in a container is nobody outside: `off` (those that ask),
+    /// `on` (those that do not refuse, where the kernel can), `required`
+    #[arg(long, value_name = "off|on|required", default_value = "off", value_parser = str::parse::<UserNamespaces>)]
+    user_namespaces: UserNamespaces,
     /// How often the agent says that it lives. Missing four times in a row makes it unreachable: see
     /// `cmn controllers --agent-unreachable-after`
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = wait::duration)]
@@ -255,9 +269,17 @@ impl Machine {
             image_gc_low_threshold,
             minimum_image_ttl_duration,
             image_maximum_gc_age,
+            gpus,
+            task_capabilities,
+            user_namespaces,
             lease_interval,
             keep_deleted_logs,
         } = self;
+        let gpus = Gpus::detect(&gpus).map_err(|error| {
+            Failure::new(error.to_string())
+                .hint("`nvidia-smi -L` lists them; `--gpus none` does without")
+                .exit(exit::HOST)
+        })?;
         let policy = ImagePolicy { insecure: insecure_registries, redirects: registry_redirects };
         if image_gc_low_threshold > image_gc_high_threshold {
             let what = "--image-gc-low-threshold is above --image-gc-high-threshold";
@@ -294,6 +316,12 @@ impl Machine {
             zygote: zygote.into(),
             cgroup_parent: commonage_agent::config::CGROUP_PARENT.to_owned(),
             networks: Networks { config_dir: cni_config_dir, plugin_dirs: cni_plugin_dirs },
+            gpus,
+            leave: Leave {
+                capabilities: task_capabilities,
+                user_namespaces,
+                no_user_namespaces: no_user_namespaces(),
+            },
             images: ImageOptions { policy, watermarks, ..ImageOptions::default() },
             lease_interval,
             keep_deleted: keep_deleted_logs,
@@ -312,6 +340,13 @@ fn overrides(resources: &[(String, String)]) -> Result<Overrides> {
             ("memory", Amount::Scalar(bytes)) => overrides.memory_bytes = Some(bytes),
             ("disk", Amount::Scalar(bytes)) => overrides.disk_bytes = Some(bytes),
             ("ports", Amount::Ranges(ports)) => overrides.ports = Some(ports),
+            ("gpu", _) => {
+                return Err(Failure::new(
+                    "--resources gpu: an agent gives out the GPUs that it finds",
+                )
+                .hint("choose among them by --gpus, for example --gpus 0,1")
+                .exit(2));
+            }
             (_, amount) => {
                 overrides.other.insert(name.clone(), amount);
             }

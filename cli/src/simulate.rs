@@ -41,6 +41,7 @@ const READY_TIMEOUT_PER_THOUSAND: Duration = Duration::from_secs(60);
   cmn simulate --agents 1000                               10,000 tasks, placed by the allocator
   cmn simulate --agents 10000 --frameworks 200 --tasks 100000
   cmn simulate --agents 1000 --rate 500 -o json
+  cmn simulate --agents 3 --gpu-agents 1 --gpus 2 --idle   agents to try things on, two GPUs among them
 
 The cluster is the one that other verbs talk to. Agents are called sim-N; they, the frameworks and the
 tasks are deleted at the end.")]
@@ -66,6 +67,15 @@ pub(crate) struct Args {
     /// What each agent has
     #[arg(long, default_value = "cpu=32,memory=128Gi", value_name = "NAME=AMOUNT,...")]
     agent_resources: String,
+    /// Agents that have GPUs: the first so many
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    gpu_agents: usize,
+    /// GPUs of each of those
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    gpus: usize,
+    /// Only the agents, until interrupted: there is no load, and nothing is measured
+    #[arg(long)]
+    idle: bool,
     /// What each task wants
     #[arg(long, default_value = "cpu=100m,memory=64Mi", value_name = "NAME=AMOUNT,...")]
     task_resources: String,
@@ -106,6 +116,12 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
         let (config, _) = Cluster::config(global).await?;
         let clients = Clients::new(&config, args.agents + args.frameworks)?;
         let mut fleet = Fleet::start(&args, &clients, has).await?;
+        if args.idle {
+            output::note("Ctrl-C stops the agents and deletes them");
+            role::asked_to_stop().await?;
+            fleet.remove(&clients.requests()).await;
+            return Ok(());
+        }
         let watcher = fleet.watcher.clone();
         let load = Load {
             clients: &clients,
@@ -162,8 +178,9 @@ impl Fleet {
             let name = format!("sim-{number}");
             let both = (clients.requests_of(number), clients.watch_of(number));
             let (simulation, stop) = (simulation.clone(), stop.clone());
+            let gpus = if number < args.gpu_agents { args.gpus } else { 0 };
             agents.spawn(async move {
-                if let Err(error) = agent(name.clone(), both, simulation, stop).await {
+                if let Err(error) = agent(name.clone(), both, simulation, gpus, stop).await {
                     tracing::error!(agent = name, %error, "a simulated agent died");
                 }
             });
@@ -201,8 +218,12 @@ impl Fleet {
     async fn clean_up(&mut self, client: &Client, frameworks: usize) {
         output::step("cleaning up");
         load::clean_up(client, frameworks).await;
-        self.stop.cancel();
-        while self.agents.join_next().await.is_some() {}
+        self.remove(client).await;
+    }
+
+    /// Ends the agents and deletes their objects.
+    async fn remove(&mut self, client: &Client) {
+        self.stop().await;
         let simulated = ListParams::default().labels("commonage.dev/simulated=true");
         let api = Api::<Agent>::all(client.clone());
         if let Err(error) = api.delete_collection(&DeleteParams::default(), &simulated).await {

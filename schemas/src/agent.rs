@@ -21,6 +21,8 @@ pub mod condition {
     pub const DISK_PRESSURE: &str = "DiskPressure";
     /// Its Lease has run out.
     pub const UNREACHABLE: &str = "Unreachable";
+    /// All of its GPUs can be given to tasks. Only of agents that have any.
+    pub const GPUS_HEALTHY: &str = "GpusHealthy";
 }
 
 /// What the operator wants of a machine. Its labels carry its attributes.
@@ -38,6 +40,8 @@ pub mod condition {
     printcolumn = r#"{"name":"Used","type":"string","jsonPath":".status.allocated.cpu","description":"CPU held by tasks"}"#,
     printcolumn = r#"{"name":"Memory","type":"string","jsonPath":".status.allocatable.memory","description":"Memory that tasks may have"}"#,
     printcolumn = r#"{"name":"Used-Memory","type":"string","jsonPath":".status.allocated.memory","description":"Memory held by tasks"}"#,
+    printcolumn = r#"{"name":"GPU","type":"string","jsonPath":".status.allocatable.gpu","priority":1,"description":"GPUs that tasks may have"}"#,
+    printcolumn = r#"{"name":"Used-GPU","type":"string","jsonPath":".status.allocated.gpu","priority":1,"description":"GPUs held by tasks"}"#,
     printcolumn = r#"{"name":"Unschedulable","type":"boolean","jsonPath":".spec.unschedulable","priority":1}"#,
     printcolumn = r#"{"name":"Endpoint","type":"string","jsonPath":".status.endpoint","priority":1}"#,
     printcolumn = r#"{"name":"Kernel","type":"string","jsonPath":".status.system.kernel","priority":1}"#,
@@ -114,11 +118,34 @@ pub struct AgentStatus {
     pub endpoint: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<AgentSystem>,
+    /// Its GPUs, the unhealthy ones too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<AgentGpu>,
     /// Images that it keeps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<AgentImage>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// One GPU of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentGpu {
+    /// Its name, for good: `GPU-…`.
+    pub uuid: String,
+    /// Its number on the machine: may change when that is started anew.
+    pub index: i64,
+    /// Such as `NVIDIA H200`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<i64>,
+    /// Whether it can be given to tasks.
+    pub healthy: bool,
+    /// Why it can't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// One address of a machine.

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod capabilities;
 pub mod framework;
 pub mod names;
 pub mod offer;
@@ -16,6 +17,7 @@ pub mod queue;
 pub mod reasons;
 pub mod reservation;
 pub mod resources;
+pub mod sandbox;
 pub mod stats;
 pub mod task;
 pub mod task_state;

@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Resources;
+use crate::{Resources, capabilities};
 
 /// A named claim on the cluster: how much of it the frameworks of this queue may have, compared
 /// with other queues. Dotted names form the tree: `eng.web` is a child of `eng`. A queue that
@@ -76,11 +76,8 @@ impl SandboxPolicy {
 
     /// Whether a capability may be given; `CAP_` before its name makes no difference.
     pub fn allows_capability(&self, name: &str) -> bool {
-        let bare = |name: &str| {
-            let name = name.to_ascii_uppercase();
-            name.strip_prefix("CAP_").unwrap_or(&name).to_owned()
-        };
-        self.capabilities.iter().any(|allowed| bare(allowed) == bare(name))
+        let name = capabilities::bare(name);
+        name.is_some() && self.capabilities.iter().any(|one| capabilities::bare(one) == name)
     }
 }
 

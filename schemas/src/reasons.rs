@@ -47,6 +47,12 @@ pub mod task {
     pub const FETCH_FAILED: &str = "FetchFailed";
     /// It could not be attached to the network that it names.
     pub const NETWORK_FAILED: &str = "NetworkFailed";
+    /// Its agent has fewer healthy GPUs to give than it was promised.
+    pub const GPU_UNAVAILABLE: &str = "GpuUnavailable";
+    /// Some of its group never came to its agent.
+    pub const GROUP_INCOMPLETE: &str = "GroupIncomplete";
+    /// It has written more than its `disk`.
+    pub const DISK_LIMIT: &str = "DiskLimitExceeded";
     /// The container could not be made.
     pub const CREATE_FAILED: &str = "CreateFailed";
     /// Its Task object was deleted.

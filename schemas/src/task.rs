@@ -87,8 +87,9 @@ pub struct TaskSpec {
     /// lend beyond what they can promise.
     #[serde(default, skip_serializing_if = "crate::is_false")]
     pub revocable: bool,
-    /// Tasks of one group are placed together, on one agent, and share their fate: when one of them
-    /// ends otherwise than `Finished`, or is told to end, the others are told to end too.
+    /// Tasks of one group are placed together, on one agent, and share their network and what they say to each
+    /// other in memory. Those that get their resources together start together; when one of them ends otherwise
+    /// than `Finished`, or is told to end, the others are told to end too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// All tasks of the gang get resources in one step, or none.
@@ -219,6 +220,12 @@ pub struct TaskStatus {
     /// The agent's ports that it was given, in the order of `spec.container.ports`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_ports: Vec<i32>,
+    /// The GPUs that it was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
+    /// How many tasks of its group got their resources in the same step: they start together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_size: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -297,6 +304,9 @@ pub struct TaskBinding {
     /// What of its resources is lent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lent: Option<Resources>,
+    /// How many tasks of its group are bound in the same step, itself included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_size: Option<i32>,
 }
 
 /// Body of `POST tasks/{name}/kill`: ends a task and keeps its object.

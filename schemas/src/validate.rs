@@ -15,7 +15,7 @@ use crate::{
 
 mod container;
 
-use container::{check, command, mounts, ports};
+use container::{capability_names, check, command, mounts, ports};
 
 /// Processor time of a task that names none: enough to start a program, too little to crowd out
 /// those that asked.
@@ -153,6 +153,7 @@ pub fn task(at: &str, spec: &Value, errors: &mut Vec<FieldError>) {
     limits(at, spec, errors);
     queue_name(&format!("{at}.queue"), &spec["queue"], errors);
     command(at, &spec["container"], errors);
+    capability_names(at, &spec["container"], errors);
     ports(at, spec, errors);
     mounts(at, &spec["container"]["mounts"], errors);
     for check_name in ["healthCheck", "readinessCheck"] {
@@ -352,6 +353,14 @@ mod tests {
                 "spec.killPolicy.signal",
             ),
             (json!({"container": {"command": ["a"]}, "queue": "Eng..web"}), "spec.queue"),
+            (
+                json!({"container": {"command": ["a"], "capabilities": ["NET_ADMIN", "ALL"]}}),
+                "spec.container.capabilities[1]",
+            ),
+            (
+                json!({"container": {"command": ["a"], "dropCapabilities": ["ALL", "cap_kill", "X"]}}),
+                "spec.container.dropCapabilities[2]",
+            ),
         ];
         for (spec, field) in cases {
             assert_eq!(fields("Task", spec.clone()), vec![field.to_owned()], "{spec}");

@@ -9,7 +9,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -53,21 +53,30 @@ impl Attached {
     }
 }
 
-fn path_of(namespace: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()))
+pub(crate) fn path_of(namespace: &impl AsFd) -> PathBuf {
+    let number = namespace.as_fd().as_raw_fd();
+    PathBuf::from(format!("/proc/{}/fd/{number}", std::process::id()))
 }
 
-/// Makes the task's network, if it is to have one by plugins. For a process with one thread.
+/// Makes the task's network, if it is to have one by plugins; `made`: in this namespace, which is there.
 ///
 /// # Errors
 /// `NetworkFailed` with the network, the plugin and its words. Nothing is left attached then.
-pub(crate) fn attach(state: &StateDir, launch: &Launch) -> Result<Option<Attached>, ExitError> {
+pub(crate) fn attach(
+    state: &StateDir,
+    launch: &Launch,
+    made: Option<File>,
+) -> Result<Option<Attached>, ExitError> {
     let Network::Cni(network) = &launch.network else { return Ok(None) };
     let failed = |why: String| ExitError {
         reason: FailureReason::NetworkFailed,
         message: format!("network {:?}: {why}", network.name),
     };
-    let namespace = network::make().map_err(|error| failed(format!("namespace: {error}")))?;
+    let namespace = match made {
+        Some(made) => network::switch_loopback_on(&made).map(|()| made),
+        None => network::make(),
+    };
+    let namespace = namespace.map_err(|error| failed(format!("namespace: {error}")))?;
     let mut attached = Attached { namespace, addresses: Vec::new() };
     write(state, &Record::default()).map_err(|error| failed(error.to_string()))?;
     let mut result = None;

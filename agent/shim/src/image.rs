@@ -14,6 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::launch::{ExitError, FailureReason, Launch, Root, User};
+use crate::stage::Stage;
 use crate::state_dir::StateDir;
 
 /// Larger lists of users belong to no image.
@@ -22,11 +23,27 @@ const USERS_MAX: u64 = 4 << 20;
 const OURS: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 
 /// Stacks the layers at the state directory's `rootfs`.
-pub(crate) fn assemble(layers: &[PathBuf], state: &StateDir) -> io::Result<PathBuf> {
-    let root = state.rootfs();
+pub(crate) fn assemble(
+    layers: &[PathBuf],
+    state: &StateDir,
+    stage: Option<&mut Stage>,
+) -> io::Result<PathBuf> {
+    let root = if stage.is_some() { Stage::root() } else { state.rootfs() };
     for directory in [&root, &state.upper(), &state.work()] {
         fs::create_dir_all(directory)?;
     }
+    let mut translated = Vec::new();
+    let (layers, flags) = match stage {
+        // What the machine does not let set-user-id programs do, a container's root of its own users may.
+        Some(stage) => {
+            stage.own(&state.upper())?;
+            for layer in layers {
+                translated.push(stage.show(layer)?);
+            }
+            (translated.as_slice(), MsFlags::empty())
+        }
+        None => (layers, MsFlags::MS_NOSUID | MsFlags::MS_NODEV),
+    };
     // All layers lie below one directory; from there their names are short enough for one page of options.
     let base = common_parent(layers);
     std::env::set_current_dir(&base)?;
@@ -39,7 +56,8 @@ pub(crate) fn assemble(layers: &[PathBuf], state: &StateDir) -> io::Result<PathB
         escaped(&state.work())
     );
     // Nothing in the upper directory outlives the task, so nothing in it need reach the disk.
-    let mounted = stack(&root, &format!("{options},volatile")).or_else(|_| stack(&root, &options));
+    let mounted = stack(&root, &format!("{options},volatile"), flags)
+        .or_else(|_| stack(&root, &options, flags));
     std::env::set_current_dir("/")?;
     mounted?;
     let none: Option<&str> = None;
@@ -47,8 +65,7 @@ pub(crate) fn assemble(layers: &[PathBuf], state: &StateDir) -> io::Result<PathB
     Ok(root)
 }
 
-fn stack(root: &Path, options: &str) -> io::Result<()> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+fn stack(root: &Path, options: &str, flags: MsFlags) -> io::Result<()> {
     mount(Some("overlay"), root, Some("overlay"), flags, Some(options))?;
     Ok(())
 }

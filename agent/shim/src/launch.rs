@@ -1,6 +1,7 @@
 //! The order to a shim (`task.json`, a [`Launch`]) and its last words (`exit.json`, an [`Exit`]).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -69,9 +70,21 @@ pub struct Launch {
     /// Which network the task sees.
     #[serde(default)]
     pub network: Network,
+    /// With whom else it shares memory and queues; absent: with nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipc: Option<SharedIpc>,
+    /// Which of the machine's users its users are; absent: themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_namespace: Option<IdRange>,
     /// Further directories and files of the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Mount>,
+    /// Devices beyond those that every task has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// How its capabilities differ from those that every task has.
+    #[serde(default)]
+    pub capabilities: Capabilities,
     /// How much of its output is kept.
     #[serde(default)]
     pub log: LogLimits,
@@ -97,13 +110,50 @@ impl Launch {
             sandbox,
             hidden: Vec::new(),
             network: Network::default(),
+            ipc: None,
+            user_namespace: None,
             mounts: Vec::new(),
+            devices: Vec::new(),
+            capabilities: Capabilities::default(),
             log: LogLimits::default(),
         }
     }
 }
 
-/// Numeric identity inside the container (the same numbers outside: no user namespace yet).
+/// Users and groups of the machine that are a container's: its number 0 is the first of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The machine's number of the container's root.
+    pub first: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+/// A character device that a task may read and write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Of its node inside the container.
+    pub path: PathBuf,
+    /// The kernel's number of its driver.
+    pub major: u64,
+    /// That driver's number of it.
+    pub minor: u64,
+}
+
+/// Names of capabilities as the kernel has them, in capitals and with `CAP_`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capabilities {
+    /// Beyond the default set. Whoever is not root inside the container has these and no others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<String>,
+    /// Of the default set, not to be had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop: Vec<String>,
+}
+
+/// Numeric identity inside the container. Outside the numbers are the same, unless it has a user namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
@@ -173,6 +223,27 @@ pub enum Network {
     None,
     /// A namespace of its own that plugins attach to something.
     Cni(CniNetwork),
+    /// That of its group.
+    Shared(SharedNetwork),
+}
+
+/// A network that several tasks have together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedNetwork {
+    /// Where its namespace is mounted.
+    pub namespace: PathBuf,
+    /// What plugins gave it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What several tasks say to each other by System V and POSIX means: see ipc_namespaces(7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedIpc {
+    /// Where the namespace is mounted.
+    pub namespace: PathBuf,
+    /// What they have as `/dev/shm`.
+    pub memory: PathBuf,
 }
 
 /// A network as its configuration has it: see the specification of the Container Network Interface.
@@ -212,6 +283,9 @@ pub struct Mount {
     pub target: PathBuf,
     /// Whether writing is refused.
     pub read_only: bool,
+    /// Its files belong to the machine's users, and not to the container's: of meaning with a user namespace.
+    #[serde(default)]
+    pub foreign: bool,
     /// A file system in memory of so many bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tmpfs_bytes: Option<u64>,

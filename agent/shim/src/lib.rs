@@ -22,6 +22,7 @@ mod control;
 pub mod exec;
 #[allow(unsafe_code)]
 mod fds;
+pub mod group;
 mod idmap;
 mod image;
 #[allow(unsafe_code)]
@@ -32,10 +33,13 @@ mod lock;
 mod network;
 pub mod orphans;
 mod output;
+#[allow(unsafe_code)]
+pub mod quota;
 mod rootfs;
 mod seccomp;
 mod shim;
 mod spec;
+mod stage;
 mod state_dir;
 mod supervise;
 #[allow(unsafe_code)]
@@ -50,8 +54,9 @@ use std::ffi::{OsStr, OsString};
 
 pub use cgroup::Usage;
 pub use client::{Observed, Phase, Shim, Status};
+pub use group::Group;
 pub use launch::{Exit, Launch};
-pub use spec::{MIN_MEMORY_BYTES, MIN_PIDS, check};
+pub use spec::{CAPABILITIES, MIN_MEMORY_BYTES, MIN_PIDS, check};
 pub use state_dir::{StateDir, read_sealed, sealed};
 pub use zygote::ZygoteHandle;
 

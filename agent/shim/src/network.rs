@@ -21,7 +21,7 @@ fn of(pid: i32) -> io::Result<File> {
     File::open(format!("/proc/{pid}/ns/net"))
 }
 
-/// Makes a network with nothing in it but a loopback, which is on. For a process with one thread.
+/// Makes a network with nothing in it but a loopback, which is on. Other threads stay where they are.
 pub(crate) fn make() -> io::Result<File> {
     let ours = own()?;
     unshare(CloneFlags::CLONE_NEWNET)?;
@@ -30,8 +30,9 @@ pub(crate) fn make() -> io::Result<File> {
     made
 }
 
+/// The calling thread's.
 fn own() -> io::Result<File> {
-    of(std::process::id().cast_signed())
+    File::open("/proc/thread-self/ns/net")
 }
 
 /// The network of a process of a control group, which stays as long as the file is open.
@@ -42,8 +43,13 @@ pub(crate) fn of_any(pids: impl IntoIterator<Item = i32>) -> Option<File> {
 /// Switches the loopback of a process's network on: a network of one's own without it could not
 /// even talk to itself. For a process with one thread, which visits that network for it.
 pub(crate) fn start_loopback(pid: i32) -> io::Result<()> {
+    switch_loopback_on(&of(pid)?)
+}
+
+/// The same for a network that is held.
+pub(crate) fn switch_loopback_on(namespace: &File) -> io::Result<()> {
     let ours = own()?;
-    setns(of(pid)?, CloneFlags::CLONE_NEWNET)?;
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
     let switched = switch_on(c"lo".to_bytes());
     setns(ours, CloneFlags::CLONE_NEWNET)?;
     switched

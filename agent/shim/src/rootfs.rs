@@ -19,6 +19,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::idmap::Nobody;
 use crate::launch::{Launch, Mount, Root, SANDBOX_MOUNT};
+use crate::stage::Stage;
 use crate::state_dir::StateDir;
 use crate::sys;
 
@@ -81,14 +82,18 @@ fn clusters_in(signs: &Path) -> Vec<PathBuf> {
 }
 
 /// Puts the root together and returns where it is.
-pub(crate) fn assemble(launch: &Launch, state: &StateDir) -> io::Result<PathBuf> {
+pub(crate) fn assemble(
+    launch: &Launch,
+    state: &StateDir,
+    stage: Option<&mut Stage>,
+) -> io::Result<PathBuf> {
     match &launch.root {
         Root::Bundle(path) => Ok(path.clone()),
-        Root::Image { layers, .. } => crate::image::assemble(layers, state).map_err(|e| {
+        Root::Image { layers, .. } => crate::image::assemble(layers, state, stage).map_err(|e| {
             io::Error::new(e.kind(), format!("the layers of the image can't be stacked: {e}"))
         }),
         Root::HostReadOnly => {
-            let root = state.rootfs();
+            let root = stage.map_or_else(|| state.rootfs(), |_| Stage::root());
             assemble_host(&root, launch).map_err(|e| {
                 io::Error::new(e.kind(), format!("read-only view of the host's root: {e}"))
             })?;

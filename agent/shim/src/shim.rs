@@ -31,7 +31,8 @@ use crate::network;
 use crate::output::Output;
 use crate::rootfs;
 use crate::seccomp::Filters;
-use crate::spec::{self, Host};
+use crate::spec::{self, Host, Seen};
+use crate::stage::{Stage, Users};
 use crate::state_dir::{StateDir, sealed, write_atomically, write_durably};
 use crate::supervise::Supervisor;
 use crate::sys;
@@ -77,9 +78,16 @@ fn try_run(state: &StateDir, filters: &Filters) -> io::Result<()> {
             return remove_socket(state);
         }
     };
-    let attached = cni::attach(state, &launch);
+    let users = Users::of(&launch);
+    let own_network = match &users {
+        Ok(Some(users)) => users.network()?,
+        _ => None,
+    };
+    let attached = cni::attach(state, &launch, own_network);
     let created = attached.as_ref().map_err(ExitError::clone);
-    let created = created.and_then(|network| create(state, &launch, network.as_ref(), filters));
+    let created = users.and_then(|users| {
+        created.and_then(|network| create(state, &launch, network.as_ref(), users, filters))
+    });
     let (exit, control) = match created {
         Ok(created) => Supervisor::new(launch.clone(), created).run(control, &signals)?,
         Err(error) => (failed(error), control),
@@ -152,6 +160,7 @@ fn create(
     state: &StateDir,
     launch: &Launch,
     network: Option<&Attached>,
+    users: Option<Users>,
     filters: &Filters,
 ) -> Result<Created, ExitError> {
     let other = |error: io::Error| ExitError {
@@ -160,10 +169,17 @@ fn create(
     };
     let hierarchies = Hierarchies::find().map_err(other)?;
     rootfs::leave_host_mounts().map_err(other)?;
-    let root = rootfs::assemble(launch, state).map_err(other)?;
+    let mut stage = users.map(Stage::new).transpose().map_err(other)?;
+    let root = rootfs::assemble(launch, state, stage.as_mut()).map_err(other)?;
     let launch = &completed(launch, state, network, &root)?;
-    prepare_files(state, launch, network, &root, &hierarchies).map_err(other)?;
-    let pipes = Pipes::new(launch).map_err(other)?;
+    prepare_files(state, launch).map_err(other)?;
+    let seen = match &mut stage {
+        None => Seen { network: network.map(Attached::path), ..Seen::plain(state) },
+        Some(stage) => show(launch, state, stage).map_err(other)?,
+    };
+    write_spec(state, &seen.in_place(launch), &seen, &root, &hierarchies).map_err(other)?;
+    let outside = |id| stage.as_ref().map_or(id, |stage| stage.outside(id));
+    let pipes = Pipes::new((outside(launch.user.uid), outside(launch.user.gid))).map_err(other)?;
     let plan_pipes = PlanPipes {
         exec_pipe: pipes.exec.1.as_raw_fd(),
         status_pipe: pipes.status.1.as_raw_fd(),
@@ -211,20 +227,19 @@ fn completed(
     root: &Path,
 ) -> Result<Launch, ExitError> {
     let mut launch = launch.clone();
-    if let Some(address) = network.and_then(|network| network.addresses.first()) {
-        launch.env.entry("COMMONAGE_IP".to_owned()).or_insert_with(|| address.to_string());
+    let addresses = match (&launch.network, network) {
+        (Network::Shared(shared), _) => shared.addresses.as_slice(),
+        (_, Some(own)) => own.addresses.as_slice(),
+        (_, None) => &[],
+    };
+    if let Some(address) = addresses.first() {
+        launch.env.entry("COMMONAGE_IP".to_owned()).or_insert(address.to_string());
     }
     crate::image::complete(&mut launch, state, root)?;
     Ok(launch)
 }
 
-fn prepare_files(
-    state: &StateDir,
-    launch: &Launch,
-    network: Option<&Attached>,
-    root: &Path,
-    hierarchies: &Hierarchies,
-) -> io::Result<()> {
+fn prepare_files(state: &StateDir, launch: &Launch) -> io::Result<()> {
     fs::create_dir_all(state.tmp())?;
     fs::set_permissions(state.tmp(), fs::Permissions::from_mode(0o1777))?;
     let user = (Uid::from_raw(launch.user.uid), Gid::from_raw(launch.user.gid));
@@ -232,14 +247,43 @@ fn prepare_files(
     if launch.own_sandbox {
         give_away(&launch.sandbox, &launch.user)?;
     }
+    Ok(())
+}
+
+/// Shows all that a task with users of its own is to see where its root can reach it.
+fn show(launch: &Launch, state: &StateDir, stage: &mut Stage) -> io::Result<Seen> {
+    let mut mounts = Vec::new();
+    for mount in &launch.mounts {
+        mounts.push(match (mount.tmpfs_bytes, mount.foreign) {
+            (Some(_), _) => mount.source.clone(),
+            (None, true) => stage.show_foreign(&mount.source)?,
+            (None, false) => stage.show(&mount.source)?,
+        });
+    }
+    Ok(Seen {
+        network: stage.network(),
+        users: Some(stage.user_namespace()),
+        sys: stage.sys()?,
+        tmp: stage.show(&state.tmp())?,
+        sandbox: Some(stage.show(&launch.sandbox)?),
+        mounts: Some(mounts),
+    })
+}
+
+fn write_spec(
+    state: &StateDir,
+    launch: &Launch,
+    seen: &Seen,
+    root: &Path,
+    hierarchies: &Hierarchies,
+) -> io::Result<()> {
     let host = Host {
         limits_swap: hierarchies.limits_swap(),
         max_open_files: getrlimit(Resource::RLIMIT_NOFILE)?.1,
     };
     fs::create_dir_all(state.bundle())?;
     fs::create_dir_all(state.runtime_root())?;
-    let network = network.map(Attached::path);
-    let spec = spec::build(launch, state, root, network.as_deref(), host);
+    let spec = spec::build(launch, state, root, seen, host);
     write_atomically(&state.bundle().join("config.json"), &serde_json::to_vec(&spec)?)
 }
 
@@ -268,7 +312,8 @@ struct Pipes {
 }
 
 impl Pipes {
-    fn new(launch: &Launch) -> io::Result<Self> {
+    /// For a user and a group, as the machine counts them.
+    fn new((user, group): (u32, u32)) -> io::Result<Self> {
         let pipe = || pipe2(OFlag::O_CLOEXEC);
         let (packets, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
         let pipes = Self {
@@ -283,8 +328,8 @@ impl Pipes {
         for output in [&pipes.stdout, &pipes.stderr] {
             nix::unistd::fchown(
                 output.1.as_raw_fd(),
-                Some(Uid::from_raw(launch.user.uid)),
-                Some(Gid::from_raw(launch.user.gid)),
+                Some(Uid::from_raw(user)),
+                Some(Gid::from_raw(group)),
             )?;
         }
         Ok(pipes)

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::launch::{ExitError, FailureReason, Launch, Limits, Network, Root, SANDBOX_MOUNT};
+use crate::launch::{
+    Device, ExitError, FailureReason, Launch, Limits, Network, Root, SANDBOX_MOUNT,
+};
 use crate::state_dir::StateDir;
 use crate::{cgroup, rootfs};
 
@@ -29,7 +31,7 @@ const MAX_CPU_PERIOD_US: u64 = 1_000_000;
 
 /// Docker's default set without `NET_RAW` (forged packets) and `MKNOD` (on version 2 control
 /// groups nothing else stands between a task and the disk's device node).
-const CAPABILITIES: &[&str] = &[
+pub const CAPABILITIES: &[&str] = &[
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -48,6 +50,7 @@ const CAPABILITIES: &[&str] = &[
 const MASKED: &[&str] = &[
     "/proc/acpi",
     "/proc/asound",
+    "/proc/driver/nvidia",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
@@ -71,6 +74,42 @@ pub(crate) struct Host {
     pub(crate) limits_swap: bool,
     /// Our own hard limit on open files, which cannot be raised without a capability.
     pub(crate) max_open_files: u64,
+}
+
+/// Where what the container sees lies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// A network that was made before.
+    pub(crate) network: Option<PathBuf>,
+    /// A user namespace that was made before.
+    pub(crate) users: Option<PathBuf>,
+    /// What it sees as `/sys`, if it may not mount one.
+    pub(crate) sys: Option<PathBuf>,
+    /// Its `/tmp`.
+    pub(crate) tmp: PathBuf,
+    /// Instead of the launch's own.
+    pub(crate) sandbox: Option<PathBuf>,
+    /// Instead of the sources of the launch's own, in their order.
+    pub(crate) mounts: Option<Vec<PathBuf>>,
+}
+
+impl Seen {
+    /// Everything is where it is.
+    pub(crate) fn plain(state: &StateDir) -> Seen {
+        Seen { tmp: state.tmp(), ..Seen::default() }
+    }
+
+    /// The launch with its sources where the container finds them.
+    pub(crate) fn in_place(&self, launch: &Launch) -> Launch {
+        let mut launch = launch.clone();
+        if let Some(sandbox) = &self.sandbox {
+            launch.sandbox.clone_from(sandbox);
+        }
+        for (mount, source) in launch.mounts.iter_mut().zip(self.mounts.iter().flatten()) {
+            mount.source.clone_from(source);
+        }
+        launch
+    }
 }
 
 /// Refuses what can never run, with words for its author.
@@ -126,25 +165,24 @@ fn check_limits(limits: &Limits) -> Result<(), ExitError> {
 }
 
 /// The whole specification.
-///
-/// `network` is where a network is that was made before.
 pub(crate) fn build(
     launch: &Launch,
     state: &StateDir,
     root: &Path,
-    network: Option<&Path>,
+    seen: &Seen,
     host: Host,
 ) -> Value {
     json!({
         "ociVersion": "1.0.2",
-        "root": { "path": root, "readonly": read_only(launch) },
+        "root": { "path": root, "readonly": read_only(launch, seen) },
         "hostname": hostname(launch),
         "process": process(launch, host),
-        "mounts": mounts(launch, state),
+        "mounts": mounts(launch, seen),
         "linux": {
             "cgroupsPath": launch.cgroup,
-            "namespaces": namespaces(&launch.network, network),
-            "resources": resources(&launch.limits, host),
+            "namespaces": namespaces(launch, seen),
+            "devices": nodes(&launch.devices),
+            "resources": resources(&launch.limits, &launch.devices, host),
             // Nothing mounted on the host later may appear inside.
             "rootfsPropagation": "private",
             "maskedPaths": masked(launch, state),
@@ -153,8 +191,14 @@ pub(crate) fn build(
     })
 }
 
-fn read_only(launch: &Launch) -> bool {
-    matches!(launch.root, Root::HostReadOnly | Root::Image { read_only: true, .. })
+/// The machine's own root is sealed already when it is shown, and a container with users of its own cannot do it
+/// once more: it would have to leave out what else that is.
+fn read_only(launch: &Launch, seen: &Seen) -> bool {
+    match launch.root {
+        Root::HostReadOnly => seen.users.is_none(),
+        Root::Image { read_only, .. } => read_only,
+        Root::Bundle(_) => false,
+    }
 }
 
 /// At most 64 bytes by the kernel's rule; the id when nothing is asked for.
@@ -178,8 +222,9 @@ pub(crate) fn environment(launch: &Launch) -> Vec<String> {
 }
 
 fn process(launch: &Launch, host: Host) -> Value {
-    // With no_new_privs another user can never gain capabilities, so it needs none to bound.
-    let capabilities: &[&str] = if launch.user.uid == 0 { CAPABILITIES } else { &[] };
+    let capabilities = capabilities(launch);
+    // Only these survive that another user than root executes the command.
+    let kept: &[&str] = if launch.user.uid == 0 { &[] } else { &capabilities };
     let args: Vec<&String> = launch.command.iter().chain(&launch.args).collect();
     json!({
         "terminal": false,
@@ -198,8 +243,8 @@ fn process(launch: &Launch, host: Host) -> Value {
             "bounding": capabilities,
             "effective": capabilities,
             "permitted": capabilities,
-            "inheritable": [],
-            "ambient": [],
+            "inheritable": kept,
+            "ambient": kept,
         },
         "rlimits": [
             { "type": "RLIMIT_NOFILE", "soft": host.max_open_files.min(65_536), "hard": host.max_open_files.min(1 << 20) },
@@ -208,21 +253,65 @@ fn process(launch: &Launch, host: Host) -> Value {
     })
 }
 
-fn mounts(launch: &Launch, state: &StateDir) -> Vec<Value> {
+/// With no_new_privs another user than root can never gain any, so it has what was added and needs no others.
+fn capabilities(launch: &Launch) -> Vec<&str> {
+    let wanted = &launch.capabilities;
+    let default = if launch.user.uid == 0 { CAPABILITIES } else { &[] };
+    let mut all: Vec<&str> = default
+        .iter()
+        .copied()
+        .filter(|name| wanted.drop.iter().all(|dropped| dropped != name))
+        .chain(wanted.add.iter().map(String::as_str))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn nodes(devices: &[Device]) -> Vec<Value> {
+    let node = |device: &Device| {
+        json!({
+            "path": device.path,
+            "type": "c",
+            "major": device.major,
+            "minor": device.minor,
+            "fileMode": 0o666,
+            "uid": 0,
+            "gid": 0,
+        })
+    };
+    devices.iter().map(node).collect()
+}
+
+fn mounts(launch: &Launch, seen: &Seen) -> Vec<Value> {
     let mount = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
     let bind = |source: &Path, target: &Path, options: &[&str]| json!({ "destination": target, "type": "bind", "source": source, "options": options });
     // No control group file system: version 1 ignores `ro` on it, and a task could then raise
     // its own limits.
     let mut all = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        match &seen.sys {
+            None => mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+            Some(shown) => {
+                bind(shown, Path::new("/sys"), &["bind", "nosuid", "noexec", "nodev", "ro"])
+            }
+        },
         mount("/dev", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=64k"]),
         mount(
             "/dev/pts",
             "devpts",
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
         ),
-        mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=64m"]),
+        match &launch.ipc {
+            None => {
+                mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=64m"])
+            }
+            Some(shared) => bind(
+                &shared.memory,
+                Path::new("/dev/shm"),
+                &["bind", "rw", "nosuid", "noexec", "nodev", "private"],
+            ),
+        },
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         bind(
             &launch.sandbox,
@@ -233,7 +322,7 @@ fn mounts(launch: &Launch, state: &StateDir) -> Vec<Value> {
     // An image that can be written to has its own.
     if !matches!(launch.root, Root::Image { read_only: false, .. }) {
         let options = ["bind", "rw", "nosuid", "nodev", "private"];
-        all.push(bind(&state.tmp(), Path::new("/tmp"), &options));
+        all.push(bind(&seen.tmp, Path::new("/tmp"), &options));
     }
     for m in &launch.mounts {
         let access = if m.read_only { "ro" } else { "rw" };
@@ -248,13 +337,24 @@ fn mounts(launch: &Launch, state: &StateDir) -> Vec<Value> {
     all
 }
 
-fn namespaces(network: &Network, made: Option<&Path>) -> Vec<Value> {
-    let kinds = ["pid", "mount", "ipc", "uts", "cgroup"];
-    let own = (*network != Network::Host).then(|| match made {
-        Some(path) => json!({ "type": "network", "path": path }),
-        None => json!({ "type": "network" }),
-    });
-    kinds.into_iter().map(|kind| json!({ "type": kind })).chain(own).collect()
+fn namespaces(launch: &Launch, seen: &Seen) -> Vec<Value> {
+    let users = seen.users.as_ref().map(|path| ("user", Some(path.as_path())));
+    let shared = launch.ipc.as_ref().map(|ipc| ipc.namespace.as_path());
+    let kinds = [("pid", None), ("mount", None), ("ipc", shared), ("uts", None), ("cgroup", None)];
+    let network = match &launch.network {
+        Network::Host => None,
+        Network::Shared(shared) => Some(("network", Some(shared.namespace.as_path()))),
+        Network::None | Network::Cni(_) => Some(("network", seen.network.as_deref())),
+    };
+    kinds
+        .into_iter()
+        .chain(network)
+        .chain(users)
+        .map(|(kind, path)| match path {
+            Some(path) => json!({ "type": kind, "path": path }),
+            None => json!({ "type": kind }),
+        })
+        .collect()
 }
 
 fn masked(launch: &Launch, state: &StateDir) -> Vec<String> {
@@ -267,7 +367,7 @@ fn masked(launch: &Launch, state: &StateDir) -> Vec<String> {
     paths
 }
 
-fn resources(limits: &Limits, host: Host) -> Value {
+fn resources(limits: &Limits, devices: &[Device], host: Host) -> Value {
     let device = |major: u64, minor: Option<u64>| {
         let mut rule = json!({ "allow": true, "type": "c", "major": major, "access": "rwm" });
         if let Some(minor) = minor {
@@ -277,8 +377,8 @@ fn resources(limits: &Limits, host: Host) -> Value {
     };
     // First nothing, because libcontainer by itself forbids nothing; then null, zero, full,
     // random, urandom, tty, ptmx and the terminals of devpts.
-    let devices = json!([
-        { "allow": false, "access": "rwm" },
+    let mut rules = vec![
+        json!({ "allow": false, "access": "rwm" }),
         device(1, Some(3)),
         device(1, Some(5)),
         device(1, Some(7)),
@@ -287,8 +387,9 @@ fn resources(limits: &Limits, host: Host) -> Value {
         device(5, Some(0)),
         device(5, Some(2)),
         device(136, None),
-    ]);
-    let mut resources = json!({ "devices": devices, "pids": { "limit": limits.pids } });
+    ];
+    rules.extend(devices.iter().map(|own| device(own.major, Some(own.minor))));
+    let mut resources = json!({ "devices": rules, "pids": { "limit": limits.pids } });
     let mut cpu = serde_json::Map::new();
     if let Some(millis) = limits.cpu_millis {
         cpu.insert("shares".to_owned(), cpu_shares(millis).into());

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use crate::launch::{Exit, Launch, Stream};
+use crate::launch::{Exit, Launch, Network, Stream};
 
 /// The paths in one task's state directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,10 +88,14 @@ impl StateDir {
         text.trim_end().parse().unwrap_or(0)
     }
 
-    /// The addresses of the task's own network; none if it has no such network.
+    /// The addresses of the task's own network, or of its group's; none if it has no such network.
     #[must_use]
     pub fn addresses(&self) -> Vec<std::net::IpAddr> {
-        crate::cni::addresses_of(self)
+        let own = crate::cni::addresses_of(self);
+        match self.launch().map(|launch| launch.network) {
+            Ok(Network::Shared(shared)) if own.is_empty() => shared.addresses,
+            _ => own,
+        }
     }
 
     pub(crate) fn network_json(&self) -> PathBuf {

@@ -248,8 +248,8 @@ impl Supervisor {
 
     fn start_loopback(&self) -> io::Result<()> {
         match &self.launch.network {
-            // A network by plugins was made with its loopback on.
-            Network::Host | Network::Cni(_) => Ok(()),
+            // A network that was made before has its loopback on.
+            Network::Host | Network::Cni(_) | Network::Shared(_) => Ok(()),
             Network::None => network::start_loopback(self.watched.init),
         }
     }

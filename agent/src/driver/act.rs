@@ -95,6 +95,32 @@ impl Driver {
         });
     }
 
+    /// Looks how much of the disk running tasks have that may have only so much; one such job at a time.
+    pub(super) fn count_disk(&mut self) {
+        if self.count_at.is_none_or(|at| Timestamp::now() < at) {
+            return;
+        }
+        let running = self.records.iter().filter(|(_, record)| is_alive(record));
+        let limited = running.filter_map(|(uid, record)| {
+            let limit = record.actual.as_ref()?.entry.disk?;
+            Some((uid.clone(), limit))
+        });
+        let limited: Vec<_> = limited.collect();
+        if limited.is_empty() {
+            return;
+        }
+        self.count_at = None;
+        let shims = self.parts.shims.clone();
+        self.jobs.spawn_blocking(move || {
+            let began = std::time::Instant::now();
+            let over = limited.into_iter().filter_map(|(uid, limit)| {
+                let how = shims.disk_exceeded(&uid, &limit)?;
+                Some((uid, how))
+            });
+            Wake::Counted { over: over.collect(), took: began.elapsed() }
+        });
+    }
+
     /// Removes what the shims of ended tasks did not come to remove; one such job at a time.
     pub(super) fn tidy(&mut self) {
         if std::mem::replace(&mut self.tidying, true) {
@@ -134,10 +160,8 @@ impl Driver {
 
     fn launch(&mut self, uid: &Uid, mut launch: Launch) {
         let is_closing = self.is_closing();
-        let Some(record) = self.records.get_mut(uid) else {
-            return;
-        };
-        let Some(task) = &record.desired else { return };
+        let task = self.records.get(uid).and_then(|record| record.desired.as_ref());
+        let Some(task) = task else { return };
         if self.launches.under_way >= self.launches.max || is_closing {
             if !self.launches.waiting.contains(uid) {
                 self.launches.waiting.push_back(uid.clone());
@@ -145,20 +169,31 @@ impl Driver {
             return;
         }
         self.parts.workshop.events.placed(task);
+        let mut entry = Entry {
+            uid: uid.clone(),
+            namespace: task.namespace().unwrap_or_default(),
+            name: task.name_any(),
+            boot_id: self.parts.boot_id.clone(),
+            ..Entry::default()
+        };
+        let granted = self.grant(task, &mut entry, &mut launch);
+        let Some(record) = self.records.get_mut(uid) else {
+            return;
+        };
+        if let Err(words) = granted {
+            record.preparation = Preparation::Failed(words);
+            return self.look_at(uid);
+        }
         let prepared = match std::mem::take(&mut record.preparation) {
             Preparation::Ready(prepared) => Some(prepared),
             _ => None,
         };
         let image = prepared.as_ref().and_then(|prepared| prepared.image.as_deref());
-        let entry = Entry {
-            uid: uid.clone(),
-            namespace: task.namespace().unwrap_or_default(),
-            name: task.name_any(),
-            boot_id: self.parts.boot_id.clone(),
-            kill: None,
-            image: image.map(|image| image.digest.to_string()),
-            stop_signal: image.and_then(|image| image_signal(&image.config.stop_signal)),
-        };
+        entry.image = image.map(|image| image.digest.to_string());
+        entry.stop_signal = image.and_then(|image| image_signal(&image.config.stop_signal));
+        if let Some(group) = &entry.group {
+            self.rounds.insert(group.round.clone(), group.key.clone());
+        }
         launch.sandbox = self.parts.ledger.sandbox(uid);
         mounts::settle(&mut launch.mounts, self.parts.ledger.state_dir(uid).path());
         record.busy = true;
@@ -273,6 +308,7 @@ impl Driver {
     fn forget(&mut self, uid: &Uid) {
         let begun = self.records.get(uid).is_some_and(|r| r.actual.is_some());
         if !begun {
+            self.leave_company(uid);
             self.records.remove(uid);
             self.timers.set(uid, None);
             self.deleted.retain(|deleted| deleted != uid);

@@ -12,6 +12,10 @@ impl Driver {
         for (entry, seen) in found {
             let uid = entry.uid.clone();
             tracing::info!(uid, task = entry.name, namespace = entry.namespace, ?seen, "found");
+            if let Some(group) = &entry.group {
+                self.groups.entry(group.key.clone()).or_default().insert(uid.clone());
+                self.rounds.insert(group.round.clone(), group.key.clone());
+            }
             let record =
                 Record { actual: Some(Actual::launching(entry, now)), ..Record::default() };
             self.records.insert(uid.clone(), record);
@@ -20,6 +24,12 @@ impl Driver {
                 seen => self.settled(&uid, seen),
             }
         }
+        let (shims, found) = (self.parts.shims.clone(), self.rounds.clone());
+        let remembered = tokio::task::spawn_blocking(move || shims.groups()).await?;
+        // Of those that no task has any more the key does not matter.
+        self.rounds.extend(remembered.into_iter().map(|round| (round, String::new())));
+        self.rounds.extend(found);
+        self.part_all();
         Ok(())
     }
 }

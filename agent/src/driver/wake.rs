@@ -44,6 +44,8 @@ impl Driver {
             Wake::Renewed => self.renewing = false,
             Wake::Tidied { clean } => self.tidied(clean),
             Wake::Cleaned { uid, remains } => self.cleaned(&uid, remains),
+            Wake::Counted { over, took } => self.counted(over, took),
+            Wake::Parted { round, removed } => self.parted(&round, removed),
             Wake::Watched => {}
         }
     }
@@ -129,6 +131,9 @@ impl Driver {
         if !crate::ledger::is_uid(&uid) {
             tracing::error!(task = task.name_any(), uid, "a Task with an impossible uid");
             return;
+        }
+        if let Some(key) = crate::company::key(&task) {
+            self.groups.entry(key).or_default().insert(uid.clone());
         }
         let record = self.records.entry(uid).or_default();
         let known = record.desired.as_ref().and_then(version);
@@ -301,6 +306,18 @@ impl Driver {
         let pause = (REPORT_AGAIN * (1 << doublings)).min(REPORT_AGAIN_LONGEST);
         record.report.failures += 1;
         record.report.not_before = Some(Timestamp::now() + pause);
+    }
+
+    fn counted(&mut self, over: Vec<(Uid, String)>, took: std::time::Duration) {
+        let pause = took.saturating_mul(crate::disk::COUNT_SHARE);
+        let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
+        self.count_at = Some(Timestamp::now().saturating_add(pause).unwrap_or(Timestamp::MAX));
+        for (uid, how) in over {
+            if let Some(actual) = self.records.get_mut(&uid).and_then(|r| r.actual.as_mut()) {
+                actual.over_disk = Some(how);
+                self.look_at(&uid);
+            }
+        }
     }
 
     fn judged(&mut self, uid: &Uid, verdict: Verdict) {

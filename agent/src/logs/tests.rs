@@ -13,9 +13,7 @@ fn begun(ledger: &Ledger) {
             namespace: "shop".to_owned(),
             name: "web".to_owned(),
             boot_id: "b".to_owned(),
-            kill: None,
-            image: None,
-            stop_signal: None,
+            ..Entry::default()
         })
         .unwrap();
 }

@@ -62,6 +62,8 @@ pub struct Actual {
     pub signalled: Option<(i32, Timestamp)>,
     pub health: Health,
     pub remains: Remains,
+    /// It has reached its limit of disk; in words.
+    pub over_disk: Option<String>,
     /// Of its own network, if it has one; known when it runs.
     pub address: Option<std::net::IpAddr>,
 }
@@ -75,6 +77,7 @@ impl Actual {
             signalled: None,
             health: Health::default(),
             remains: Remains::default(),
+            over_disk: None,
             address: None,
         }
     }

@@ -19,6 +19,7 @@ fn site() -> Site {
         data_dir: "/var/lib/commonage".into(),
         group: "/commonage/node-1".to_owned(),
         server: "https://127.0.0.1:6443".to_owned(),
+        leave: Default::default(),
     }
 }
 
@@ -52,9 +53,7 @@ fn actual(phase: Phase) -> Actual {
                 namespace: "shop".to_owned(),
                 name: "web-0".to_owned(),
                 boot_id: "b".to_owned(),
-                kill: None,
-                image: None,
-                stop_signal: None,
+                ..Entry::default()
             },
             at(0),
         )
@@ -103,7 +102,13 @@ const KEEP: SignedDuration = SignedDuration::from_secs(60);
 
 fn context(second: i64) -> Context<'static> {
     static SITE: std::sync::LazyLock<Site> = std::sync::LazyLock::new(site);
-    Context { now: at(second), site: &SITE, kill_all_by: None, keep_deleted: KEEP }
+    Context {
+        now: at(second),
+        site: &SITE,
+        kill_all_by: None,
+        keep_deleted: KEEP,
+        group: Standing::Free,
+    }
 }
 
 /// The plan at a second, in words: actions, then when to look again.

@@ -109,11 +109,13 @@ fn of_error(error: &ExitError) -> TaskStatus {
 fn killed(kill: &KillOrder) -> TaskStatus {
     match &kill.cause {
         KillCause::HealthCheckFailed(how) => failed(reasons::HEALTH_CHECK_FAILED, how),
+        KillCause::DiskLimit(how) => failed(reasons::DISK_LIMIT, how),
         KillCause::MaxCompletionTime => failed(
             reasons::MAX_COMPLETION_TIME,
             "the task ran for longer than spec.maxCompletionSeconds",
         ),
         KillCause::Ordered { reason, message } => ended_by_order(reason, message),
+        KillCause::GroupEnded(why) => ended_by_order(reasons::GROUP_ENDED, why),
         KillCause::AgentShutdown => {
             ended_by_order(reasons::AGENT_SHUTDOWN, "the agent was stopped together with its tasks")
         }
@@ -127,11 +129,13 @@ fn killed(kill: &KillOrder) -> TaskStatus {
 pub fn killing(kill: &KillOrder) -> (&str, String) {
     let (reason, why) = match &kill.cause {
         KillCause::HealthCheckFailed(how) => (reasons::HEALTH_CHECK_FAILED, how.as_str()),
+        KillCause::DiskLimit(how) => (reasons::DISK_LIMIT, how.as_str()),
         KillCause::MaxCompletionTime => {
             (reasons::MAX_COMPLETION_TIME, "it ran for longer than spec.maxCompletionSeconds")
         }
         KillCause::Ordered { reason, message } => (reason.as_str(), message.as_str()),
         KillCause::AgentShutdown => (reasons::AGENT_SHUTDOWN, "the agent is being stopped"),
+        KillCause::GroupEnded(why) => (reasons::GROUP_ENDED, why.as_str()),
         KillCause::Deleted | KillCause::Abandoned => {
             (reasons::DELETED, "the Task object is being deleted")
         }

@@ -18,8 +18,12 @@ use nix::sys::signal::Signal;
 
 use crate::networks::maps_ports;
 use crate::prepare::{Prepared, network_of};
+use crate::users::{self, UserNamespaces};
 
+mod capabilities;
 pub mod mounts;
+
+pub use capabilities::Allowed;
 
 /// What all tasks of one agent have in common.
 #[derive(Clone, Debug)]
@@ -33,6 +37,19 @@ pub struct Site {
     pub group: String,
     /// Where the API server is: `https://host:port`.
     pub server: String,
+    /// What this agent lets tasks have.
+    pub leave: Leave,
+}
+
+/// What an agent lets tasks have, whatever their queues say.
+#[derive(Clone, Debug, Default)]
+pub struct Leave {
+    /// Capabilities beyond the default set.
+    pub capabilities: Allowed,
+    /// Users of their own.
+    pub user_namespaces: UserNamespaces,
+    /// Why nobody can have those here.
+    pub no_user_namespaces: Option<String>,
 }
 
 /// Why a Task is not run.
@@ -72,6 +89,9 @@ pub fn launch(
     check(task)?;
     let uid = task.uid().unwrap_or_default();
     let image = prepared.image.as_deref();
+    let leave = &site.leave;
+    users::wanted(task, leave.user_namespaces, leave.no_user_namespaces.as_deref())
+        .map_err(unsupported)?;
     let (command, args) = program(container, image)?;
     let (user, user_name) = user(container, image)?;
     Ok(Launch {
@@ -97,6 +117,10 @@ pub fn launch(
         hidden: vec![site.data_dir.clone()],
         network: network(container, prepared)?,
         mounts: mounts::of(task, prepared)?,
+        devices: Vec::new(),
+        ipc: None,
+        user_namespace: None,
+        capabilities: capabilities::of(container, &site.leave)?,
         log: LogLimits::default(),
     })
 }
@@ -140,15 +164,8 @@ fn refuse_unknown(task: &Task) -> Result<(), Refusal> {
             "spec.container.args: without an image the program belongs into spec.container.command",
         ));
     }
-    if !container.capabilities.is_empty() {
-        return Err(unsupported(
-            "spec.container.capabilities: this agent can't give any beyond the default set yet",
-        ));
-    }
+    capabilities::of(container, &Leave::default())?;
     mounts::check(task)?;
-    if spec.resources.gpus() > 0 {
-        return Err(unsupported("spec.resources.gpu: this agent can't give out GPUs yet"));
-    }
     for port in &container.ports {
         refuse_unbound_port(port)?;
     }
@@ -268,18 +285,22 @@ fn network(container: &Container, prepared: &Prepared) -> Result<Network, Refusa
     let Some(network) = &prepared.network else {
         return Err(unsupported(format!("spec.container.network: {name:?} was not got ready")));
     };
-    let number = |port: i32| u16::try_from(port).ok().filter(|port| *port > 0);
-    let ports = container.ports.iter().filter_map(|port| {
-        let host = number(port.host_port)?;
-        Some(PortMapping { host, container: port.container_port.and_then(number).unwrap_or(host) })
-    });
-    let ports: Vec<PortMapping> = ports.collect();
+    let ports: Vec<PortMapping> = port_mappings(container).collect();
     if !ports.is_empty() && !maps_ports(network) {
         return Err(unsupported(format!(
             "spec.container.ports: network {name:?} has no plugin that leads ports of the agent to it (portmap)"
         )));
     }
     Ok(Network::Cni(CniNetwork { ports, ..network.clone() }))
+}
+
+/// Which ports of the machine are to lead to which of a container's own network.
+pub fn port_mappings(container: &Container) -> impl Iterator<Item = PortMapping> {
+    let number = |port: i32| u16::try_from(port).ok().filter(|port| *port > 0);
+    container.ports.iter().filter_map(move |port| {
+        let host = number(port.host_port)?;
+        Some(PortMapping { host, container: port.container_port.and_then(number).unwrap_or(host) })
+    })
 }
 
 /// What the kernel enforces: `limits`, and for what it does not name, `resources`.

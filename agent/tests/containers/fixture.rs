@@ -61,6 +61,7 @@ impl Hands {
             data_dir: data_dir.to_owned(),
             group: format!("/commonage-agent-test/agent-{uid}"),
             server: "https://127.0.0.1:6443".to_owned(),
+            leave: Default::default(),
         };
         Hands {
             shims: Shims::new(Arc::new(zygote), ledger.clone(), &boot_id, &site.group),
@@ -70,9 +71,7 @@ impl Hands {
                 namespace: "test".to_owned(),
                 name: "t".to_owned(),
                 boot_id,
-                kill: None,
-                image: None,
-                stop_signal: None,
+                ..Entry::default()
             },
             ledger,
         }

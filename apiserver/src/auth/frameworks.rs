@@ -47,7 +47,7 @@ fn knows(request: &Attributes<'_>) -> bool {
         matches!(request.verb, "create" | "update" | "patch" | "delete" | "deletecollection");
     match (request.resource, request.subresource) {
         ("tasks", "") => reads || writes,
-        ("tasks", "status" | "log") | ("offers", "status") => request.verb == "get",
+        ("tasks", "status" | "log" | "sandbox") | ("offers", "status") => request.verb == "get",
         ("tasks", "exec" | "attach" | "portforward") => matches!(request.verb, "get" | "create"),
         ("tasks", "kill") => request.verb == "create",
         ("offers", "") => reads,

@@ -45,15 +45,29 @@ pub(super) async fn log(call: &Call<'_>, target: &Target) -> Result<Response<Bod
     let Some(place) = &located.place else {
         return Err(no_log_yet(target, &located));
     };
-    match call.app.agents.log(call.app, place, &log_parameters(call.query)).await {
+    match call.app.agents.log(call.app, place, &parameters(call.query, &LOG_PARAMETERS)).await {
         Err(error) if error.code == 404 && waits => Err(no_log_yet(target, &located)),
         answer => answer,
     }
 }
 
-fn log_parameters(query: &Query) -> String {
+/// What lies in a Task's sandbox, of one that has ended too.
+pub(super) async fn sandbox(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiError> {
+    let located = proxy::locate(call.app, target).await?;
+    let Some(place) = &located.place else {
+        return Err(ApiError::bad_request(format!(
+            "task {:?} has no sandbox yet: it has not been placed on an agent",
+            target.name
+        )));
+    };
+    let parameters = parameters(call.query, &["path"]);
+    call.app.agents.document(place, "sandbox", &parameters).await
+}
+
+/// Those of a query that an agent is told.
+fn parameters(query: &Query, names: &[&str]) -> String {
     let mut parameters = form_urlencoded::Serializer::new(String::new());
-    for parameter in LOG_PARAMETERS {
+    for parameter in names {
         if let Some(value) = query.get(parameter) {
             parameters.append_pair(parameter, value);
         }

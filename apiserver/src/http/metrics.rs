@@ -130,7 +130,7 @@ pub(super) struct Metrics {
 
 /// The known name, so that no client can make up labels.
 fn known_subresource(def: Option<&Arc<ResourceDef>>, name: &str) -> &'static str {
-    const NAMES: [&str; 12] = [
+    const NAMES: [&str; 13] = [
         "status",
         "scale",
         "finalize",
@@ -143,6 +143,7 @@ fn known_subresource(def: Option<&Arc<ResourceDef>>, name: &str) -> &'static str
         "exec",
         "attach",
         "portforward",
+        "sandbox",
     ];
     let known = NAMES.iter().find(|known| **known == name);
     known.filter(|_| def.is_some()).copied().unwrap_or_default()

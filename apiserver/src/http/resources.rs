@@ -120,6 +120,7 @@ async fn answer(call: &Call<'_>, target: Target, body: Body) -> Result<Response<
         ("create", false, _) => writes::create(call, target, body).await,
         ("get", true, "" | "status") => get(call, &target).await,
         ("get", true, "log") => inside::log(call, &target).await,
+        ("get", true, "sandbox") => inside::sandbox(call, &target).await,
         ("get", true, "scale") => get_scale(call, &target).await,
         ("update", true, "scale") => writes::update_scale(call, target, body).await,
         ("update", true, "" | "status" | "finalize") => writes::update(call, target, body).await,

@@ -7,6 +7,7 @@ mod edits;
 mod fit;
 mod pool;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -214,9 +215,13 @@ impl Scene<'_> {
             self.check(name, causes)?;
         }
         let mut prepared = Vec::with_capacity(tasks.len());
+        let sizes = group_sizes(tasks.iter().map(|(task, _)| task));
         for ((mut task, warnings), launched) in tasks.into_iter().zip(&acceptance.tasks) {
             task::begin(&mut task);
             task::place(&mut task, &pool.agent);
+            if let Some(size) = group_of(&task).and_then(|group| sizes.get(&group)) {
+                task["status"]["groupSize"] = json!(size);
+            }
             state::enter(&mut task, TaskState::Staging, now);
             sandbox::check(self.engine, self.tasks, &task).map_err(|e| launched.locate(e))?;
             let valid = self.engine.validated(self.tasks, self.namespace, task, warnings);
@@ -361,4 +366,17 @@ impl Scene<'_> {
             Err(CommitError::Failed(error)) => Err(error.into()),
         }
     }
+}
+
+fn group_of(task: &Value) -> Option<String> {
+    task["spec"]["group"].as_str().map(str::to_owned)
+}
+
+/// How many of each group are launched at once.
+fn group_sizes<'a>(tasks: impl Iterator<Item = &'a Value>) -> BTreeMap<String, usize> {
+    let mut sizes = BTreeMap::new();
+    for group in tasks.filter_map(group_of) {
+        *sizes.entry(group).or_default() += 1;
+    }
+    sizes
 }

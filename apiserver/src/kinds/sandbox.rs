@@ -2,7 +2,7 @@
 //! say is refused.
 
 use commonage_schemas::queue::SandboxPolicy;
-use commonage_schemas::{GROUP, reasons};
+use commonage_schemas::{GROUP, capabilities, reasons};
 use serde_json::Value;
 
 use crate::engine::Engine;
@@ -20,6 +20,11 @@ pub(super) fn check(engine: &Engine, def: &ResourceDef, task: &Value) -> Result<
     let names = names.filter_map(|(place, name)| {
         Some((format!("spec.container.capabilities[{place}]"), name.as_str()?))
     });
+    // Those that every task has may be had again by one that drops all others.
+    let is_extra = |name: &str| {
+        capabilities::bare(name).is_none_or(|bare| !capabilities::DEFAULT.contains(&bare))
+    };
+    let names = names.filter(|(_, name)| is_extra(name));
     let (paths, names): (Vec<_>, Vec<_>) = (paths.collect(), names.collect());
     if paths.is_empty() && names.is_empty() {
         return Ok(());

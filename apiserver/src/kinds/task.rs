@@ -329,6 +329,9 @@ async fn bind_once(
         invalid_binding(name, Cause::invalid("hostPorts", &json!(binding.host_ports), &detail))
     })?;
     place(&mut task, &binding.agent);
+    if let Some(size) = binding.group_size {
+        task["status"]["groupSize"] = json!(size);
+    }
     crate::meta::bump_generation(&mut task);
     state::enter(&mut task, TaskState::Staging, jiff::Timestamp::now());
     engine.store_edit(target, &current, &task, request.options.dry_run).await

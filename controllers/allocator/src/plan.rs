@@ -77,6 +77,8 @@ pub struct Binding {
     pub host_ports: Vec<u16>,
     /// What of its resources, picked ports included, comes out of its agent's parts.
     pub parts: Vec<Part>,
+    /// Of a task with a group: how many of it are bound in this step.
+    pub group_size: Option<usize>,
 }
 
 /// A task to kill for another, with its grace period. Until the caller tells that it is ending, the

@@ -166,6 +166,7 @@ async fn bind(
     body.metadata.uid = Some(binding.uid.to_string());
     body.reserved = reserved;
     body.lent = (!lent.is_empty()).then_some(lent);
+    body.group_size = binding.group_size.and_then(|size| i32::try_from(size).ok());
     let bound = post(client, &binding.task, "binding", &body).await?;
     Ok(Outcome::Bound(Box::new(bound)))
 }

@@ -58,3 +58,47 @@ fn a_container_sees_its_own_processes_only() {
     let processes: u32 = printed.trim().parse().unwrap();
     assert!(processes < 10, "{processes} processes seen");
 }
+
+#[test]
+fn a_task_that_fills_its_disk_is_ended() {
+    let cluster = Cluster::start();
+    let yaml = "apiVersion: commonage.dev/v1\nkind: Task\nmetadata: {name: hog}\nspec: {resources: {cpu: 100m, memory: 64Mi, \
+                disk: 8Mi}, killPolicy: {gracePeriodSeconds: 0}, container: {command: [sh, -c, 'head -c 30000000 \
+                /dev/zero > /sandbox/big; sleep 100000']}}\n";
+    cluster
+        .apply(
+            &(yaml.to_owned()
+                + "---\n"
+                + &yaml.replace("hog", "frugal").replace("30000000", "3000000")),
+        )
+        .ok();
+    cluster.wait_for_state("hog", &["Failed"]);
+    assert_eq!(cluster.field("task/hog", ".status.reason"), "DiskLimitExceeded");
+    let message = cluster.field("task/hog", ".status.message");
+    assert!(message.ends_with("and may have 8.0 MiB of disk"), "{message}");
+    assert_eq!(cluster.field("task/frugal", ".status.state"), "Running");
+}
+
+#[test]
+fn a_sandbox_is_listed_while_and_after_its_task_runs() {
+    let cluster = Cluster::start();
+    let script = "mkdir out; echo hello > out/a.txt; ln -s /etc/passwd link; until [ -e go ]; do sleep 0.1; done";
+    run(&cluster, "writer", &["--detach", "--cpu", "0.1", "--memory", "32Mi"], script).ok();
+    commonage_e2e::eventually("the file", || {
+        let listed = cluster.cmn(&["sandbox", "ls", "writer", "out", "-o", "name"]);
+        if listed.stdout == "a.txt\n" { Ok(()) } else { Err(format!("{listed:?}")) }
+    });
+    cluster.cmn(&["exec", "writer", "--", "touch", "/sandbox/go"]).ok();
+    cluster.wait_for_state("writer", &["Finished"]);
+    let listed = cluster.cmn(&["sandbox", "ls", "writer"]).ok();
+    let lines: Vec<&str> = listed.lines().collect();
+    assert!(lines[0].starts_with("MODE"), "{listed}");
+    assert!(lines.iter().any(|l| l.ends_with("out/") && l.starts_with("drwxr-xr-x")), "{listed}");
+    assert!(lines.iter().any(|l| l.ends_with("link -> /etc/passwd")), "{listed}");
+    let refused = cluster.cmn(&["sandbox", "ls", "writer", "link"]).refused();
+    assert!(refused.contains("leads out of the sandbox"), "{refused}");
+    let missing = cluster.cmn(&["sandbox", "ls", "writer", "nothing"]).refused();
+    assert!(missing.contains("nothing of that name"), "{missing}");
+    let unknown = cluster.cmn(&["sandbox", "ls", "nobody"]).refused();
+    assert!(unknown.contains("not found"), "{unknown}");
+}

@@ -8,6 +8,8 @@ mod by_hand;
 mod definitions;
 mod encryption;
 mod etcd;
+mod gpus;
+mod groups;
 mod isolation;
 mod leaders;
 mod networks;

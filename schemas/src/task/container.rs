@@ -32,9 +32,17 @@ pub struct Container {
     /// always read-only.
     #[serde(default, skip_serializing_if = "crate::is_false")]
     pub read_only_root_filesystem: bool,
-    /// Linux capabilities beyond the default set; each needs a policy of the queue.
+    /// Linux capabilities beyond the default set, such as `NET_ADMIN`; each needs a policy of the queue.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,
+    /// Linux capabilities of the default set that it does without; `ALL`: every one that `capabilities` does not
+    /// name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop_capabilities: Vec<String>,
+    /// Whether its users are others than the machine's: root in the container is nobody outside. Default: what its
+    /// agent does (`cmn agent --user-namespaces`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_namespace: Option<bool>,
     /// `Host`, `None`, or the name of a CNI network. Default: `Host`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{COMMAND_BYTES_MAX, ENV_BYTES_MAX, FieldError, items, size};
-use crate::resources::Ranges;
+use crate::{capabilities, resources::Ranges};
 
 pub(super) fn command(at: &str, container: &Value, errors: &mut Vec<FieldError>) {
     let words = || {
@@ -92,6 +92,22 @@ fn is_user(text: &str, has_names: bool) -> bool {
             has_names
                 && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
                 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.$".contains(&b))
+        }
+    }
+}
+
+pub(super) fn capability_names(at: &str, container: &Value, errors: &mut Vec<FieldError>) {
+    for list in ["capabilities", "dropCapabilities"] {
+        for (i, name) in items(&container[list]) {
+            let Some(text) = name.as_str() else { continue };
+            let every = list == "dropCapabilities" && text == capabilities::EVERY;
+            if !every && capabilities::bare(text).is_none() {
+                errors.push(FieldError::invalid(
+                    format!("{at}.container.{list}[{i}]"),
+                    name,
+                    "must be the name of a Linux capability, such as \"NET_ADMIN\" (capabilities(7))",
+                ));
+            }
         }
     }
 }

@@ -3,34 +3,23 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::launch::User;
 
 const HOST: Host = Host { limits_swap: true, max_open_files: 20_000 };
 
 fn launch() -> Launch {
     Launch {
-        id: "t-1".to_owned(),
-        cgroup: "/commonage/node/t-1".to_owned(),
         command: vec!["sleep".to_owned()],
         args: vec!["1".to_owned()],
         env: [("A".to_owned(), "b".to_owned())].into(),
-        working_dir: None,
-        user: User::default(),
-        user_name: None,
-        own_sandbox: false,
-        hostname: None,
-        limits: Limits::default(),
-        root: Root::HostReadOnly,
-        sandbox: PathBuf::from("/"),
         hidden: vec![PathBuf::from("/data")],
         network: Network::None,
-        mounts: Vec::new(),
-        log: crate::launch::LogLimits::default(),
+        ..Launch::new("t-1", "/commonage/node/t-1", PathBuf::from("/"))
     }
 }
 
 fn built(launch: &Launch) -> Value {
-    build(launch, &StateDir::new("/state"), Path::new("/state/rootfs"), None, HOST)
+    let state = StateDir::new("/state");
+    build(launch, &state, Path::new("/state/rootfs"), &Seen::plain(&state), HOST)
 }
 
 fn reason(launch: &Launch) -> Option<FailureReason> {
@@ -63,11 +52,25 @@ fn no_control_group_is_mounted() {
 #[test]
 fn namespaces_follow_the_network() {
     let kinds = |network| -> Vec<String> {
-        let all = namespaces(&network, None);
+        let all = namespaces(&Launch { network, ..launch() }, &Seen::default());
         all.iter().map(|n| n["type"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(kinds(Network::Host), ["pid", "mount", "ipc", "uts", "cgroup"]);
     assert_eq!(kinds(Network::None).last().unwrap(), "network");
+    let shared = Launch {
+        network: Network::Shared(crate::launch::SharedNetwork {
+            namespace: "/g/net".into(),
+            addresses: Vec::new(),
+        }),
+        ipc: Some(crate::launch::SharedIpc { namespace: "/g/ipc".into(), memory: "/g/shm".into() }),
+        ..launch()
+    };
+    let all = namespaces(&shared, &Seen::default());
+    assert_eq!(all[2], json!({"type": "ipc", "path": "/g/ipc"}));
+    assert_eq!(all[5], json!({"type": "network", "path": "/g/net"}));
+    let mounts = built(&shared)["mounts"].clone();
+    let shm = mounts.as_array().unwrap().iter().find(|m| m["destination"] == "/dev/shm").unwrap();
+    assert_eq!((&shm["type"], &shm["source"]), (&json!("bind"), &json!("/g/shm")));
 }
 
 #[test]
@@ -87,6 +90,37 @@ fn capabilities_are_few_for_root_and_none_for_others() {
     assert!(!root.as_array().unwrap().contains(&json!("CAP_SYS_ADMIN")));
     launch.user.uid = 1000;
     assert_eq!(built(&launch)["process"]["capabilities"]["bounding"], json!([]));
+}
+
+#[test]
+fn capabilities_are_added_and_dropped() {
+    let mut launch = launch();
+    launch.capabilities.add = vec!["CAP_NET_ADMIN".to_owned(), "CAP_CHOWN".to_owned()];
+    launch.capabilities.drop = vec!["CAP_KILL".to_owned()];
+    let capabilities = built(&launch)["process"]["capabilities"].clone();
+    let bounding = capabilities["bounding"].as_array().unwrap();
+    assert_eq!(bounding.len(), CAPABILITIES.len());
+    assert!(bounding.contains(&json!("CAP_NET_ADMIN")) && !bounding.contains(&json!("CAP_KILL")));
+    assert_eq!(capabilities["ambient"], json!([]));
+    launch.user.uid = 1000;
+    let capabilities = built(&launch)["process"]["capabilities"].clone();
+    for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
+        assert_eq!(capabilities[set], json!(["CAP_CHOWN", "CAP_NET_ADMIN"]), "{set}");
+    }
+}
+
+#[test]
+fn devices_of_a_task_are_made_and_allowed() {
+    let mut launch = launch();
+    let path = PathBuf::from("/dev/nvidia3");
+    launch.devices = vec![crate::launch::Device { path, major: 195, minor: 3 }];
+    let linux = built(&launch)["linux"].clone();
+    assert_eq!(linux["devices"][0]["path"], "/dev/nvidia3");
+    let rules = linux["resources"]["devices"].as_array().unwrap();
+    let own = json!({"allow": true, "type": "c", "major": 195, "minor": 3, "access": "rwm"});
+    assert_eq!(rules.last().unwrap(), &own);
+    let plain = built(&self::launch())["linux"]["resources"]["devices"].clone();
+    assert!(plain.as_array().unwrap().iter().all(|rule| rule["major"] != 195));
 }
 
 #[test]

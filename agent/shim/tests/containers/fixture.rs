@@ -1,12 +1,11 @@
 //! One task in a directory of its own, and its removal whatever happens.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use commonage_shim::launch::{Limits, LogLimits, Network, Root, Stream, User};
+use commonage_shim::launch::Stream;
 use commonage_shim::{Exit, Launch, Observed, Shim, StateDir, ZygoteHandle, client, zygote};
 
 /// Far more than anything here takes; a hang is a failure with words, not a stuck build.
@@ -60,23 +59,9 @@ impl Task {
         // Named by the id, as in an agent's ledger.
         let state = StateDir::new(directory.path().join(&id));
         let launch = Launch {
-            cgroup: format!("/{parent}/{id}"),
-            id,
             command: command.iter().map(|s| (*s).to_owned()).collect(),
-            args: Vec::new(),
-            env: BTreeMap::new(),
-            working_dir: None,
-            user: User::default(),
-            user_name: None,
-            own_sandbox: false,
-            hostname: None,
-            limits: Limits::default(),
-            root: Root::HostReadOnly,
-            sandbox,
             hidden: vec![directory.path().to_owned()],
-            network: Network::Host,
-            mounts: Vec::new(),
-            log: LogLimits::default(),
+            ..Launch::new(&id, &format!("/{parent}/{id}"), sandbox)
         };
         Self { launch, state, parent, _directory: directory }
     }

@@ -26,7 +26,7 @@ pub const TESTS: &[Test] = &[
 /// An image's layers, uppermost first, below a directory of their own.
 pub struct Image {
     dir: tempfile::TempDir,
-    layers: Vec<PathBuf>,
+    pub layers: Vec<PathBuf>,
 }
 
 impl Image {

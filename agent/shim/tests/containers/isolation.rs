@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use commonage_shim::launch::{Mount, Network, User};
+use commonage_shim::launch::{Capabilities, Device, Mount, Network, User};
 
 use crate::Test;
 use crate::fixture::Task;
@@ -14,6 +14,8 @@ pub const TESTS: &[Test] = &[
     ("secrets_and_other_tasks_are_hidden", secrets_and_other_tasks_are_hidden),
     ("what_only_its_owner_may_read_is_out_of_reach", what_only_its_owner_may_read_is_out_of_reach),
     ("privileges_are_dropped", privileges_are_dropped),
+    ("capabilities_are_given_and_taken", capabilities_are_given_and_taken),
+    ("a_given_device_is_there_and_no_other", a_given_device_is_there_and_no_other),
     ("the_whole_machine_is_out_of_reach", the_whole_machine_is_out_of_reach),
     ("calls_that_are_not_allowed_fail", calls_that_are_not_allowed_fail),
     ("processes_of_others_are_out_of_sight", processes_of_others_are_out_of_sight),
@@ -122,6 +124,43 @@ fn privileges_are_dropped() {
     let expected = "CapInh:\t0000000000000000\nCapEff:\t00000000a00405fb\nCapBnd:\t00000000a00405fb\n\
                     CapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n0\n";
     assert_eq!(task.stdout(), expected);
+}
+
+fn capabilities_are_given_and_taken() {
+    let script = "grep -E '^Cap(Eff|Amb):' /proc/self/status; nice -n -5 nice 2>/dev/null";
+    let given = |uid: u32, add: &[&str], drop: &[&str]| {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let task = Task::sh(script).with(|launch| {
+            launch.user = User { uid, ..User::default() };
+            launch.capabilities = Capabilities { add: owned(add), drop: owned(drop) };
+        });
+        let exit = task.run();
+        assert!(exit.error.is_none(), "{exit:?}");
+        task.stdout()
+    };
+    // SYS_NICE is bit 23, KILL bit 5.
+    let root = given(0, &["CAP_SYS_NICE"], &["CAP_KILL"]);
+    assert_eq!(root, "CapEff:\t00000000a08405db\nCapAmb:\t0000000000000000\n-5\n");
+    let user = given(1000, &["CAP_SYS_NICE"], &[]);
+    assert_eq!(user, "CapEff:\t0000000000800000\nCapAmb:\t0000000000800000\n-5\n");
+    let none = given(1000, &[], &[]);
+    assert_eq!(none, "CapEff:\t0000000000000000\nCapAmb:\t0000000000000000\n0\n");
+}
+
+/// A device that every kernel with fuse has stands for a GPU: opening it needs nothing but leave.
+fn a_given_device_is_there_and_no_other() {
+    const FUSE: (u64, u64) = (10, 229);
+    let script = "ls /dev | tr '\\n' ' '; for d in nvidia0 fuse; do [ -c /dev/$d ] && ( exec 3<>/dev/$d ) 2>/dev/null && echo $d; done; true";
+    let device = Device { path: "/dev/nvidia0".into(), major: FUSE.0, minor: FUSE.1 };
+    let given = Task::sh(script).with(|launch| launch.devices = vec![device]);
+    given.run();
+    let without = Task::sh(script);
+    without.run();
+    assert!(!without.stdout().contains("nvidia"), "{}", without.stdout());
+    assert!(given.stdout().contains(" nvidia0 "), "{}", given.stdout());
+    if Path::new("/dev/fuse").exists() {
+        assert!(given.stdout().ends_with("nvidia0\n"), "{}", given.stdout());
+    }
 }
 
 fn the_whole_machine_is_out_of_reach() {

@@ -4,11 +4,16 @@ use std::time::{Duration, Instant};
 
 use commonage_shim::client;
 use commonage_shim::launch::{LogLimits, Stream};
+use commonage_shim::quota::Quotas;
 
 use crate::Test;
 use crate::fixture::{Task, eventually};
 
 pub const TESTS: &[Test] = &[
+    (
+        "the_disk_itself_keeps_a_project_within_its_limit",
+        the_disk_itself_keeps_a_project_within_its_limit,
+    ),
     ("a_cpu_quota_is_enforced", a_cpu_quota_is_enforced),
     ("running_out_of_memory_is_told_apart", running_out_of_memory_is_told_apart),
     ("a_child_running_out_of_memory_is_told", a_child_running_out_of_memory_is_told),
@@ -137,4 +142,72 @@ fn a_flood_of_output_is_slowed_down_and_kept_small() {
     shim.kill(9).unwrap();
     let exit = task.end();
     assert_eq!((exit.signal, exit.log_bytes_dropped), (Some(9), 0), "{exit:?}");
+}
+
+/// A small ext4 of the test's own.
+struct Disk {
+    mount: tempfile::TempDir,
+    _image: tempfile::NamedTempFile,
+}
+
+impl Disk {
+    /// `None`: this machine can't make one, for the reason that is printed.
+    fn new() -> Option<Disk> {
+        let image = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        image.as_file().set_len(64 << 20).unwrap();
+        let mount = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (file, place) =
+            (image.path().display().to_string(), mount.path().display().to_string());
+        let steps: [&[&str]; 2] = [
+            &["mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota", &file],
+            &["mount", "-o", "loop,prjquota", &file, &place],
+        ];
+        for step in steps {
+            let done = std::process::Command::new(step[0]).args(&step[1..]).output();
+            let done = done.map_or_else(
+                |error| Err(error.to_string()),
+                |output| match output.status.success() {
+                    true => Ok(()),
+                    false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+                },
+            );
+            if let Err(why) = done {
+                eprintln!("!!! no disk with project quotas: {step:?}: {why} !!!");
+                return None;
+            }
+        }
+        Some(Disk { mount, _image: image })
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.mount.path()).status();
+    }
+}
+
+fn the_disk_itself_keeps_a_project_within_its_limit() {
+    assert_eq!(Quotas::of(std::path::Path::new("/proc")).unwrap(), None);
+    let Some(disk) = Disk::new() else { return };
+    let quotas = Quotas::of(disk.mount.path()).unwrap().unwrap();
+    let script = "head -c 1000000 /dev/zero > /sandbox/a && echo small; mkdir /sandbox/d; head -c 6000000 /dev/zero > \
+                  /sandbox/d/b || echo refused; head -c 1000000 /dev/zero > /tmp/c || echo refused";
+    let task = Task::command_in(disk.mount.path(), &["sh", "-c", script]);
+    let directories = commonage_shim::quota::counted(&task.state);
+    for directory in directories.iter().skip(1).chain([&task.launch.sandbox]) {
+        std::fs::create_dir_all(directory).unwrap();
+    }
+    std::fs::write(task.launch.sandbox.join("fetched"), vec![1; 500_000]).unwrap();
+    let all: Vec<_> =
+        directories[1..].iter().cloned().chain([task.launch.sandbox.clone()]).collect();
+    quotas.limit(0x4000_0001, &all, 4 << 20).unwrap();
+    task.run();
+    assert_eq!(task.stdout(), "small\nrefused\nrefused\n", "{}", task.stderr());
+    assert!(task.stderr().contains("quota exceeded"), "{}", task.stderr());
+    // What was in it before counts, and what nobody limits goes on.
+    let used = quotas.used(0x4000_0001).unwrap();
+    assert!(((4 << 20) - 65_536..=4 << 20).contains(&used), "{used}");
+    std::fs::write(disk.mount.path().join("other"), vec![1; 8 << 20]).unwrap();
+    quotas.forget(0x4000_0001).unwrap();
+    std::fs::write(task.launch.sandbox.join("more"), vec![1; 1 << 20]).unwrap();
 }

@@ -14,6 +14,7 @@ mod life;
 mod limits;
 mod network;
 mod recovery;
+mod users;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         image::TESTS,
         intruder::TESTS,
         network::TESTS,
+        users::TESTS,
     ]
     .concat();
     if has("--list") {

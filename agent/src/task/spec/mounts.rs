@@ -88,7 +88,7 @@ pub(super) fn of(task: &Task, prepared: &Prepared) -> Result<Vec<Mount>, Refusal
             None => TOKEN_MOUNT.trim_start_matches("/var"),
         };
         let (source, target) = (PathBuf::from(TOKEN_DIRECTORY), PathBuf::from(target));
-        mounts.push(Mount { source, target, read_only: true, tmpfs_bytes: None });
+        mounts.push(Mount { source, target, read_only: true, ..Mount::default() });
     }
     Ok(mounts)
 }
@@ -96,7 +96,7 @@ pub(super) fn of(task: &Task, prepared: &Prepared) -> Result<Vec<Mount>, Refusal
 fn one(place: usize, wanted: &Wanted, prepared: &Prepared) -> Result<Mount, Refusal> {
     let target = PathBuf::from(&wanted.path);
     let bind = |source: PathBuf, read_only: bool| {
-        Ok(Mount { source, target: target.clone(), read_only, tmpfs_bytes: None })
+        Ok(Mount { source, target: target.clone(), read_only, ..Mount::default() })
     };
     if let Some(tmpfs) = &wanted.tmpfs {
         let bytes = size(&tmpfs.size).map_err(unsupported)?;
@@ -104,7 +104,8 @@ fn one(place: usize, wanted: &Wanted, prepared: &Prepared) -> Result<Mount, Refu
         return Ok(Mount { target, read_only: wanted.read_only, tmpfs_bytes, ..Mount::default() });
     }
     if let Some(host) = &wanted.host_path {
-        return bind(PathBuf::from(host), wanted.read_only);
+        let mount = bind(PathBuf::from(host), wanted.read_only)?;
+        return Ok(Mount { foreign: true, ..mount });
     }
     if let Some(volume) = prepared.volumes.get(&place) {
         return bind(volume.clone(), wanted.read_only);

@@ -183,6 +183,7 @@ fn view_rules() -> Vec<Rule> {
                 "offers/status",
                 "tasks",
                 "tasks/log",
+                "tasks/sandbox",
                 "tasks/status",
                 "volumes",
                 "volumes/status",

@@ -203,6 +203,7 @@ impl Cycle<'_> {
                 agent: Arc::clone(&self.state.agents[placed.agent].name),
                 host_ports: ports.by_ref().take(picks).collect(),
                 parts: parts.iter().map(|piece| piece.part(&self.state.names)).collect(),
+                group_size: task.group.as_ref().map(|_| bundle.tasks.len()),
             });
         }
     }
