@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use commonage_store::Version;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub(crate) use decode::Fields;
 pub(crate) use versions::{Normal, encode_as};
@@ -234,6 +234,11 @@ fn put_decimal(out: &mut BytesMut, number: u64) {
 /// The stored form of an object: apiVersion, kind and metadata first, then the rest in order.
 /// `metadata.resourceVersion` must be gone by now: the store's version is the only truth.
 pub(crate) fn encode(object: &Value) -> Bytes {
+    encode_with(object, None)
+}
+
+/// As [`encode`], of an object without `metadata.managedFields` with these: the value as JSON.
+pub(crate) fn encode_with(object: &Value, entries: Option<&str>) -> Bytes {
     let mut out = Vec::with_capacity(1024);
     let empty = serde_json::Map::new();
     let members = object.as_object().unwrap_or(&empty);
@@ -250,8 +255,40 @@ pub(crate) fn encode(object: &Value) -> Bytes {
         }
         serde_json::to_writer(&mut out, key).expect("a string serializes into memory");
         out.push(b':');
-        serde_json::to_writer(&mut out, value).expect("a JSON tree serializes into memory");
+        match (entries, value) {
+            (Some(entries), Value::Object(metadata)) if key == "metadata" => {
+                put_metadata_with(&mut out, metadata, entries);
+            }
+            _ => {
+                serde_json::to_writer(&mut out, value).expect("a JSON tree serializes into memory")
+            }
+        }
     }
     out.push(b'}');
     Bytes::from(out)
+}
+
+/// The members in their order, the entries in their place among them.
+fn put_metadata_with(out: &mut Vec<u8>, metadata: &Map<String, Value>, entries: &str) {
+    const MEMBER: &str = "managedFields";
+    let mut separator = b'{';
+    let mut put = |out: &mut Vec<u8>, name: &str| {
+        out.push(std::mem::replace(&mut separator, b','));
+        serde_json::to_writer(&mut *out, name).expect("a string serializes into memory");
+        out.push(b':');
+    };
+    let mut left = Some(entries);
+    for (name, value) in metadata {
+        if let Some(entries) = left.take_if(|_| name.as_str() > MEMBER) {
+            put(out, MEMBER);
+            out.extend_from_slice(entries.as_bytes());
+        }
+        put(out, name);
+        serde_json::to_writer(&mut *out, value).expect("a JSON tree serializes into memory");
+    }
+    if let Some(entries) = left {
+        put(out, MEMBER);
+        out.extend_from_slice(entries.as_bytes());
+    }
+    out.push(b'}');
 }

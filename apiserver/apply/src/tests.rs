@@ -4,11 +4,12 @@ mod entries;
 mod lists;
 mod owners;
 mod sets;
+mod text;
 mod types;
 
 use serde_json::{Map, Value, json};
 
-use crate::{ApplyError, Types, Writer, apply, record};
+use crate::{ApplyError, Types, Unusual, Writer, apply, record, record_text};
 
 /// An object that several managers write to, through the main resource unless said otherwise.
 struct Cluster {
@@ -76,8 +77,34 @@ impl Cluster {
         change(&mut new);
         let writer =
             Writer { manager, api_version: "x/v1", subresource: self.subresource, now: &now };
+        let text = self.live.as_ref().and_then(|live| self.recorded_text(live, &new, &writer));
         record(&self.types, &self.ignored, self.live.as_ref(), &mut new, &writer);
+        if let Some(text) = text {
+            let entries = new["metadata"].get("managedFields").map(Value::to_string);
+            assert_eq!(text, entries, "as text and as trees");
+        }
         self.live = Some(new);
+    }
+
+    /// What comes of the same write when the entries stay text; `None` if the client says something
+    /// about them, or they are unusual.
+    fn recorded_text(
+        &self,
+        live: &Value,
+        new: &Value,
+        writer: &Writer<'_>,
+    ) -> Option<Option<String>> {
+        let apart = |object: &Value| {
+            let mut object = object.clone();
+            let entries = object["metadata"].as_object_mut()?.remove("managedFields");
+            Some((object, entries))
+        };
+        let ((old, before), (new, sent)) = (apart(live)?, apart(new)?);
+        if sent.is_some() && sent != before {
+            return None;
+        }
+        let before = before.map(|entries| entries.to_string());
+        record_text(&self.types, &self.ignored, &old, &new, writer, before.as_deref()).ok()
     }
 
     fn spec(&self) -> Value {

@@ -4,9 +4,11 @@
 mod meta;
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value};
+
+use crate::text::Sets;
 
 /// The compiled schema of a kind.
 #[derive(Clone, Debug)]
@@ -14,6 +16,8 @@ pub struct Types {
     pub(crate) root: Type,
     /// What every object of the kind has, written down or not.
     pub(crate) zero: Option<Value>,
+    /// Of the objects of this kind; shared by clones.
+    pub(crate) sets: Arc<Sets>,
 }
 
 /// What a place may hold.
@@ -96,7 +100,7 @@ impl Types {
         embed(map);
         // A kind is an object whatever else its schema allows.
         let root = Type::Known(Box::new(Atom { scalar: None, list: None, map: atom.map }));
-        Types { root, zero: None }
+        Types { root, zero: None, sets: Arc::default() }
     }
 
     /// For a kind that Go knows as a type: what an object of it has before anybody writes anything

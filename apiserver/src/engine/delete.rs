@@ -102,7 +102,10 @@ impl Engine {
     ) -> Result<Deleted, Attempt> {
         let def = &target.def;
         check_preconditions(target, delete, &current)?;
-        let mut object = current.to_value();
+        let (mut object, entries) = match def.stored_as {
+            None => current.to_value_and_entries(),
+            Some(_) => (current.to_value(), None),
+        };
         take_version(&mut object);
         let strategy = self.strategy(def);
         let context = self.context(def, &target.namespace, &options.user);
@@ -126,7 +129,9 @@ impl Engine {
                 }
                 strategy.prepare_delete(context, &mut object);
             }
-            let marked = self.store_edit(target, &current, &object, options.dry_run).await?;
+            let entries = entries.as_deref();
+            let marked =
+                self.store_edit_with(target, &current, &object, entries, options.dry_run).await?;
             return Ok(Deleted::Marked(marked));
         }
         if options.dry_run {

@@ -5,13 +5,13 @@
 //! by itself (deletion marks, bindings, answers of offers) own nothing, as in Kubernetes; only the
 //! status of a definition is its own.
 
-use commonage_apply::{ApplyError, Conflict, Writer};
+use commonage_apply::{ApplyError, Conflict, Unusual, Writer};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::commit::name_of;
-use super::update::Target;
-use super::{FieldValidation, WriteOptions};
+use super::update::{Edit, Target};
+use super::{FieldValidation, PatchKind, WriteOptions};
 use crate::meta;
 use crate::resource::ResourceDef;
 use crate::schema;
@@ -21,6 +21,8 @@ use crate::status::{ApiError, Cause, StatusDetails};
 const UNKNOWN: &str = "unknown";
 /// The manager of what the server writes by itself and not for a client.
 const SELF: &str = "kube-apiserver";
+/// Where the entries are in the metadata.
+const MEMBER: &str = "managedFields";
 
 /// Notes what the write changed, unless it is an apply, which has settled that itself. Returns
 /// whether the write is about the entries themselves: an apply, or a client that edits them.
@@ -46,6 +48,43 @@ pub(super) fn record_status(def: &ResourceDef, old: &Value, new: &mut Value) {
     record(def, Some("status"), Some(old), new, &options);
 }
 
+/// The entries of an object that is being changed.
+pub(super) enum Entries {
+    /// In its trees, where the client may have changed them.
+    InTrees,
+    /// Beside them, as text: the client says nothing about them.
+    Beside(Option<String>),
+}
+
+/// As [`record`], of entries that are beside the trees.
+///
+/// # Errors
+/// They have to be read as trees.
+pub(super) fn record_beside(
+    def: &ResourceDef,
+    subresource: Option<&str>,
+    old: &Value,
+    new: &Value,
+    options: &WriteOptions,
+    live: Option<&str>,
+) -> Result<Option<String>, Unusual> {
+    let (api_version, now) = (def.api_version(), meta::time_text(Timestamp::now()));
+    let writer = writer(&api_version, subresource, &now, options);
+    commonage_apply::record_text(&def.types, ignored(def, subresource), old, new, &writer, live)
+}
+
+/// Whether an edit can't say anything about the entries. What is written with escapes may.
+pub(super) fn is_silent_about_entries(edit: &Edit) -> bool {
+    match edit {
+        Edit::Replace(new) => new.get("metadata").is_none_or(|all| all.get(MEMBER).is_none()),
+        Edit::Patch { kind: PatchKind::Merge | PatchKind::Strategic, body } => {
+            let says = |text: &str| memchr::memmem::find(body, text.as_bytes()).is_some();
+            !says(MEMBER) && !says("\\u")
+        }
+        Edit::Patch { .. } => false,
+    }
+}
+
 /// Whether a write changes nothing. Neither times of managers count nor, in a write that is not
 /// about them, the managers at all: then a rule of the kind has undone what the client changed.
 pub(super) fn is_unchanged(old: &mut Value, new: &mut Value, about_entries: bool) -> bool {
@@ -59,12 +98,12 @@ pub(super) fn is_unchanged(old: &mut Value, new: &mut Value, about_entries: bool
 }
 
 pub(super) fn take_entries(object: &mut Value) -> Option<Value> {
-    object.get_mut("metadata")?.as_object_mut()?.remove("managedFields")
+    object.get_mut("metadata")?.as_object_mut()?.remove(MEMBER)
 }
 
 pub(super) fn put_entries(object: &mut Value, entries: Option<Value>) {
     if let (Some(entries), Some(Value::Object(metadata))) = (entries, object.get_mut("metadata")) {
-        metadata.insert("managedFields".into(), entries);
+        metadata.insert(MEMBER.into(), entries);
     }
 }
 

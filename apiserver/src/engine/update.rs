@@ -1,6 +1,8 @@
 //! Update and patch: read, change, compare, write; again when somebody was faster and the client
 //! did not insist on a version.
 
+mod ready;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +13,16 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::commit::{CommitError, clean, has_finalizers, is_deleting, judge, take_version};
-use super::create::unreadable;
-use super::{Engine, FieldValidation, PatchKind, WriteOptions, Written, managed};
+use super::commit::{CommitError, has_finalizers, is_deleting, take_version};
+use super::managed::Entries;
+use super::{Engine, PatchKind, WriteOptions, Written, managed};
 use crate::meta;
-use crate::object::{Object, encode_as};
-use crate::patch;
+use crate::object::{Object, encode_as, encode_with};
 use crate::resource::{Origin, ResourceDef};
-use crate::schema::go;
-use crate::status::{ApiError, Cause};
+use crate::status::ApiError;
+
+pub(super) use ready::By;
+use ready::Ready;
 
 /// How long a write that named no version waits for its turn and is tried again. kube-apiserver
 /// goes on until the request's deadline, a minute there; half of that leaves time to answer.
@@ -52,17 +55,6 @@ impl Target {
 pub(super) enum Edit {
     Replace(Value),
     Patch { kind: PatchKind, body: Bytes },
-}
-
-/// What made the new object, for what is said of one that cannot be read.
-#[derive(Clone, Copy)]
-pub(super) enum By<'e> {
-    Replacing,
-    Patching,
-    /// A strategic merge patch.
-    Merging(&'e Bytes),
-    /// The object's `/scale`, which owns what it writes in its own name.
-    Scaling,
 }
 
 /// Why one attempt failed.
@@ -223,24 +215,18 @@ impl Engine {
         options: &WriteOptions,
         current: Arc<Object>,
     ) -> Result<Written, Attempt> {
-        let old = current.to_value();
-        let (new, warnings) = match edit {
-            Edit::Replace(new) => (new.clone(), Vec::new()),
-            Edit::Patch { kind, body } => patched(target, old.clone(), *kind, body, options)?,
+        let def = &target.def;
+        // Nearly half of an object is about who owns what of it: that is not made a tree of if it need not.
+        let beside = def.stored_as.is_none()
+            && def.view().is_none()
+            && managed::is_silent_about_entries(edit);
+        let edited = |beside| self.edited(target, edit, options, &current, beside);
+        let ready = match beside.then(|| edited(true)) {
+            Some(Ok(ready)) => ready,
+            // What is wrong is said about the whole of it.
+            Some(Err(_)) | None => edited(false)?,
         };
-        let by = match edit {
-            Edit::Replace(_) => By::Replacing,
-            Edit::Patch { kind: PatchKind::Strategic, body } => By::Merging(body),
-            Edit::Patch { .. } => By::Patching,
-        };
-        match self.write_edit(target, by, old, new, options, current).await {
-            Ok(mut written) => {
-                written.warnings.splice(0..0, warnings);
-                Ok(written)
-            }
-            Err(Attempt::Failed(error)) => Err(Attempt::Failed(error.with_warnings(&warnings))),
-            Err(again) => Err(again),
-        }
+        self.write_ready(target, ready, options, current).await
     }
 
     /// From the object that the client wants to the one that is stored. `old` is `current` as a tree.
@@ -248,89 +234,35 @@ impl Engine {
         &self,
         target: &Target,
         by: By<'_>,
-        mut old: Value,
-        mut new: Value,
+        old: Value,
+        new: Value,
         options: &WriteOptions,
         current: Arc<Object>,
     ) -> Result<Written, Attempt> {
-        let (def, subresource) = (&target.def, target.subresource.as_deref());
-        let uid = new["metadata"]["uid"].as_str().unwrap_or_default();
-        // A report names by its uid whom it is about, however it is sent: the name may be another's by
-        // now. (What a patch of the whole object makes of its uid is refused as a change of it.)
-        let insists = matches!(by, By::Replacing) || subresource.is_some();
-        if insists && !uid.is_empty() && *uid != *current.uid {
-            let (namespace, name) = (&target.namespace, &target.name);
-            return Err(ApiError::uid_conflict(def, namespace, name, uid, &current.uid).into());
-        }
-        take_version(&mut old);
-        check_version(target, take_version(&mut new).as_deref(), &current)?;
-        self.prepare_edit(target, options, &old, &mut new)?;
-        let strategy = self.strategy(def);
-        strategy.default(&mut new);
-        let part = if matches!(by, By::Scaling) { Some("scale") } else { subresource };
-        let about_entries = managed::record(def, part, Some(&old), &mut new, options);
-        strategy.prepare_update(
-            self.context(def, &target.namespace, &options.user),
-            subresource,
-            &old,
-            &mut new,
-        )?;
-        if subresource.is_none() {
-            meta::count_generation(def, &old, &mut new);
-        }
-        meta::check_type(def, &new)?;
-        let mut causes = meta::validate_update(def, &old, &new);
-        causes.extend(match subresource {
-            Some("status") => def.schema.validate_status(&new, &old),
-            _ => def.schema.validate_update(&new, &old),
-        });
-        if let Some(why) = unreadable(def, &causes) {
-            let error = match by {
-                By::Replacing => ApiError::undecodable(def, &new, &why),
-                By::Patching | By::Scaling => ApiError::invalid_patch(&new.to_string(), &why),
-                By::Merging(patch) => unmergeable(patch, why),
-            };
-            return Err(error.into());
-        }
-        if causes.is_empty() {
-            causes.extend(strategy.validate(&new, Some(&old)));
-        }
-        if !causes.is_empty() {
-            return Err(ApiError::invalid(def, &target.name, causes).into());
-        }
-        let warnings = meta::warnings(def, Some(&old), &new);
+        let ready = self.checked(target, by, (old, new), Entries::InTrees, options, &current)?;
+        self.write_ready(target, ready, options, current).await
+    }
+
+    async fn write_ready(
+        &self,
+        target: &Target,
+        ready: Ready,
+        options: &WriteOptions,
+        current: Arc<Object>,
+    ) -> Result<Written, Attempt> {
+        let Ready { new, entries, warnings, unchanged } = ready;
         // What is encrypted with an old key is written again, though it says the same.
         let stale =
             || self.settings.encryption.as_ref().is_some_and(|it| it.is_stale(&target.key()));
-        if managed::is_unchanged(&mut old, &mut new, about_entries) && !stale() {
+        if unchanged && !stale() {
             return Ok(Written { object: current, warnings, created: false });
         }
-        let object = self.store_edit(target, &current, &new, options.dry_run).await?;
-        Ok(Written { object, warnings, created: false })
-    }
-
-    fn prepare_edit(
-        &self,
-        target: &Target,
-        options: &WriteOptions,
-        old: &Value,
-        new: &mut Value,
-    ) -> Result<(), ApiError> {
-        // What only takes a part of the object from the client still takes who applied it.
-        let applied = options.applied.then(|| managed::take_entries(new));
-        if target.subresource.as_deref() == Some("finalize") {
-            let finalizers = new["spec"]["finalizers"].take();
-            *new = old.clone();
-            new["spec"]["finalizers"] =
-                if finalizers.is_null() { Value::Array(Vec::new()) } else { finalizers };
-        } else {
-            meta::prepare_update(&target.def, target.subresource.as_deref(), old, new)?;
+        let entries = entries.as_deref();
+        match self.store_edit_with(target, &current, &new, entries, options.dry_run).await {
+            Ok(object) => Ok(Written { object, warnings, created: false }),
+            Err(Attempt::Failed(error)) => Err(Attempt::Failed(error.with_warnings(&warnings))),
+            Err(again) => Err(again),
         }
-        if let Some(entries) = applied {
-            managed::take_entries(new);
-            managed::put_entries(new, entries);
-        }
-        Ok(())
     }
 
     /// Writes the new object over `current`; removes it instead when nothing holds it any more.
@@ -341,7 +273,36 @@ impl Engine {
         new: &Value,
         dry_run: bool,
     ) -> Result<Arc<Object>, Attempt> {
-        let (key, value) = (target.key(), encode_as(&target.def, new));
+        self.store_edit_with(target, current, new, None, dry_run).await
+    }
+
+    /// As [`Engine::store_edit`]. With `entries`, `new` is without its `metadata.managedFields`, which
+    /// are these; the kind is then one that is stored as `target` has it.
+    pub(crate) async fn store_edit_with(
+        &self,
+        target: &Target,
+        current: &Object,
+        new: &Value,
+        entries: Option<&str>,
+        dry_run: bool,
+    ) -> Result<Arc<Object>, Attempt> {
+        let value = match entries {
+            Some(entries) => encode_with(new, Some(entries)),
+            None => encode_as(&target.def, new),
+        };
+        self.store_value(target, current, new, value, dry_run).await
+    }
+
+    /// As [`Engine::store_edit`]; `value` is how `new` is stored.
+    async fn store_value(
+        &self,
+        target: &Target,
+        current: &Object,
+        new: &Value,
+        value: Bytes,
+        dry_run: bool,
+    ) -> Result<Arc<Object>, Attempt> {
+        let key = target.key();
         if dry_run {
             return Ok(self.pretended(&target.def, &target.path(), &value, current.version)?);
         }
@@ -367,80 +328,6 @@ impl Engine {
             Err(CommitError::Failed(error)) => Err(error.into()),
         }
     }
-}
-
-/// The version that the client wants to change must be the current one. (A patched document carries
-/// the version that it was made from, unless the patch put another one there.)
-fn check_version(target: &Target, wanted: Option<&str>, current: &Object) -> Result<(), ApiError> {
-    let def = &target.def;
-    let Some(wanted) = wanted else {
-        if def.allow_unconditional_update {
-            return Ok(());
-        }
-        let (field, why) = ("metadata.resourceVersion", "must be specified for an update");
-        let cause = Cause::invalid(field, &Value::from(0), why);
-        // By its resource, not its kind: so says kube-apiserver's storage.
-        return Err(ApiError::invalid_kind(&def.group, &def.plural, &target.name, vec![cause]));
-    };
-    match wanted.parse::<u64>() {
-        Ok(version) if version == current.version.0 => Ok(()),
-        Ok(_) => Err(ApiError::conflict(def, &target.name)),
-        Err(_) => {
-            let why = format!("strconv.ParseUint: parsing {wanted:?}: invalid syntax");
-            Err(ApiError::unforeseen(why))
-        }
-    }
-}
-
-/// The patched document, resourceVersion included, read as an object of the kind; and warnings.
-/// `new` is the document that is to be patched.
-fn patched(
-    target: &Target,
-    mut new: Value,
-    kind: PatchKind,
-    body: &Bytes,
-    options: &WriteOptions,
-) -> Result<(Value, Vec<String>), ApiError> {
-    let def = &target.def;
-    if let PatchKind::Apply { force } = kind {
-        let (mut new, warnings) = managed::apply(target, Some(&new), body, force, options)?;
-        meta::check_shape(def, &mut new)
-            .map_err(|why| ApiError::invalid_patch(&new.to_string(), &why))?;
-        clean(def, &mut new, options);
-        return Ok((new, warnings));
-    }
-    let findings = patch::apply(def, &mut new, kind, body, options.field_validation)?;
-    if !new.is_object() {
-        return Err(ApiError::unprocessable_patch());
-    }
-    if def.origin == Origin::Custom && new["kind"].as_str().unwrap_or_default().is_empty() {
-        let text = new.to_string();
-        let why = meta::missing_kind(&new, &text).unwrap_or_default();
-        return Err(ApiError::invalid_patch(&text, &why));
-    }
-    let strict = options.field_validation == FieldValidation::Strict;
-    let text = strict.then(|| new.to_string());
-    meta::check_shape(def, &mut new).map_err(|why| match kind {
-        PatchKind::Strategic => unmergeable(body, why),
-        _ => ApiError::invalid_patch(&new.to_string(), &why),
-    })?;
-    let options = WriteOptions { findings, ..options.clone() };
-    let findings = match meta::check_type(def, &new).is_ok() {
-        true => clean(def, &mut new, &options),
-        false => options.findings.clone(),
-    };
-    let mut warnings = judge(findings, &options, |why| {
-        ApiError::invalid_patch(text.as_deref().unwrap_or_default(), &why)
-    })?;
-    meta::check_same_object(def, &target.namespace, &target.name, &mut new)?;
-    warnings.extend(meta::dedup_owners(&mut new, " after mutating admission happens"));
-    Ok((new, warnings))
-}
-
-/// A strategic merge patch came out as no object of the kind. It is shown itself, not what it made.
-fn unmergeable(patch: &Bytes, why: String) -> ApiError {
-    let why = go::conversion_error(&why).unwrap_or(why);
-    ApiError::invalid_patch(&patch::printed(patch), &why)
 }
 
 fn check_subresource(target: &Target) -> Result<(), ApiError> {

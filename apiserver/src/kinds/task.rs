@@ -9,6 +9,7 @@ use commonage_schemas::task::KillPolicy;
 use commonage_schemas::validate::{TASK_CPU_DEFAULT, TASK_MEMORY_DEFAULT};
 use commonage_schemas::{GROUP, TaskBinding, TaskState, names, reasons};
 use futures::FutureExt;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{acceptance, checked, claim, kill, ports, sandbox, state};
@@ -186,10 +187,21 @@ fn queues(cx: Context<'_>, framework: Option<&str>) -> Option<Vec<String>> {
     let scheme = cx.engine.scheme();
     let frameworks = scheme.by_kind(GROUP, "Framework")?;
     let path = format!("{}/{}", cx.namespace, framework.unwrap_or(names::DEFAULT_FRAMEWORK));
-    let framework = cx.engine.resource(frameworks).ok()?.get(&path)?.to_value();
-    let named = framework["spec"]["queues"].as_array().into_iter().flatten();
-    let queues: Vec<String> = named.filter_map(Value::as_str).map(str::to_owned).collect();
+    let framework = cx.engine.resource(frameworks).ok()?.get(&path)?;
+    let read = serde_json::from_slice(&framework.body);
+    let queues = read.ok().and_then(|Queued { spec }| spec.queues).unwrap_or_default();
     Some(if queues.is_empty() { vec![names::DEFAULT_QUEUE.to_owned()] } else { queues })
+}
+
+/// As much of a framework as its tasks have to be compared with.
+#[derive(Deserialize)]
+struct Queued {
+    spec: QueuedSpec,
+}
+
+#[derive(Deserialize)]
+struct QueuedSpec {
+    queues: Option<Vec<String>>,
 }
 
 /// A task in a queue that its framework gets nothing from would wait for ever. An unknown framework
@@ -293,7 +305,8 @@ async fn bind_once(
     if let Some(uid) = binding.metadata.uid.as_deref().filter(|uid| **uid != *current.uid) {
         return Err(ApiError::uid_conflict(def, &request.namespace, name, uid, &current.uid).into());
     }
-    let mut task = current.to_value();
+    // A binding is the server's own doing: who owns what of the task stays as it is.
+    let (mut task, entries) = current.to_value_and_entries();
     take_version(&mut task);
     if is_deleting(&task) {
         return Err(ApiError::conflict_because(def, name, "the task is being deleted").into());
@@ -334,7 +347,8 @@ async fn bind_once(
     }
     crate::meta::bump_generation(&mut task);
     state::enter(&mut task, TaskState::Staging, jiff::Timestamp::now());
-    engine.store_edit(target, &current, &task, request.options.dry_run).await
+    let entries = entries.as_deref();
+    engine.store_edit_with(target, &current, &task, entries, request.options.dry_run).await
 }
 
 /// Writes down where the task runs.

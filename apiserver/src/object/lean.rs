@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Object;
@@ -21,6 +22,20 @@ impl Object {
             Some(member) => (&self.body[..member.start], &self.body[member.end..]),
             None => (&self.body, &[]),
         }
+    }
+
+    /// The body as a tree without `metadata.managedFields`, and those as they stand in it.
+    pub(crate) fn to_value_and_entries(&self) -> (Value, Option<String>) {
+        let Some(member) = self.managed_fields() else { return (self.to_value(), None) };
+        let member_text = &self.body[member.clone()];
+        let value_at = member_text.iter().position(|byte| *byte == b':').map_or(0, |at| at + 1);
+        let value = member_text[value_at..].strip_suffix(b",").unwrap_or(&member_text[value_at..]);
+        let entries = std::str::from_utf8(value).expect("the body was parsed").to_owned();
+        let mut rest = Vec::with_capacity(self.body.len() - member.len());
+        rest.extend_from_slice(&self.body[..member.start]);
+        rest.extend_from_slice(&self.body[member.end..]);
+        let rest = serde_json::from_slice(&rest);
+        (rest.expect("a body without one of its members parses too"), Some(entries))
     }
 
     /// The whole body, or the one without `metadata.managedFields`.

@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use commonage_store::Version;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Fields, Object, encode};
+use super::{Fields, Object, encode, encode_with};
 use crate::cache::EventKind;
 
 fn fields() -> Fields {
@@ -106,6 +106,39 @@ fn managed_fields_are_cut_out_wherever_they_stand() {
             object.put_metadata(&mut metadata, wants_lean);
             let metadata: serde_json::Value = serde_json::from_slice(&metadata).unwrap();
             assert_eq!(&metadata, expected);
+        }
+    }
+}
+
+#[test]
+fn entries_are_taken_out_and_put_back_where_they_were() {
+    let entries = json!([{"manager": "m,]\"", "fieldsV1": {"f:a": {}}}]);
+    let with = |metadata: Value| {
+        let mut object = sample();
+        object["metadata"] = metadata;
+        object
+    };
+    for (metadata, there) in [
+        (json!({"labels": {"a": "b"}, "managedFields": entries, "name": "a", "uid": "u"}), true),
+        (json!({"annotations": {}, "managedFields": entries}), true),
+        (json!({"managedFields": entries, "name": "a"}), true),
+        (json!({"managedFields": entries}), true),
+        (json!({"name": "a", "uid": "u"}), false),
+    ] {
+        let object = with(metadata.clone());
+        for version in [Version(7), Version(0)] {
+            let stored = encode(&object);
+            let (cached, _) =
+                Object::decode(&fields(), "ns/a", &stored, version, EventKind::Added).unwrap();
+            let (mut rest, text) = cached.to_value_and_entries();
+            let mut whole = cached.to_value();
+            for tree in [&mut rest, &mut whole] {
+                tree["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+            }
+            assert_eq!(text.is_some(), there, "{metadata}");
+            assert_eq!(rest["metadata"].get("managedFields"), None);
+            assert_eq!(encode_with(&rest, text.as_deref()), stored, "{metadata}");
+            assert_eq!(whole, object);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! JSON with the duplicate fields noticed; serde_json alone keeps the last one silently.
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
 use super::go_json::{self, Refused};
@@ -97,10 +98,13 @@ impl<'de> Visitor<'de> for Strict<'_> {
         while let Some(name) = access.next_key::<String>()? {
             let at = Path::Member(&path, &name);
             let value = access.next_value_seed(Strict { path: at, duplicates })?;
-            if map.contains_key(&name) {
-                duplicates.push(at.to_string());
+            match map.entry(name) {
+                Entry::Vacant(place) => drop(place.insert(value)),
+                Entry::Occupied(mut place) => {
+                    duplicates.push(Path::Member(&path, place.key()).to_string());
+                    place.insert(value);
+                }
             }
-            map.insert(name, value);
         }
         Ok(Value::Object(map))
     }
