@@ -134,7 +134,12 @@ pub(super) fn of(def: &ResourceDef) -> Vec<PathItem> {
         });
     }
     items.retain(|item| !item.operations.is_empty());
-    let with_body = def.subresources.iter().filter(|subresource| subresource.kind != def.kind);
+    // What is only read (`log`, `sandbox`) is an agent's answer, not an object.
+    let creates = |verbs: &[String]| verbs.iter().any(|verb| verb == "create");
+    let with_body = def
+        .subresources
+        .iter()
+        .filter(|subresource| subresource.kind != def.kind && creates(&subresource.verbs));
     // Those of kinds on loan are streams: nothing is sent or answered that has a schema.
     let with_body = with_body.filter(|_| def.is_stored());
     items.extend(with_body.map(|subresource| PathItem {
