@@ -1,43 +1,8 @@
 //! Tasks of a group: one network, one memory, one fate.
 
-use std::process::Command;
-
 use commonage_e2e::{Cluster, eventually};
 
-/// A bridge of the test's own; it goes with it.
-struct Lan {
-    bridge: String,
-    directory: tempfile::TempDir,
-}
-
-impl Lan {
-    fn new() -> Lan {
-        let directory = tempfile::tempdir().unwrap();
-        let bridge = format!("cmng{}", std::process::id());
-        let config = format!(
-            r#"{{"cniVersion": "1.0.0", "name": "lan", "plugins": [
-                {{"type": "bridge", "bridge": "{bridge}", "isGateway": true, "ipam": {{"type": "host-local",
-                  "dataDir": "{}", "ranges": [[{{"subnet": "10.253.9.0/24"}}]]}}}},
-                {{"type": "portmap", "capabilities": {{"portMappings": true}}}}]}}"#,
-            directory.path().join("taken").display()
-        );
-        std::fs::write(directory.path().join("10-lan.conflist"), config).unwrap();
-        Lan { bridge, directory }
-    }
-
-    fn taken(&self) -> Vec<String> {
-        let files = std::fs::read_dir(self.directory.path().join("taken/lan"));
-        let names = files.into_iter().flatten().map(|file| file.unwrap().file_name());
-        let names = names.map(|name| name.into_string().unwrap());
-        names.filter(|name| name.starts_with("10.")).collect()
-    }
-}
-
-impl Drop for Lan {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["link", "delete", &self.bridge]).output();
-    }
-}
+use crate::lan::Lan;
 
 /// One object of a list to apply at once.
 fn task(name: &str, group: &str, container: &str, script: &str) -> String {
@@ -71,9 +36,8 @@ const CLIENT: &str = "for i in $(seq 600); do exec 3<>/dev/tcp/127.0.0.1/8080 &&
 
 #[test]
 fn a_group_shares_network_and_memory_and_others_do_not() {
-    let lan = Lan::new();
-    let config = lan.directory.path().to_string_lossy().into_owned();
-    let mut cluster = Cluster::start_with(&["--cni-config-dir", &config]);
+    let lan = Lan::new(3);
+    let mut cluster = lan.cluster();
     let network = "network: lan, ";
     let pair = task("server", &gang("pod"), network, SERVER)
         + &task("client", &gang("pod"), network, CLIENT);

@@ -11,6 +11,7 @@ mod etcd;
 mod gpus;
 mod groups;
 mod isolation;
+mod lan;
 mod leaders;
 mod networks;
 mod offers;
