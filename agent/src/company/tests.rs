@@ -1,3 +1,5 @@
+//! Groups: who waits for whom, who starts, who ends with whom.
+
 #![allow(clippy::unwrap_used)]
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! GPUs by a scripted library: which are given, to whom, and which are not fit for use.
+
 #![allow(clippy::unwrap_used)]
 use super::scripted::Scripted;
 use super::*;

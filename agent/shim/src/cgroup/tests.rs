@@ -1,3 +1,5 @@
+//! Where control groups of either version are found, and what they are told and read.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 
