@@ -10,12 +10,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use commonage_schemas::resources::Resources;
-
+use crate::amounts::Amounts;
 use crate::cycle::{Decided, Standing};
-use crate::lanes::Lanes;
+use crate::lanes::{Goods, LaneNames, Lanes};
 use crate::offers::Filter;
-use crate::plan::Plan;
+use crate::plan::{Address, Names, Plan};
 use crate::state::{Agent, Allocator};
 use crate::table::Id;
 
@@ -24,8 +23,8 @@ use crate::table::Id;
 pub(crate) struct Changes {
     /// Free numbers by agent; none of those that are not open.
     pub(crate) free: Free,
-    /// Names of agents.
-    pub(crate) names: Vec<Arc<str>>,
+    /// What plans call agents and leaves.
+    pub(crate) names: Arc<Names>,
     /// What all agents have.
     pub(crate) total: Lanes,
     /// What nobody holds and nobody has reserved, on open agents.
@@ -102,15 +101,42 @@ impl Bits {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Free {
     lanes: Vec<Lanes>,
-    /// All that is free of an agent under its names, once somebody was offered that.
-    pub(crate) printed: Vec<Option<Arc<Resources>>>,
+    /// Under which number all that is free of an agent was spelled out, if it was.
+    numbers: Vec<u32>,
+    pub(crate) amounts: Amounts,
     undo: Vec<(usize, Lanes)>,
     running: bool,
 }
 
 impl Free {
+    const NONE: u32 = u32::MAX;
+
     pub(crate) fn begin(&mut self) {
         self.running = true;
+        // Amounts that were spelled out once and are nobody's any more.
+        if self.amounts.count() > 1024 + self.lanes.len() / 8 {
+            self.amounts = Amounts::default();
+            self.numbers.fill(Self::NONE);
+        }
+    }
+
+    fn change(&mut self, id: Id, lanes: Lanes) {
+        self[id as usize] = lanes;
+        self.numbers[id as usize] = Self::NONE;
+    }
+
+    /// Under which number all that is free of the agent is spelled out.
+    pub(crate) fn amount_of<'g>(
+        &mut self,
+        id: Id,
+        names: &LaneNames,
+        goods: impl Fn() -> &'g Goods,
+    ) -> u32 {
+        let number = &mut self.numbers[id as usize];
+        if *number == Self::NONE {
+            *number = self.amounts.number(names, &self.lanes[id as usize], goods());
+        }
+        *number
     }
 
     pub(crate) fn put_back(&mut self) {
@@ -157,11 +183,31 @@ impl Changes {
         let size = id as usize + 1;
         if self.free.lanes.len() < size {
             self.free.lanes.resize(size, Lanes::ZERO);
-            self.free.printed.resize(size, None);
+            self.free.numbers.resize(size, Free::NONE);
             self.is_changed.resize(size, false);
-            self.names.resize(size, name.clone());
         }
-        self.names[id as usize] = name.clone();
+        let names = &mut Arc::make_mut(&mut self.names).agents;
+        if names.len() < size {
+            names.resize(size, name.clone());
+        }
+        names[id as usize] = name.clone();
+    }
+
+    /// Notes to whom offers to a leaf go.
+    pub(crate) fn seat(&mut self, leaf: Id, to: Address) {
+        let seats = &mut Arc::make_mut(&mut self.names).seats;
+        let seat = (Arc::new(to), 0);
+        if seats.len() <= leaf as usize {
+            seats.resize(leaf as usize + 1, seat.clone());
+        }
+        seats[leaf as usize] = seat;
+    }
+
+    /// Notes how long offers to a leaf stand.
+    pub(crate) fn seat_for(&mut self, leaf: Id, timeout_ms: u64) {
+        if self.names.seats[leaf as usize].1 != timeout_ms {
+            Arc::make_mut(&mut self.names).seats[leaf as usize].1 = timeout_ms;
+        }
     }
 
     pub(crate) fn agent(&mut self, id: Id) {
@@ -233,8 +279,7 @@ impl Allocator {
         changes.available = changes.available.minus(&before.available).plus(&after.available);
         changes.with_parts += usize::from(after.parts);
         changes.with_parts -= usize::from(before.parts);
-        changes.free[id as usize] = after.free;
-        changes.free.printed[id as usize] = None;
+        changes.free.change(id, after.free);
         changes.open.set(id, open);
         changes.offerable.set(id, !after.free.is_zero());
         changes.peculiar.set(id, peculiar || !agent.filters.is_empty());

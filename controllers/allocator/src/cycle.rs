@@ -207,25 +207,6 @@ impl<'a> Cycle<'a> {
     ) -> Self {
         let available = (!state.guaranteed.is_empty()).then_some(state.changes.available);
         let ledger = Ledger::new(state, available, seed);
-        let mut cycle = Self::with(state, free, now_ms, seed, look, ledger);
-        let wants = state.changes.pending > 0
-            || state.frameworks.iter().any(|(_, framework)| !framework.demand.is_empty());
-        if wants {
-            cycle.packed = pack(state, &in_order(&cycle.seen, seed));
-        }
-        cycle.outstanding = vec![0; state.frameworks.span()];
-        cycle
-    }
-
-    /// With what is known of who competes.
-    fn with(
-        state: &'a Allocator,
-        free: Free,
-        now_ms: u64,
-        seed: u64,
-        look: Option<Vec<Id>>,
-        ledger: Ledger,
-    ) -> Self {
         let everything = look.is_none();
         let seen = look.map_or_else(
             || state.changes.open.clone(),
@@ -237,20 +218,40 @@ impl<'a> Cycle<'a> {
                 seen
             },
         );
-        let (mut pieces, mut sources) = (HashMap::new(), Sources::default());
+        let open = OpenAgents::new(&seen, &state.changes.offerable, seed);
+        let mut cycle = Self::with(state, free, now_ms, seed, ledger, seen, open);
+        cycle.everything = everything;
         if state.changes.with_parts > 0 {
-            let there = in_order(&seen, seed);
+            let there = in_order(&cycle.seen, seed);
             for id in there.into_iter().filter(|id| !state.agents[*id].parts.is_empty()) {
-                pieces.insert(id, state.free_pieces(id));
-                sources.agents.push(id);
+                cycle.pieces.insert(id, state.free_pieces(id));
+                cycle.sources.agents.push(id);
             }
         }
-        let open = OpenAgents::new(&seen, &state.changes.offerable, seed);
+        let wants = state.changes.pending > 0
+            || state.frameworks.iter().any(|(_, framework)| !framework.demand.is_empty());
+        if wants {
+            cycle.packed = pack(state, &in_order(&cycle.seen, seed));
+        }
+        cycle.outstanding = vec![0; state.frameworks.span()];
+        cycle
+    }
+
+    /// With what is known of who competes, and of agents that are looked at.
+    fn with(
+        state: &'a Allocator,
+        free: Free,
+        now_ms: u64,
+        seed: u64,
+        ledger: Ledger,
+        seen: Bits,
+        open: OpenAgents,
+    ) -> Self {
         Self {
             state,
             now_ms,
             free,
-            everything,
+            everything: true,
             goods: HashMap::new(),
             seen,
             stripped: Bits::default(),
@@ -258,8 +259,8 @@ impl<'a> Cycle<'a> {
             packed: Vec::new(),
             packed_all: None,
             open,
-            pieces,
-            sources,
+            pieces: HashMap::new(),
+            sources: Sources::default(),
             shared: HashMap::new(),
             seed,
             ledger,

@@ -1,7 +1,6 @@
 //! Frameworks, and the leaves at which what they hold in each of their queues is booked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use commonage_schemas::resources::Resources;
 
@@ -35,6 +34,7 @@ impl Allocator {
         framework.info = info;
         self.resolve_framework(id);
         for leaf in self.frameworks[id].leaves.clone() {
+            self.changes.seat_for(leaf, self.frameworks[id].info.offer_timeout_ms);
             self.changes.suspects.extend(&self.leaves[leaf].offers);
             self.collect_leaf(leaf);
         }
@@ -116,12 +116,13 @@ impl Allocator {
 
     fn leaf_id(&mut self, framework: Id, key: &ObjectKey, queue: &str) -> Id {
         let queue = self.queue_id(queue);
-        let path = &self.queues[queue].path;
+        if let Some(id) = self.leaves.id(&(framework, queue)) {
+            return id;
+        }
         let id = self.leaves.id_or_insert_with(&(framework, queue), || Leaf {
             framework,
             framework_key: key.clone(),
             queue,
-            address: Arc::new(Address { framework: key.clone(), queue: path.clone() }),
             listed: false,
             suppressed: false,
             allocated: Lanes::ZERO,
@@ -132,6 +133,9 @@ impl Allocator {
             offers: BTreeSet::new(),
             unanswered: 0,
         });
+        let path = self.queues[queue].path.clone();
+        self.changes.seat(id, Address { framework: key.clone(), queue: path });
+        self.changes.seat_for(id, self.frameworks[framework].info.offer_timeout_ms);
         self.queues[queue].leaves.insert(id);
         self.frameworks[framework].leaves.insert(id);
         id

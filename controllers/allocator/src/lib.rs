@@ -50,6 +50,7 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod amounts;
 mod changes;
 mod cycle;
 mod frameworks;
@@ -74,7 +75,7 @@ pub use info::{
 };
 pub use parts::{Kind, Part};
 pub use plan::{
-    Address, Binding, Excluded, InverseOffer, NewOffer, NoSuchPorts, Plan, Preemption,
+    Address, Binding, Excluded, InverseOffer, NewOffer, NoSuchPorts, Offers, Plan, Preemption,
     PreemptionReason, Rescind, RescindReason, WaitingFor, Why,
 };
 pub use selector::{Operator, Requirement, Selector};

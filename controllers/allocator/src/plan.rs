@@ -1,5 +1,7 @@
 //! What the allocator decides.
 
+mod offers;
+
 use std::sync::Arc;
 
 use commonage_schemas::resources::{Ranges, Resources};
@@ -7,12 +9,15 @@ use commonage_schemas::resources::{Ranges, Resources};
 use crate::info::ObjectKey;
 use crate::parts::Part;
 
+pub use offers::Offers;
+pub(crate) use offers::{Names, Whole};
+
 /// Decisions, in the order in which they were taken. They can be carried out in any order, and any
 /// of them may fail without harm to the others: none gives away what another has yet to free.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// Offers to make.
-    pub offers: Vec<NewOffer>,
+    pub offers: Offers,
     /// Frameworks to ask to leave an agent.
     pub inverse_offers: Vec<InverseOffer>,
     /// Tasks to bind.

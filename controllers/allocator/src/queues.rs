@@ -140,6 +140,20 @@ impl Allocator {
         id
     }
 
+    /// These queues and all above them, each once.
+    pub(crate) fn with_all_above(&self, mut level: Vec<Id>) -> Vec<Id> {
+        let mut all = Vec::new();
+        while !level.is_empty() {
+            level.sort_unstable();
+            level.dedup();
+            all.extend(&level);
+            level = level.iter().filter_map(|id| self.queues[*id].parent).collect();
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
     /// Forgets the queue, and those above it, if nothing names them any more.
     pub(crate) fn collect_queue(&mut self, mut id: Id) {
         loop {

@@ -14,7 +14,7 @@ use crate::lanes::{GPU_LANE, Goods, LaneNames, Lanes};
 use crate::maintenance::Maintenance;
 use crate::offers::{Filter, Offer};
 use crate::parts::{Kind, Node, Piece};
-use crate::plan::{Address, Plan};
+use crate::plan::Plan;
 use crate::queues::{Queue, ROOT};
 use crate::shapes::Shapes;
 use crate::table::{Id, Table};
@@ -199,8 +199,6 @@ pub(crate) struct Leaf {
     pub(crate) framework: Id,
     pub(crate) framework_key: ObjectKey,
     pub(crate) queue: Id,
-    /// Both by name.
-    pub(crate) address: Arc<Address>,
     /// The framework lists the queue, so it may be offered something there.
     pub(crate) listed: bool,
     pub(crate) suppressed: bool,

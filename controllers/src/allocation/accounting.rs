@@ -192,14 +192,14 @@ impl Accounting {
     pub(crate) fn writes(&mut self, plan: &Plan) -> Vec<Write> {
         let mut writes = Vec::new();
         let mut taken = self.take_taken();
-        for offer in &plan.offers {
+        for offer in plan.offers.iter() {
             let agent = self.world.agents.get(&(String::new(), offer.agent.to_string()));
             let owner_key =
                 (offer.to.framework.namespace.to_string(), offer.to.framework.name.to_string());
             let framework = self.world.frameworks.get(&owner_key);
             let (reserved, volumes, lent) = match offer.parts.is_empty() {
                 true => Default::default(),
-                false => self.reserved.spell_out(&self.view(), offer, &mut taken),
+                false => self.reserved.spell_out(&self.view(), &offer, &mut taken),
             };
             let to = Addressee {
                 reserved,
@@ -210,7 +210,7 @@ impl Accounting {
                     .map(|a| commonage_schemas::task::labels(&a.metadata))
                     .unwrap_or_default(),
             };
-            writes.push(Write::Offer(offer.clone(), to));
+            writes.push(Write::Offer(offer, to));
         }
         let (ours, tasks): (Vec<_>, Vec<_>) =
             plan.bindings.iter().cloned().partition(|b| b.task.namespace.is_empty());

@@ -90,7 +90,7 @@ impl Cluster {
     }
 
     pub(crate) fn apply(&mut self, plan: &Plan) {
-        for offer in &plan.offers {
+        for offer in plan.offers.iter() {
             self.serial += 1;
             let key = ObjectKey::new("ns", &format!("o-{}", self.serial));
             let info = OfferInfo {

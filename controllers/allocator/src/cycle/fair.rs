@@ -28,18 +28,38 @@ pub(super) enum Who {
 /// A competitor's place; the smallest is next.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rank {
-    share: f64,
-    allocations: u64,
-    /// Place by name among those it competes with.
-    pub(super) place: usize,
+    /// The share's bits: of numbers that are not negative they are in the numbers' order.
+    share: u64,
+    /// Times something was given, then the place by name among those it competes with.
+    tie: u64,
     pub(super) who: Who,
 }
 
+/// Bits for the place in a tie: sixteen million siblings, and a million million gifts to each.
+const PLACE_BITS: u32 = 24;
+
+impl Rank {
+    fn new(share: f64, allocations: u64, place: usize, who: Who) -> Self {
+        let most = (1 << PLACE_BITS) - 1;
+        let tie = (allocations << PLACE_BITS) | (place as u64).min(most);
+        // Adding 0 makes -0 into 0.
+        Self { share: (share + 0.0).to_bits(), tie, who }
+    }
+
+    fn place(&self) -> usize {
+        (self.tie & ((1 << PLACE_BITS) - 1)) as usize
+    }
+
+    /// The same competitor's rank as things stand now.
+    pub(super) fn anew(&self, ledger: &Ledger, queue: Id) -> Self {
+        rank(ledger, queue, self.who, self.place())
+    }
+}
+
 impl Ord for Rank {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.share.total_cmp(&other.share))
-            .then(self.allocations.cmp(&other.allocations))
-            .then(self.place.cmp(&other.place))
+        (self.share, self.tie).cmp(&(other.share, other.tie))
     }
 }
 
@@ -106,7 +126,7 @@ impl Contest {
             let ranks = leaves
                 .iter()
                 .enumerate()
-                .map(|(place, leaf)| Reverse(rank(state, ledger, queue, Who::Leaf(*leaf), place)));
+                .map(|(place, leaf)| Reverse(rank(ledger, queue, Who::Leaf(*leaf), place)));
             contest.lines[queue as usize].own = ranks.collect();
         }
         for (queue, mut below) in children {
@@ -117,7 +137,7 @@ impl Contest {
             let all = own.into_iter().chain(below.into_iter().map(Who::Queue));
             lines.below = all
                 .enumerate()
-                .map(|(place, who)| Reverse(rank(state, ledger, queue, who, place)))
+                .map(|(place, who)| Reverse(rank(ledger, queue, who, place)))
                 .collect();
         }
         contest
@@ -147,10 +167,7 @@ impl Contest {
         let took = step == Step::Took;
         let mut hungry = took;
         // Where nothing was given everybody keeps the place that it had.
-        let anew = |queue: Id, top: Rank| match took {
-            true => rank(state, ledger, queue, top.who, top.place),
-            false => top,
-        };
+        let anew = |queue: Id, top: Rank| if took { top.anew(ledger, queue) } else { top };
         settle_top(&mut lines.own, hungry, |top| anew(queue, top));
         if lines.below.peek().is_some_and(|top| top.0.who == Who::Own) {
             hungry = !lines.own.is_empty();
@@ -176,11 +193,7 @@ fn settle_top(line: &mut Line, stays: bool, rank: impl Fn(Rank) -> Rank) {
 }
 
 /// A competitor's rank inside `queue`.
-pub(super) fn rank(state: &Allocator, ledger: &Ledger, queue: Id, who: Who, place: usize) -> Rank {
-    let weight = match who {
-        Who::Queue(id) => state.queues[id].weight,
-        Who::Own | Who::Leaf(_) => 1.0,
-    };
-    let (share, allocations) = ledger.standing_of(queue, who, weight);
-    Rank { share, allocations, place, who }
+pub(super) fn rank(ledger: &Ledger, queue: Id, who: Who, place: usize) -> Rank {
+    let (share, allocations) = ledger.standing_of(queue, who);
+    Rank::new(share, allocations, place, who)
 }

@@ -46,6 +46,7 @@ struct Book {
 #[derive(Debug, Clone, Copy)]
 struct QueueBook {
     parent: Option<Id>,
+    weight: f64,
     limited: bool,
     limit: Lanes,
     /// What counts towards limit and guarantee beyond what is held (or, below 0, short of it).
@@ -90,15 +91,27 @@ impl Ledger {
         self.total == fair_total(state)
     }
 
-    /// Brings a leaf, and the queues that it is in, to what is known of them now.
-    pub(super) fn refresh(&mut self, state: &Allocator, id: Id) {
+    /// Brings leaves, and the queues that they are in, to what is known of them now; returns those
+    /// queues.
+    pub(super) fn refresh(&mut self, state: &Allocator, leaves: &[Id]) -> Vec<Id> {
         self.leaves.resize(state.leaves.span(), Book::EMPTY);
         self.queues.resize(state.queues.span(), QueueBook::NOBODY);
-        let Some(leaf) = state.leaves.get(id) else { return };
-        self.leaves[id as usize] = Book { held: leaf.held(), allocations: leaf.allocations };
-        for queue in std::iter::successors(Some(leaf.queue), |id| state.queues[*id].parent) {
-            self.queues[queue as usize] = QueueBook::of(&state.queues[queue]);
+        let mut queues = Vec::new();
+        for id in leaves {
+            let Some(leaf) = state.leaves.get(*id) else { continue };
+            self.leaves[*id as usize] = Book { held: leaf.held(), allocations: leaf.allocations };
+            queues.push(leaf.queue);
         }
+        let queues = state.with_all_above(queues);
+        for queue in &queues {
+            self.queues[*queue as usize] = QueueBook::of(&state.queues[*queue]);
+        }
+        queues
+    }
+
+    /// The queue above a queue.
+    pub(super) fn above(&self, queue: Id) -> Option<Id> {
+        self.queues[queue as usize].parent
     }
 
     /// How much more the queue may hold before it or one above is at its limit.
@@ -260,11 +273,14 @@ impl Ledger {
     }
 
     /// By how much a competitor inside `queue` is ahead, and how often something was given to it.
-    pub(super) fn standing_of(&self, queue: Id, who: Who, weight: f64) -> (f64, u64) {
-        let book = match who {
-            Who::Queue(id) => &self.queues[id as usize].all,
-            Who::Own => &self.queues[queue as usize].own,
-            Who::Leaf(id) => &self.leaves[id as usize],
+    pub(super) fn standing_of(&self, queue: Id, who: Who) -> (f64, u64) {
+        let (book, weight) = match who {
+            Who::Queue(id) => {
+                let book = &self.queues[id as usize];
+                (&book.all, book.weight)
+            }
+            Who::Own => (&self.queues[queue as usize].own, 1.0),
+            Who::Leaf(id) => (&self.leaves[id as usize], 1.0),
         };
         let share = self.draw(weight).unwrap_or_else(|| self.dominant(&book.held) / weight);
         (share, book.allocations)
@@ -312,6 +328,7 @@ impl Book {
 impl QueueBook {
     const NOBODY: Self = Self {
         parent: None,
+        weight: 1.0,
         limited: false,
         limit: Lanes::UNLIMITED,
         beyond: [0; LANES],
@@ -325,6 +342,7 @@ impl QueueBook {
     fn of(queue: &Queue) -> Self {
         Self {
             parent: queue.parent,
+            weight: queue.weight,
             limited: queue.limit != Lanes::UNLIMITED,
             limit: queue.limit,
             beyond: difference(&queue.charged(), &queue.held()),

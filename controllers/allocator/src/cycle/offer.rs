@@ -1,14 +1,10 @@
 //! Steps of frameworks that answer offers themselves.
 
-use std::sync::Arc;
-
-use commonage_schemas::resources::Resources;
-
 use crate::changes::Bits;
 use crate::cycle::{Cycle, Step, order};
-use crate::lanes::{Goods, LaneNames, Lanes};
+use crate::lanes::{Goods, Lanes};
 use crate::parts::Piece;
-use crate::plan::{Address, NewOffer};
+use crate::plan::{NewOffer, Offers, Whole};
 use crate::state::{Framework, Leaf};
 use crate::table::Id;
 
@@ -26,55 +22,61 @@ pub(super) struct Draft {
     pub(super) parts: Vec<Piece>,
 }
 
-/// Amounts under their names, made once for many equal ones.
-#[derive(Default)]
-pub(super) struct Printed(Vec<(Lanes, Goods, Arc<Resources>)>);
-
-impl Printed {
-    /// Agents are of a few kinds: more than so many at a time are not looked through.
-    const KEPT: usize = 8;
-
-    fn resources(&mut self, names: &LaneNames, lanes: &Lanes, goods: &Goods) -> Arc<Resources> {
-        let known = self.0.iter().find(|one| one.0 == *lanes && one.1 == *goods);
-        if let Some((_, _, resources)) = known {
-            return resources.clone();
-        }
-        let resources = Arc::new(names.resources(lanes, Some(goods)));
-        if self.0.len() == Self::KEPT {
-            self.0.remove(0);
-        }
-        self.0.push((*lanes, goods.clone(), resources.clone()));
-        resources
-    }
-}
-
 /// Agents with something free, walked block by block; whole blocks of closed or refused ones are
 /// skipped at the cost of one word.
 pub(super) struct OpenAgents {
+    /// Blocks of 64 agents, in the order of the run.
     order: Vec<u32>,
-    open: Bits,
+    /// Those of a block that are open, in the same order.
+    words: Vec<u64>,
+    /// All blocks before this one are done with.
+    first: usize,
     left: usize,
     turn: u32,
 }
 
 impl OpenAgents {
+    /// Of those that are looked at.
     pub(super) fn new(seen: &Bits, offerable: &Bits, seed: u64) -> Self {
         let words = seen.0.iter().zip(&offerable.0).map(|(seen, free)| seen & free);
-        let open = Bits(words.collect());
-        let left = open.0.iter().map(|word| word.count_ones() as usize).sum();
-        Self { order: order::blocks(&open.0, seed), open, left, turn: order::turn(seed) }
+        Self::of((0..).zip(words).filter(|(_, word)| *word != 0), seed)
+    }
+
+    /// Of these few.
+    pub(super) fn few(look: &[Id], offerable: &Bits, seed: u64) -> Self {
+        let mut ids: Vec<Id> = look.iter().copied().filter(|id| offerable.has(*id)).collect();
+        ids.sort_unstable();
+        let blocks = ids.chunk_by(|a, b| a / 64 == b / 64);
+        let words = blocks.map(|ids| {
+            (ids[0] / 64, ids.iter().fold(0_u64, |word, id| word | 1 << (id % 64)))
+        });
+        Self::of(words, seed)
+    }
+
+    fn of(words: impl Iterator<Item = (u32, u64)>, seed: u64) -> Self {
+        let mut left = 0;
+        let mut keyed: Vec<(u64, u32, u64)> = Vec::with_capacity(words.size_hint().0);
+        for (block, word) in words {
+            left += word.count_ones() as usize;
+            keyed.push((order::chance(block, seed), block, word));
+        }
+        keyed.sort_unstable();
+        let order = keyed.iter().map(|(_, block, _)| *block).collect();
+        let words = keyed.iter().map(|(_, _, word)| *word).collect();
+        Self { order, words, first: 0, left, turn: order::turn(seed) }
     }
 
     /// The first from place `at` on, with its place.
     fn from(&self, at: usize, refused: Option<&Bits>) -> Option<(usize, Id)> {
+        let at = at.max(self.first * 64);
         let mut mask = u64::MAX << (at % 64);
-        for place in at / 64..self.order.len() {
-            let block = self.order[place] as usize;
-            let out = refused.map_or(0, |refused| refused.word(block));
-            let word = (self.open.word(block) & !out).rotate_right(self.turn) & mask;
+        for (place, word) in self.words.iter().enumerate().skip(at / 64) {
+            let block = self.order[place];
+            let out = refused.map_or(0, |refused| refused.word(block as usize));
+            let word = (word & !out).rotate_right(self.turn) & mask;
             if word != 0 {
                 let offset = word.trailing_zeros();
-                let id = self.order[place] * 64 + (offset + self.turn) % 64;
+                let id = block * 64 + (offset + self.turn) % 64;
                 return Some((place * 64 + offset as usize, id));
             }
             mask = u64::MAX;
@@ -92,9 +94,14 @@ impl OpenAgents {
         self.left > 0
     }
 
-    fn close(&mut self, agent: Id) {
-        self.left -= usize::from(self.open.has(agent));
-        self.open.set(agent, false);
+    /// The agent at this place is given out.
+    fn close(&mut self, place: usize, agent: Id) {
+        let (word, bit) = (&mut self.words[place / 64], 1 << (agent % 64));
+        self.left -= usize::from(*word & bit != 0);
+        *word &= !bit;
+        while self.words.get(self.first) == Some(&0) {
+            self.first += 1;
+        }
     }
 }
 
@@ -137,12 +144,12 @@ impl Cycle<'_> {
             if self.whole_only && untouched && lanes == *self.free_of(agent) {
                 self.ledger.give(leaf_id, leaf.queue, &lanes);
                 self.whole.push((leaf_id, agent));
-                self.open.close(agent);
+                self.open.close(place, agent);
                 return Step::Took;
             }
             self.draft_all(leaf_id, agent, &lanes);
             if self.free_of(agent).is_zero() {
-                self.open.close(agent);
+                self.open.close(place, agent);
             }
             return Step::Took;
         }
@@ -176,46 +183,33 @@ impl Cycle<'_> {
         self.ledger.give(leaf, self.state.leaves[leaf].queue, lanes);
     }
 
-    /// To whom an offer goes, and when it ends.
-    fn address(&self, leaf: Id) -> (Arc<Address>, u64) {
-        let leaf = &self.state.leaves[leaf];
-        let timeout_ms = self.state.frameworks[leaf.framework].info.offer_timeout_ms;
-        (leaf.address.clone(), self.now_ms.saturating_add(timeout_ms))
-    }
-
     /// Turns what was given into offers.
     pub(super) fn publish(&mut self) {
-        let mut printed = Printed::default();
-        let (whole, drafts) = (std::mem::take(&mut self.whole), std::mem::take(&mut self.drafts));
-        let mut offers = Vec::with_capacity(whole.len() + drafts.len());
-        for (leaf, agent) in whole {
-            let (to, expires_at_ms) = self.address(leaf);
-            let resources = match &self.free.printed[agent as usize] {
-                Some(resources) => resources.clone(),
-                None => {
-                    let goods = &self.state.agents[agent].free_goods;
-                    let resources =
-                        printed.resources(&self.state.names, &self.free[agent as usize], goods);
-                    self.free.printed[agent as usize] = Some(resources.clone());
-                    resources
-                }
-            };
-            let agent = self.state.changes.names[agent as usize].clone();
-            offers.push(NewOffer { to, agent, resources, parts: Vec::new(), expires_at_ms });
-        }
-        for draft in drafts {
-            let (to, expires_at_ms) = self.address(draft.leaf);
+        let state = self.state;
+        let agents = std::mem::take(&mut self.whole);
+        let whole = agents
+            .into_iter()
+            .map(|(leaf, agent)| {
+                let goods = || &state.agents[agent].free_goods;
+                Whole { leaf, agent, amount: self.free.amount_of(agent, &state.names, goods) }
+            })
+            .collect();
+        let mut others = Vec::with_capacity(self.drafts.len());
+        for draft in std::mem::take(&mut self.drafts) {
             let goods =
-                if draft.all { &self.state.agents[draft.agent].free_goods } else { &draft.goods };
-            offers.push(NewOffer {
-                to,
-                agent: self.state.agents[draft.agent].name.clone(),
-                resources: printed.resources(&self.state.names, &draft.lanes, goods),
-                parts: draft.parts.iter().map(|piece| piece.part(&self.state.names)).collect(),
-                expires_at_ms,
+                if draft.all { &state.agents[draft.agent].free_goods } else { &draft.goods };
+            let (to, timeout_ms) = &state.changes.names.seats[draft.leaf as usize];
+            others.push(NewOffer {
+                to: to.clone(),
+                agent: state.agents[draft.agent].name.clone(),
+                resources: self.free.amounts.print(&state.names, &draft.lanes, goods),
+                parts: draft.parts.iter().map(|piece| piece.part(&state.names)).collect(),
+                expires_at_ms: self.now_ms.saturating_add(*timeout_ms),
             });
         }
-        self.plan.offers = offers;
+        let amounts = self.free.amounts.all();
+        self.plan.offers =
+            Offers::new(state.changes.names.clone(), amounts, self.now_ms, whole, others);
     }
 
     pub(super) fn may_hold_more(&self, leaf: &Leaf, framework: &Framework) -> bool {

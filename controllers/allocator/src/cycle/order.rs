@@ -40,12 +40,16 @@ pub(super) fn turn(seed: u64) -> u32 {
 }
 
 /// Blocks that are not empty, in an order by chance.
-pub(super) fn blocks(words: &[u64], seed: u64) -> Vec<u32> {
-    let chance = |block: u32| next_random(&Cell::new(seed ^ (u64::from(block) << 17)));
+fn blocks(words: &[u64], seed: u64) -> Vec<u32> {
     let there = (0_u32..).zip(words).filter(|(_, word)| **word != 0);
-    let mut keyed: Vec<(u64, u32)> = there.map(|(block, _)| (chance(block), block)).collect();
+    let mut keyed: Vec<(u64, u32)> = there.map(|(block, _)| (chance(block, seed), block)).collect();
     keyed.sort_unstable();
     keyed.into_iter().map(|(_, block)| block).collect()
+}
+
+/// By these numbers blocks are put in order.
+pub(super) fn chance(block: u32, seed: u64) -> u64 {
+    next_random(&Cell::new(seed ^ (u64::from(block) << 17)))
 }
 
 /// Fisher and Yates' shuffle over SplitMix64: small, and the same in every version of every library.

@@ -70,13 +70,14 @@ impl Cycle<'_> {
             return;
         }
         let mut ranked = Ranked::new(self.state, &self.ledger, leaves);
+        let least = self.least_of(leaves);
         for agent in agents {
             if ranked.is_empty() {
                 return;
             }
             let (mut took, mut done) = (Vec::new(), Vec::new());
             let mut walk = ranked.iter();
-            while !self.is_given_out(*agent) {
+            while !self.is_given_out(*agent) && self.is_worth_sending(*agent, &least) {
                 let Some(leaf) = walk.next() else { break };
                 if self.is_served(stage, leaf) {
                     done.push(leaf);
@@ -86,12 +87,39 @@ impl Cycle<'_> {
                 }
             }
             for leaf in done {
-                ranked.remove(self.state, leaf);
+                ranked.remove(&self.ledger, leaf, self.state.leaves[leaf].queue);
             }
             for leaf in took {
-                ranked.settle(self.state, &self.ledger, leaf);
+                ranked.settle(&self.ledger, leaf, self.state.leaves[leaf].queue);
             }
         }
+    }
+
+    /// What offers must reach, one of these, for any of the leaves; nothing: anything will do.
+    fn least_of(&self, leaves: &[Id]) -> Vec<Lanes> {
+        let mut all = Vec::new();
+        for leaf in leaves {
+            let framework = &self.state.frameworks[self.state.leaves[*leaf].framework];
+            let least = framework.least_in.get(leaf).unwrap_or(&framework.least);
+            if least.is_empty() {
+                return Vec::new();
+            }
+            for lanes in least {
+                if !all.contains(lanes) {
+                    all.push(*lanes);
+                }
+            }
+        }
+        all
+    }
+
+    /// Whether what is left of the agent is enough for anybody.
+    fn is_worth_sending(&self, agent: Id, least: &[Lanes]) -> bool {
+        let mut free = *self.free_of(agent);
+        for piece in self.pieces.get(&agent).into_iter().flatten() {
+            free.add(&piece.lanes);
+        }
+        least.is_empty() || least.iter().any(|least| least.fits(&free))
     }
 
     /// Whether the leaf gets nothing more in this stage, of any agent: what it may have only

@@ -3,8 +3,9 @@
 
 use std::collections::HashSet;
 
-use crate::changes::Free;
+use crate::changes::{Bits, Free};
 use crate::cycle::ledger::Ledger;
+use crate::cycle::offer::OpenAgents;
 use crate::cycle::ranked::Ranked;
 use crate::cycle::{Cycle, Decided, Step};
 use crate::info::Placement;
@@ -41,9 +42,7 @@ impl Allocator {
         let kept = self.changes.standing.take();
         let fits = |kept: &Standing| kept.ledger.is_of(self) && 2 * stale.len() <= kept.count + 8;
         if let Some(mut standing) = kept.filter(|kept| fits(kept)) {
-            for leaf in stale {
-                standing.refresh(self, leaf);
-            }
+            standing.refresh(self, &stale);
             return Some(standing);
         }
         Standing::new(self).map(Box::new)
@@ -77,14 +76,20 @@ impl Standing {
         Some(Self { ledger, ranked, count: leaves.len(), outstanding })
     }
 
-    fn refresh(&mut self, state: &Allocator, id: Id) {
-        self.ledger.refresh(state, id);
-        let Some(leaf) = state.leaves.get(id) else { return };
-        self.ranked.settle(state, &self.ledger, id);
+    /// Brings leaves to what is known of them now.
+    fn refresh(&mut self, state: &Allocator, leaves: &[Id]) {
+        let queues = self.ledger.refresh(state, leaves);
         self.outstanding.resize(state.frameworks.span(), 0);
-        let leaves = state.frameworks[leaf.framework].leaves.iter();
-        self.outstanding[leaf.framework as usize] =
-            leaves.map(|leaf| state.leaves[*leaf].unanswered).sum();
+        for id in leaves {
+            let Some(leaf) = state.leaves.get(*id) else { continue };
+            self.ranked.settle_leaf(&self.ledger, *id, leaf.queue);
+            let leaves = state.frameworks[leaf.framework].leaves.iter();
+            self.outstanding[leaf.framework as usize] =
+                leaves.map(|leaf| state.leaves[*leaf].unanswered).sum();
+        }
+        for queue in queues {
+            self.ranked.settle_queue(&self.ledger, queue, self.ledger.above(queue));
+        }
     }
 }
 
@@ -102,7 +107,9 @@ pub(crate) fn run_few(
     }
     let Some(standing) = state.take_standing() else { return Err(free) };
     let Standing { ledger, mut ranked, count, outstanding } = *standing;
-    let mut cycle = Cycle::with(state, free, now_ms, seed, Some(look.to_vec()), ledger);
+    let open = OpenAgents::few(look, &state.changes.offerable, seed);
+    let mut cycle = Cycle::with(state, free, now_ms, seed, ledger, Bits::default(), open);
+    cycle.everything = false;
     cycle.outstanding = outstanding;
     cycle.whole_only = true;
     let suspects = cycle.sweep();
@@ -144,7 +151,7 @@ impl Cycle<'_> {
             }
             let Some(leaf) = next else { return true };
             touched.push(leaf);
-            ranked.settle(self.state, &self.ledger, leaf);
+            ranked.settle(&self.ledger, leaf, self.state.leaves[leaf].queue);
         }
         true
     }

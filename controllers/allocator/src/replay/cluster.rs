@@ -281,7 +281,7 @@ impl Cluster {
     }
 
     fn carry_out(&mut self, plan: &Plan) {
-        for offer in &plan.offers {
+        for offer in plan.offers.iter() {
             let bag = Bag::from_engine(&offer.resources, &offer.parts);
             let (framework, role) = (offer.to.framework.name.to_string(), role_of(&offer.to.queue));
             let agent = offer.agent.to_string();

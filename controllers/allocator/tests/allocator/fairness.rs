@@ -167,7 +167,7 @@ fn whole_agents_go_where_mesos_sends_them() {
         world.agent(agent, allocatable);
         let plan = world.step();
         assert_eq!(plan.offers.len(), 1, "{agent}");
-        plan.offers[0].to.framework.name.to_string()
+        plan.offers.get(0).unwrap().to.framework.name.to_string()
     };
     world.framework("f1", &["role1"], |_| {});
     assert_eq!(next_agent_goes_to(&mut world, "a1", "cpu=2 memory=1Gi"), "f1");

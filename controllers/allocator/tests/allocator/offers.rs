@@ -12,7 +12,7 @@ fn a_framework_that_says_nothing_gets_whole_agents() {
     world.framework("f", &["q"], |_| {});
     let plan = world.step();
     assert_eq!(plan.offers.len(), 1);
-    let offer = &plan.offers[0];
+    let offer = plan.offers.get(0).unwrap();
     assert_eq!(*offer.resources, world.agents["a"].allocatable);
     assert_eq!(offer.expires_at_ms, 30_000);
     assert_eq!(plan.next_wake_ms, None);
@@ -49,7 +49,7 @@ fn an_answered_offer_holds_until_it_is_closed() {
     assert_eq!((plan.expire.len(), plan.offers.len()), (0, 0));
     world.accept(&offer, "t", Some("cpu=3"));
     let plan = world.step();
-    assert_eq!(*plan.offers[0].resources, resources("cpu=1"));
+    assert_eq!(*plan.offers.get(0).unwrap().resources, resources("cpu=1"));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn what_an_acceptance_left_over_can_be_refused() {
     world.close(&offer, Some(&refusal));
     assert_eq!(world.step().offers, []);
     world.finish(&key("t"));
-    assert_eq!(*world.step().offers[0].resources, resources("cpu=4"));
+    assert_eq!(*world.step().offers.get(0).unwrap().resources, resources("cpu=4"));
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn an_offer_is_cut_to_the_queues_limit() {
     world.queue("q", 1.0, "cpu=1500m gpu=2");
     world.framework("f", &["q"], |info| info.gpu = true);
     let plan = world.step();
-    assert_eq!(*plan.offers[0].resources, resources("cpu=1500m memory=4Gi gpu=2 ports=1-10"));
+    assert_eq!(*plan.offers.get(0).unwrap().resources, resources("cpu=1500m memory=4Gi gpu=2 ports=1-10"));
     assert_eq!(world.step().offers, []);
 }
 
@@ -274,15 +274,15 @@ fn demand_cuts_offers_to_what_is_wanted() {
     });
     let plan = world.step();
     assert_eq!(plan.offers.len(), 1);
-    let offered = &plan.offers[0].resources;
+    let offered = plan.offers.get(0).unwrap().resources;
     assert_eq!(offered.cpu_millis(), 6000);
     assert_eq!(offered.memory_bytes(), 3 << 30);
-    assert_eq!(ports(offered), "31000-31005");
+    assert_eq!(ports(&offered), "31000-31005");
     assert_eq!(world.step().offers, [], "what is offered stands for the demand");
     world.framework("f", &["q"], |info| {
         info.demand = demand("q", 9, "cpu=2 memory=1Gi ports=1-2");
     });
-    assert_eq!(world.step().offers[0].resources.cpu_millis(), 2000, "whole tasks only");
+    assert_eq!(world.step().offers.get(0).unwrap().resources.cpu_millis(), 2000, "whole tasks only");
     world.framework("f", &["q"], |info| info.demand = Some(vec![]));
     world.agent("b", "cpu=8 memory=32Gi");
     assert_eq!(world.step().offers, [], "no demand, no offers");
@@ -314,5 +314,5 @@ fn a_resource_of_the_operators_own_is_offered_and_limited() {
     world.queue("q", 1.0, "example.com/fpga=3");
     world.agent("a", "cpu=8 example.com/fpga=4");
     let plan = world.step();
-    assert_eq!(*plan.offers[0].resources, resources("cpu=3 example.com/fpga=3"));
+    assert_eq!(*plan.offers.get(0).unwrap().resources, resources("cpu=3 example.com/fpga=3"));
 }

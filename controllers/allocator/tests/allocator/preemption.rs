@@ -190,7 +190,7 @@ fn guaranteed_demand_has_room_made_for_it_once() {
     world.bury();
     let plan = world.step();
     assert_eq!((plan.preempt.len(), plan.offers.len()), (0, 1));
-    assert_eq!(*plan.offers[0].resources, resources("cpu=2"));
+    assert_eq!(*plan.offers.get(0).unwrap().resources, resources("cpu=2"));
 }
 
 #[test]

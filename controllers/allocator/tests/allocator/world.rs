@@ -159,7 +159,7 @@ impl World {
             info.parts.clone_from(&binding.parts);
             self.allocator.upsert_task(&binding.task, info);
         }
-        for offer in &plan.offers {
+        for offer in plan.offers.iter() {
             self.serial += 1;
             let name = ObjectKey {
                 namespace: offer.to.framework.namespace.clone(),
