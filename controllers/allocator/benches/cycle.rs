@@ -1,15 +1,21 @@
 //! The allocator over Mesos' own grid: agents by frameworks, refusals, suppression, thousands of
 //! queues with quotas, a mixed load; and what one agent that is free again costs. Release, one
-//! thread. `docs/performance.md` says what came out, and what must be touched at least.
+//! thread, processor time. `docs/performance.md` says what came out, and what must be touched at
+//! least.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cluster;
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use cluster::clock::{self, ProcessorTime};
 use cluster::{Cluster, Shape};
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
+
+/// What `cmn` uses.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const AGENTS: [usize; 3] = [1_000, 10_000, 50_000];
 const FRAMEWORKS: [usize; 4] = [1, 200, 1_000, 6_000];
@@ -18,96 +24,112 @@ fn grid() -> impl Iterator<Item = (usize, usize)> {
     AGENTS.into_iter().flat_map(|agents| FRAMEWORKS.into_iter().map(move |f| (agents, f)))
 }
 
+/// Measures looking at everything, in a cluster that is only made if it is asked for.
+fn whole(
+    group: &mut BenchmarkGroup<'_, ProcessorTime>,
+    agents: usize,
+    shape: &Shape,
+    prepare: impl Fn(&mut Cluster),
+) {
+    let mut made = None;
+    let name = BenchmarkId::from_parameter(format!("{agents}x{}", shape.frameworks));
+    group.bench_function(name, |bencher| {
+        let cluster = made.get_or_insert_with(|| {
+            let mut cluster = Cluster::new(agents, shape);
+            prepare(&mut cluster);
+            cluster
+        });
+        bencher.iter(|| black_box(cluster.full()).offers.len());
+    });
+}
+
 /// Everything is free, and all of it is offered.
-fn all_free(criterion: &mut Criterion) {
+fn all_free(criterion: &mut Criterion<ProcessorTime>) {
     let mut group = group(criterion, "offers");
     for (agents, frameworks) in grid() {
-        let mut cluster = Cluster::new(agents, &Shape { frameworks, ..Shape::default() });
-        let name = BenchmarkId::from_parameter(format!("{agents}x{frameworks}"));
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| black_box(cluster.full()).offers.len());
-        });
+        whole(&mut group, agents, &Shape { frameworks, ..Shape::default() }, |_| ());
     }
     group.finish();
 }
 
 /// Everything was offered in turn, and every framework has refused what it was offered.
-fn all_declining(criterion: &mut Criterion) {
+fn all_declining(criterion: &mut Criterion<ProcessorTime>) {
     let mut group = group(criterion, "declined");
     for (agents, frameworks) in grid() {
-        let mut cluster = Cluster::new(agents, &Shape { frameworks, ..Shape::default() });
-        for _ in 0..4 {
-            cluster.decline_all();
-        }
-        let name = BenchmarkId::from_parameter(format!("{agents}x{frameworks}"));
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| black_box(cluster.full()).offers.len());
+        whole(&mut group, agents, &Shape { frameworks, ..Shape::default() }, |cluster| {
+            for _ in 0..4 {
+                cluster.decline_all();
+            }
         });
     }
     group.finish();
 }
 
 /// 99 of 100 frameworks want nothing now.
-fn suppressed(criterion: &mut Criterion) {
+fn suppressed(criterion: &mut Criterion<ProcessorTime>) {
     let mut group = group(criterion, "suppressed");
     for (agents, frameworks) in grid() {
         let shape = Shape { frameworks, suppressed: true, ..Shape::default() };
-        let mut cluster = Cluster::new(agents, &shape);
-        let name = BenchmarkId::from_parameter(format!("{agents}x{frameworks}"));
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| black_box(cluster.full()).offers.len());
-        });
+        whole(&mut group, agents, &shape, |_| ());
     }
     group.finish();
 }
 
 /// A queue with a quota for each framework.
-fn quotas(criterion: &mut Criterion) {
+fn quotas(criterion: &mut Criterion<ProcessorTime>) {
     let mut group = group(criterion, "quotas");
     for (agents, frameworks) in [(1_000, 3_000), (10_000, 3_000)] {
-        let shape = Shape { frameworks, quotas: true, ..Shape::default() };
-        let mut cluster = Cluster::new(agents, &shape);
-        let name = BenchmarkId::from_parameter(format!("{agents}x{frameworks}"));
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| black_box(cluster.full()).offers.len());
-        });
+        whole(&mut group, agents, &Shape { frameworks, quotas: true, ..Shape::default() }, |_| ());
     }
     group.finish();
 }
 
 /// Nothing is free, and nothing has changed.
-fn idle(criterion: &mut Criterion) {
+fn idle(criterion: &mut Criterion<ProcessorTime>) {
     let mut group = group(criterion, "idle");
     for (agents, frameworks) in grid() {
-        let mut cluster = Cluster::new(agents, &Shape { frameworks, ..Shape::default() });
-        cluster.offer_all();
+        let mut made = None;
         let name = BenchmarkId::from_parameter(format!("{agents}x{frameworks}"));
         group.bench_function(name, |bencher| {
+            let shape = Shape { frameworks, ..Shape::default() };
+            let cluster = made.get_or_insert_with(|| Cluster::all_offered(agents, &shape));
             bencher.iter(|| black_box(cluster.plan()).offers.len());
         });
     }
     group.finish();
 }
 
-/// A thousand agents become free and are offered anew: time for one of them, of the plan alone.
-fn freed(criterion: &mut Criterion) {
+/// Some agents become free and are offered anew: time for one of them, of the plan alone. Beside
+/// plain clusters there are those with a guarantee, with a reservation on one of the agents, and
+/// with waiting tasks that fit nowhere.
+fn freed(criterion: &mut Criterion<ProcessorTime>) {
     let mut group = group(criterion, "freed");
-    for (agents, frameworks) in [(10_000, 200), (50_000, 200), (50_000, 6_000)] {
-        let mut cluster = Cluster::new(agents, &Shape { frameworks, ..Shape::default() });
-        cluster.offer_all();
-        let name = BenchmarkId::from_parameter(format!("{agents}x{frameworks}"));
+    let plain = |frameworks| Shape { frameworks, ..Shape::default() };
+    let some = || plain(200);
+    for (name, agents, shape, count) in [
+        ("10000x200", 10_000, some(), 1_000),
+        ("50000x200", 50_000, some(), 1_000),
+        ("50000x6000", 50_000, plain(6_000), 1_000),
+        ("50000x200single", 50_000, some(), 1),
+        ("50000x6000single", 50_000, plain(6_000), 1),
+        ("50000x200guarantee", 50_000, Shape { guarantee: true, ..some() }, 1),
+        ("50000x200reservation", 50_000, Shape { reservation: true, ..some() }, 1),
+        ("50000x200waiting", 50_000, Shape { waiting: 100, ..some() }, 1),
+    ] {
+        let mut made = None;
         group.bench_function(name, |bencher| {
+            let cluster = made.get_or_insert_with(|| Cluster::all_offered(agents, &shape));
             bencher.iter_custom(|rounds| {
-                let mut spent = Duration::ZERO;
-                for _ in 0..rounds.div_ceil(1_000) {
-                    cluster.free(1_000);
-                    let started = Instant::now();
+                let (mut spent, plans) = (0, rounds.div_ceil(count as u64));
+                for _ in 0..plans {
+                    cluster.free(count);
+                    let started = clock::now();
                     let plan = cluster.plan();
-                    spent += started.elapsed();
-                    assert_eq!(plan.offers.len(), 1_000);
+                    spent += clock::now() - started;
+                    assert!(plan.offers.len() >= count);
                     cluster.apply(&plan);
                 }
-                spent.mul_f64(rounds as f64 / (rounds.div_ceil(1_000) * 1_000) as f64)
+                (spent as f64 * rounds as f64 / (plans as f64 * count as f64)) as u64
             });
         });
     }
@@ -115,14 +137,18 @@ fn freed(criterion: &mut Criterion) {
 }
 
 /// Waiting tasks find their agents.
-fn placed(criterion: &mut Criterion) {
+fn placed(criterion: &mut Criterion<ProcessorTime>) {
     let mut group = group(criterion, "placed");
     for (agents, tasks) in [(10_000, 40_000), (50_000, 100_000)] {
-        let shape = Shape { frameworks: 200, placed: true, ..Shape::default() };
-        let mut cluster = Cluster::new(agents, &shape);
-        cluster.tasks(tasks);
+        let mut made = None;
         let name = BenchmarkId::from_parameter(format!("{tasks}on{agents}"));
         group.bench_function(name, |bencher| {
+            let cluster = made.get_or_insert_with(|| {
+                let shape = Shape { frameworks: 200, placed: true, ..Shape::default() };
+                let mut cluster = Cluster::new(agents, &shape);
+                cluster.tasks(tasks);
+                cluster
+            });
             bencher.iter(|| {
                 let plan = black_box(cluster.full());
                 assert_eq!(plan.bindings.len(), tasks);
@@ -138,14 +164,18 @@ fn placed(criterion: &mut Criterion) {
 }
 
 fn group<'a>(
-    criterion: &'a mut Criterion,
+    criterion: &'a mut Criterion<ProcessorTime>,
     name: &str,
-) -> criterion::BenchmarkGroup<'a, criterion::measurement::WallTime> {
+) -> BenchmarkGroup<'a, ProcessorTime> {
     let mut group = criterion.benchmark_group(name);
     group.sample_size(10).warm_up_time(Duration::from_millis(200));
     group.measurement_time(Duration::from_millis(600));
     group
 }
 
-criterion_group!(benches, all_free, all_declining, suppressed, quotas, idle, freed, placed);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(ProcessorTime);
+    targets = all_free, all_declining, suppressed, quotas, idle, freed, placed
+}
 criterion_main!(benches);

@@ -1,10 +1,12 @@
 //! Clusters to measure, and a caller that does what the controllers do with a plan.
 
+pub(crate) mod clock;
+
 use std::collections::BTreeMap;
 
 use commonage_allocator::{
-    AgentInfo, Allocator, FrameworkInfo, ObjectKey, OfferInfo, Placement, Plan, QueueInfo, Refusal,
-    TaskInfo,
+    AgentInfo, Allocator, FrameworkInfo, Kind, ObjectKey, OfferInfo, Part, Placement, Plan,
+    QueueInfo, Refusal, TaskInfo,
 };
 use commonage_schemas::resources::Resources;
 
@@ -16,6 +18,12 @@ pub(crate) struct Shape {
     pub(crate) suppressed: bool,
     pub(crate) quotas: bool,
     pub(crate) placed: bool,
+    /// One more queue that is guaranteed something, and nobody in it.
+    pub(crate) guarantee: bool,
+    /// One more agent with something that is reserved for somebody who is not there.
+    pub(crate) reservation: bool,
+    /// Tasks too large for any agent, of as many sizes.
+    pub(crate) waiting: usize,
 }
 
 pub(crate) struct Cluster {
@@ -74,8 +82,39 @@ impl Cluster {
             };
             allocator.upsert_framework(&ObjectKey::new("ns", &format!("f-{framework}")), info);
         }
+        if shape.guarantee {
+            let guarantee = resources(&[("cpu", "1")]);
+            let info = QueueInfo { guarantee, ..QueueInfo::default() };
+            allocator.upsert_queue("guaranteed", &info);
+        }
+        if shape.reservation {
+            let kind = Kind { reserved: vec!["absent".to_owned()], ..Kind::default() };
+            let parts = vec![Part { kind, resources: resources(&[("cpu", "1")]) }];
+            allocator.upsert_agent("reserved", AgentInfo { parts, ..AgentInfo::default() });
+        }
         let frameworks = shape.frameworks;
-        Self { allocator, offers: BTreeMap::new(), serial: 0, frameworks }
+        let mut cluster = Self { allocator, offers: BTreeMap::new(), serial: 0, frameworks };
+        if shape.waiting > 0 {
+            let info = FrameworkInfo {
+                queues: vec!["waiting".to_owned()],
+                placement: Placement::Tasks,
+                ..FrameworkInfo::default()
+            };
+            cluster.allocator.upsert_framework(&ObjectKey::new("ns", "waiting"), info);
+            for task in 0..shape.waiting {
+                let cpu = format!("{}", 25 + task);
+                cluster.task("waiting", "waiting", &resources(&[("cpu", &cpu)]));
+            }
+        }
+        cluster
+    }
+
+    /// One in which all is offered already.
+    pub(crate) fn all_offered(agents: usize, shape: &Shape) -> Self {
+        let mut cluster = Self::new(agents, shape);
+        cluster.offer_all();
+        cluster.plan();
+        cluster
     }
 
     /// Everything is looked at.

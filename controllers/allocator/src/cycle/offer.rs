@@ -47,9 +47,8 @@ impl OpenAgents {
         let mut ids: Vec<Id> = look.iter().copied().filter(|id| offerable.has(*id)).collect();
         ids.sort_unstable();
         let blocks = ids.chunk_by(|a, b| a / 64 == b / 64);
-        let words = blocks.map(|ids| {
-            (ids[0] / 64, ids.iter().fold(0_u64, |word, id| word | 1 << (id % 64)))
-        });
+        let words = blocks
+            .map(|ids| (ids[0] / 64, ids.iter().fold(0_u64, |word, id| word | 1 << (id % 64))));
         Self::of(words, seed)
     }
 

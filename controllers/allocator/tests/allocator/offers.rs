@@ -257,7 +257,10 @@ fn an_offer_is_cut_to_the_queues_limit() {
     world.queue("q", 1.0, "cpu=1500m gpu=2");
     world.framework("f", &["q"], |info| info.gpu = true);
     let plan = world.step();
-    assert_eq!(*plan.offers.get(0).unwrap().resources, resources("cpu=1500m memory=4Gi gpu=2 ports=1-10"));
+    assert_eq!(
+        *plan.offers.get(0).unwrap().resources,
+        resources("cpu=1500m memory=4Gi gpu=2 ports=1-10")
+    );
     assert_eq!(world.step().offers, []);
 }
 
@@ -282,7 +285,11 @@ fn demand_cuts_offers_to_what_is_wanted() {
     world.framework("f", &["q"], |info| {
         info.demand = demand("q", 9, "cpu=2 memory=1Gi ports=1-2");
     });
-    assert_eq!(world.step().offers.get(0).unwrap().resources.cpu_millis(), 2000, "whole tasks only");
+    assert_eq!(
+        world.step().offers.get(0).unwrap().resources.cpu_millis(),
+        2000,
+        "whole tasks only"
+    );
     world.framework("f", &["q"], |info| info.demand = Some(vec![]));
     world.agent("b", "cpu=8 memory=32Gi");
     assert_eq!(world.step().offers, [], "no demand, no offers");
