@@ -210,9 +210,7 @@ impl Ledger {
         let dir = self.tasks.join(&entry.uid);
         private_dir(&dir)?;
         let path = dir.join(ENTRY_FILE);
-        if !path.exists() {
-            sync_dir(&self.tasks)?;
-        }
+        let is_new = !path.exists();
         let temporary = dir.join(".entry.json.tmp");
         let json = serde_json::to_vec(entry)
             .map_err(|source| LedgerError::Parse { path: path.clone(), source })?;
@@ -225,13 +223,22 @@ impl Ledger {
             .open(&temporary)
             .map_err(io("create", &temporary))?;
         file.write_all(&json).map_err(io("write", &temporary))?;
-        file.sync_all().map_err(io("flush", &temporary))?;
+        // What replaces another must be whole before it does. A first one means nothing before all is flushed,
+        // and then the flush of the file takes its directories along: those after it only make sure.
+        let flush = || file.sync_all().map_err(io("flush", &temporary));
+        if !is_new {
+            flush()?;
+        }
         reach("agent.ledger_tmp_written");
         fs::rename(&temporary, &path).map_err(io("rename", &temporary))?;
         reach("agent.ledger_renamed");
         // Not waited for: a power cut leaves the first, and what damages one file leaves the other.
         let copy = dir.join(COPY_FILE);
         fs::write(&copy, &json).map_err(io("write", &copy))?;
+        if is_new {
+            flush()?;
+            sync_dir(&self.tasks)?;
+        }
         sync_dir(&dir)
     }
 

@@ -15,7 +15,7 @@ use commonage_shim::exec::{Exec, ExecError, Order};
 use commonage_shim::group::Shared;
 use commonage_shim::launch::ExitError;
 use commonage_shim::quota::{Quotas, counted};
-use commonage_shim::{Group, Launch, ZygoteHandle, client::Phase};
+use commonage_shim::{Group, Launch, Phase, Status, ZygoteHandle};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use tokio::io::AsyncReadExt;
@@ -29,8 +29,8 @@ use crate::task::spec::mounts;
 /// A container that is not made by then never will be: the slowest seen took half a second, with
 /// 60 launched at once on two cores.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// First pause between two looks at a starting container; a launch takes about 10 ms.
-const LOOK_FIRST: Duration = Duration::from_millis(1);
+/// First pause between two looks at a starting container: its shim listens after about as long.
+const LOOK_FIRST: Duration = Duration::from_micros(400);
 /// Longest pause between two looks.
 const LOOK_LONGEST: Duration = Duration::from_millis(20);
 /// A shim takes a few milliseconds for what is left of its container.
@@ -209,9 +209,12 @@ impl Shims {
         let deadline = Instant::now() + START_TIMEOUT;
         let mut pause = LOOK_FIRST;
         loop {
-            match self.look(uid) {
+            // A shim that listens says when the command runs; only one too young for that is polled.
+            let left = deadline.saturating_duration_since(Instant::now()).max(LOOK_LONGEST);
+            let shim = Shim::connect(self.ledger.state_dir(uid).path());
+            let settled = shim.and_then(|shim| shim.settle(left));
+            match settled.map_or_else(|_| self.look(uid), |status| self.running(uid, &status)) {
                 Seen::NotStarted | Seen::Starting if Instant::now() < deadline => {
-                    // A look waits for the shim's answer; only one too young to listen is polled.
                     #[allow(clippy::disallowed_methods)]
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(LOOK_LONGEST);
@@ -234,8 +237,7 @@ impl Shims {
         match client::scan(dir.path()) {
             Ok(Observed::NotStarted) => Seen::NotStarted,
             Ok(Observed::Alive(Some(status))) if status.phase == Phase::Running => {
-                let started_at = status.started_at.unwrap_or_else(Timestamp::now);
-                Seen::Running { started_at, address: dir.addresses().into_iter().next() }
+                self.running(uid, &status)
             }
             Ok(Observed::Alive(_)) => Seen::Starting,
             Ok(Observed::Exited(exit)) => Seen::Ended(End::Recorded(exit)),
@@ -245,6 +247,12 @@ impl Shims {
                 Seen::Starting
             }
         }
+    }
+
+    fn running(&self, uid: &str, status: &Status) -> Seen {
+        let started_at = status.started_at.unwrap_or_else(Timestamp::now);
+        let address = self.ledger.state_dir(uid).addresses().into_iter().next();
+        Seen::Running { started_at, address }
     }
 
     fn clean_up_lost(&self, uid: &str) -> End {

@@ -24,6 +24,8 @@ use crate::{
     server::Store,
 };
 
+mod features;
+
 /// Below this the store could not even begin; a small etcd needs as much.
 const DISK_FREE_MIN_BYTES: u64 = 64 << 20;
 /// Below this a day of logs or an image fills the disk.
@@ -85,6 +87,12 @@ impl Check {
         Self { name, found: found.into(), fix: Some(fix.into()), verdict: Verdict::Missing }
     }
 
+    /// Something to gain.
+    fn tip(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
+        self
+    }
+
     fn line(&self, stream: Stream) -> String {
         let (mark, tone) = match self.verdict {
             Verdict::Good => ("ok", Tone::Good),
@@ -92,6 +100,7 @@ impl Check {
             Verdict::Missing => ("FAIL", Tone::Bad),
         };
         let fix = match &self.fix {
+            Some(fix) if self.verdict == Verdict::Good => format!("\n{:19}tip: {fix}", ""),
             Some(fix) => format!("\n{:19}fix: {fix}", ""),
             None => String::new(),
         };
@@ -152,11 +161,14 @@ fn failed(checks: &[Check]) -> usize {
 }
 
 fn checks(needs: &Needs<'_>) -> Vec<Check> {
+    // One that was killed just now still has its port and its directory, for a moment.
+    Beacon::until_killed_are_gone();
     let running = Beacon::all_running();
     let mut checks = vec![root(), cgroups(), namespaces(), mounts(), seccomp(), overlay()];
     checks.push(data_dir(needs.data_dir, &running));
     checks.push(disk(needs.data_dir));
     checks.push(port(needs.listen, &running));
+    checks.extend(features::all(needs.data_dir));
     if let Store::Etcd(members) = needs.store {
         let members: Vec<Check> = members.iter().map(|member| etcd(member)).collect();
         // A cluster of etcd serves while most of its members do; whether they do, it says itself.
@@ -206,6 +218,8 @@ fn cgroups() -> Check {
             "run as root, and outside of a container that has it read-only",
         );
     }
+    let mode = features::mode(&fs::read_to_string("/proc/self/mounts").unwrap_or_default());
+    let version = if mode == "hybrid" { "hybrid: v1" } else { version };
     Check::good(NAME, format!("{version} with {}", CONTROLLERS.join(", ")))
 }
 

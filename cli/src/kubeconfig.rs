@@ -8,10 +8,11 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use commonage_shim::run_dir;
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -123,6 +124,11 @@ pub(crate) fn default_data_dir() -> PathBuf {
     base.unwrap_or_else(env::temp_dir).join("commonage")
 }
 
+/// A cluster that was killed is gone by then, or its disk does not answer.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks.
+const ENDING_LOOK: Duration = Duration::from_millis(20);
+
 /// A running `cmn up` lets itself be found: it holds `DATA_DIR/lock`, and a file named by its
 /// process id, in a directory that every reboot empties, says where DATA_DIR is.
 pub(crate) struct Beacon {
@@ -139,7 +145,7 @@ impl Beacon {
         let sign = signs.join(std::process::id().to_string());
         // Only a convenience of the client verbs: without it, they ask for --kubeconfig.
         let path = data_dir.as_os_str().as_encoded_bytes();
-        let written = fs::create_dir_all(&signs).and_then(|()| fs::write(&sign, path));
+        let written = run_dir::make_in(&signs, || fs::write(&sign, path));
         if let Err(error) = written {
             let path = sign.display();
             tracing::warn!(%error, %path, "other cmn commands will not find this cluster");
@@ -194,20 +200,80 @@ impl Beacon {
     /// When a cluster was started and where, if it still runs.
     fn read(sign: &Path) -> Option<(SystemTime, PathBuf)> {
         // Asked by process and not by lock: a probe that locks could be in the way of a start.
-        let command = Path::new("/proc").join(sign.file_name()?).join("comm");
-        if fs::read_to_string(command).is_ok_and(|name| name.trim_end() == "cmn") {
-            let since = fs::metadata(sign).and_then(|metadata| metadata.modified()).ok()?;
-            return Some((since, fs::read_to_string(sign).ok()?.into()));
+        match Life::of(&Path::new("/proc").join(sign.file_name()?)) {
+            Life::Running => {
+                let since = fs::metadata(sign).and_then(|metadata| metadata.modified()).ok()?;
+                Some((since, fs::read_to_string(sign).ok()?.into()))
+            }
+            Life::Ending => None,
+            Life::Over => {
+                // Left by one that was killed. Whoever comes by sweeps.
+                let _ = fs::remove_file(sign);
+                None
+            }
         }
-        // Left by one that was killed. Whoever comes by sweeps.
-        let _ = fs::remove_file(sign);
-        None
+    }
+
+    /// Waits until clusters that were killed have let go of their ports and directories; not for ever.
+    pub(crate) fn until_killed_are_gone() {
+        let began = Instant::now();
+        let is_ending = |sign: &fs::DirEntry| {
+            Life::of(&Path::new("/proc").join(sign.file_name())) == Life::Ending
+        };
+        let any_is_ending =
+            || fs::read_dir(signs_dir()).into_iter().flatten().flatten().any(|s| is_ending(&s));
+        while any_is_ending() && began.elapsed() < ENDING_TIMEOUT {
+            std::thread::park_timeout(ENDING_LOOK);
+        }
     }
 }
 
 impl Drop for Beacon {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.sign);
+        run_dir::sweep(&signs_dir());
+    }
+}
+
+/// Whether a `cmn` lives. A process that was killed has a name and a number until its parent has asked how it ended,
+/// which may be never, and its files until the last of its threads is done with the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Running,
+    Ending,
+    Over,
+}
+
+impl Life {
+    /// Of the process with this directory in `/proc`. See proc(5).
+    fn of(process: &Path) -> Life {
+        let read = |file: &str| fs::read_to_string(process.join(file)).unwrap_or_default();
+        if read("comm").trim_end() != "cmn" {
+            return Life::Over;
+        }
+        let threads = fs::read_dir(process.join("task")).into_iter().flatten().count();
+        Life::judge(&read("stat"), &read("status"), threads)
+    }
+
+    fn judge(stat: &str, status: &str, threads: usize) -> Life {
+        /// `PF_EXITING` of the ninth field of `stat`.
+        const EXITING: u64 = 0x4;
+        /// Of the mask of signals that are to come.
+        const SIGKILL: u64 = 1 << 8;
+        // The second field is a name in parentheses, with anything in it.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split(' ').collect();
+        let state = fields.get(1).copied().unwrap_or_default();
+        let flags = fields.get(7).and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(0);
+        let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
+        let pending = pending.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        match state {
+            "" => Life::Over,
+            "Z" | "X" if threads <= 1 => Life::Over,
+            "Z" | "X" => Life::Ending,
+            _ if flags & EXITING != 0 => Life::Ending,
+            _ if pending.is_some_and(|mask| mask & SIGKILL != 0) => Life::Ending,
+            _ => Life::Running,
+        }
     }
 }
 
@@ -230,6 +296,22 @@ fn lock(data_dir: &Path) -> Result<Flock<File>, nix::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_was_killed_does_not_live_whatever_is_left_of_it() {
+        let stat = |state: &str, flags: u64| format!("7 (c) m n) {state} 1 7 7 0 -1 {flags} 0 0");
+        let status = |mask: &str| format!("Name:\tcmn\nSigPnd:\t{mask}\nShdPnd:\t0\n");
+        let none = status("0000000000000000");
+        assert_eq!(Life::judge(&stat("S", 0x40_0100), &none, 9), Life::Running);
+        assert_eq!(
+            Life::judge(&stat("D", 0x40_0100), &status("0000000000000100"), 9),
+            Life::Ending
+        );
+        assert_eq!(Life::judge(&stat("R", 0x40_0104), &none, 9), Life::Ending);
+        assert_eq!(Life::judge(&stat("Z", 0x40_0104), &none, 2), Life::Ending);
+        assert_eq!(Life::judge(&stat("Z", 0x40_0104), &none, 1), Life::Over);
+        assert_eq!(Life::judge("", "", 0), Life::Over);
+    }
 
     #[test]
     fn a_certificate_is_written_in_short_lines() {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use commonage_schemas::resources::Ranges;
+use commonage_shim::run_dir;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::errors::{Failure, Result};
@@ -42,7 +43,6 @@ impl Claim {
             Failure::new(format!("cannot claim ports in {}: {error}", claims.display()))
                 .hint("say which ports are this cluster's: --resources ports=31000-31999")
         };
-        fs::create_dir_all(claims).map_err(failed)?;
         let memory = data_dir.join(MEMORY);
         let remembered = fs::read_to_string(&memory).ok().and_then(|text| text.trim().parse().ok());
         let remembered = remembered.filter(|first| FIRSTS.contains(first));
@@ -59,7 +59,8 @@ impl Claim {
     fn of_block(claims: &Path, first: u16) -> std::io::Result<Option<Self>> {
         let path = claims.join(first.to_string());
         loop {
-            let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+            let open = || File::options().create(true).truncate(false).write(true).open(&path);
+            let file = run_dir::make_in(claims, open)?;
             let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => lock,
                 Err((_, nix::Error::EWOULDBLOCK)) => return Ok(None),
@@ -86,6 +87,9 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+        if let Some(claims) = self.path.parent() {
+            run_dir::sweep(claims);
+        }
     }
 }
 
@@ -112,6 +116,6 @@ mod tests {
         let again = Claim::make_in(&claims, &b).unwrap();
         assert_eq!(again.ports().to_string(), "30000-30999", "tasks may still listen there");
         drop(again);
-        assert_eq!(fs::read_dir(&claims).unwrap().count(), 0);
+        assert!(!claims.exists(), "the last one leaves nothing");
     }
 }

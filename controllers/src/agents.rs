@@ -6,6 +6,7 @@
 //! tasks are.
 
 mod drain;
+mod forsaken;
 mod silence;
 
 use std::{sync::Arc, time::Duration};
@@ -73,7 +74,8 @@ pub(crate) async fn run(
         agents: controller.store(),
     });
     let heard = context.clone();
-    controller
+    let forsaken = forsaken::run(context.clone(), shutdown.clone());
+    let reconciling = controller
         .watches(
             Api::<Lease>::namespaced(client, AGENT_LEASE_NAMESPACE),
             watcher::Config::default(),
@@ -90,8 +92,8 @@ pub(crate) async fn run(
                 Ok(_) | Err(kube::runtime::controller::Error::ObjectNotFound(_)) => {}
                 Err(error) => warn!(%error, "agent not reconciled"),
             }
-        })
-        .await;
+        });
+    tokio::join!(reconciling, forsaken);
     Ok(())
 }
 
@@ -122,7 +124,7 @@ async fn reconcile(agent: Arc<Agent>, context: Arc<Context>) -> Result<Action, k
                     .await;
                 set_conditions(client, &agent, Some((EXPIRED, &message)), now).await?;
             }
-            mark_tasks(client, &name, TaskState::Unreachable).await?;
+            mark_tasks(client, &name, TaskState::Unreachable, &silent_words(&name)).await?;
         }
         Liveness::Lost => give_up(&context, &agent, now).await?,
     }
@@ -157,14 +159,16 @@ async fn give_up(context: &Context, agent: &Agent, now: Timestamp) -> kube::Resu
             events::warn(client, agent, MASS_LOSS, message.clone()).await;
             set_conditions(client, agent, Some((MASS_LOSS, &message)), now).await?;
         }
-        return mark_tasks(client, &name, TaskState::Unreachable).await;
+        mark_tasks(client, &name, TaskState::Unreachable, &silent_words(&name)).await?;
+        return Ok(());
     }
     if why != Some(TASKS_LOST) {
         let seconds = context.patience.lost_after.as_secs_f64();
         let message = format!("its lease has not been renewed for {seconds} s; its tasks are lost");
         set_conditions(client, agent, Some((TASKS_LOST, &message)), now).await?;
     }
-    mark_tasks(client, &name, TaskState::Lost).await
+    mark_tasks(client, &name, TaskState::Lost, &silent_words(&name)).await?;
+    Ok(())
 }
 
 /// Whether so many agents are silent together that it can't be theirs. One always may be.
@@ -212,27 +216,37 @@ async fn set_conditions(
     Ok(())
 }
 
-/// Marks the agent's live tasks Unreachable or Lost.
-async fn mark_tasks(client: &Client, agent: &str, state: TaskState) -> kube::Result<()> {
+fn silent_words(agent: &str) -> String {
+    format!("agent {agent} does not renew its lease")
+}
+
+/// Marks the agent's live tasks Unreachable or Lost; returns how many there were that were not.
+async fn mark_tasks(
+    client: &Client,
+    agent: &str,
+    state: TaskState,
+    message: &str,
+) -> kube::Result<usize> {
     let reason = match state {
         TaskState::Lost => reasons::task::AGENT_LOST,
         _ => reasons::task::AGENT_UNREACHABLE,
     };
     let mine = ListParams::default().fields(&format!("spec.agent={agent}"));
+    let mut marked = 0;
     for task in Api::<Task>::all(client.clone()).list(&mine).await? {
         let now = task.state();
         if now == state || now.is_terminal() || !now.can_become(state) {
             continue;
         }
         let api = Api::<Task>::namespaced(client.clone(), &task.namespace().unwrap_or_default());
-        let message = format!("agent {agent} does not renew its lease");
+        marked += 1;
         let status = json!({"state": state, "reason": reason, "message": message});
         patch::status(&api, &task.name_any(), task.resource_version(), status).await?;
         if state == TaskState::Lost {
-            events::warn(client, &task, reason, message).await;
+            events::warn(client, &task, reason, message.to_owned()).await;
         }
     }
-    Ok(())
+    Ok(marked)
 }
 
 #[cfg(test)]

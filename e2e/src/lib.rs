@@ -229,6 +229,15 @@ impl Cluster {
         }
     }
 
+    /// The same, and nobody asks how it ended: the process keeps its number and its name for as long as the caller
+    /// keeps what is returned and does not wait for it.
+    pub fn kill_and_leave(&mut self) -> Option<Child> {
+        let mut process = self.process.take()?;
+        process.kill().expect("kill cmn up");
+        self.killed = true;
+        Some(process)
+    }
+
     /// What Ctrl-C does; returns the exit code.
     pub fn stop(&mut self) -> i32 {
         let Some(mut process) = self.process.take() else {

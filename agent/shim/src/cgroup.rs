@@ -232,9 +232,22 @@ impl Group<'_> {
         Ok(pids)
     }
 
+    /// Takes its limit of processor time away, for the last thing that it does: a thousand processes that die within
+    /// a fifth of a processor take minutes over it. Best effort: they die all the same.
+    pub(crate) fn lift_quota(&self) {
+        let Some(hierarchy) = self.hierarchies.with("cpu") else { return };
+        let directory = hierarchy.mount_point.join(&self.path);
+        let (file, unlimited) = match &hierarchy.controllers {
+            Some(_) => ("cpu.cfs_quota_us", "-1"),
+            None => ("cpu.max", "max"),
+        };
+        let _ = std::fs::write(directory.join(file), unlimited);
+    }
+
     /// Kills everything in it and waits until nothing is left.
     pub(crate) fn kill(&self) -> io::Result<()> {
         let deadline = Instant::now() + KILL_TIMEOUT;
+        self.lift_quota();
         loop {
             if self.processes()?.is_empty() {
                 return Ok(());

@@ -122,6 +122,15 @@ impl Shim {
         Ok(stream)
     }
 
+    /// Waits until the command runs, for so long at most.
+    ///
+    /// # Errors
+    /// It never came to run, the shim went away, or time is over: [`scan`] tells which.
+    pub fn settle(mut self, patience: Duration) -> io::Result<Status> {
+        self.stream.get_ref().set_read_timeout(Some(patience))?;
+        self.ask(&Request::Settle)
+    }
+
     /// Blocks until the task has ended, however long that takes.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! The shim's end of `ctl.sock`: one JSON object per line, both ways.
 //!
-//! Requests: `{"op":"status"}`, `{"op":"kill","signal":15}`, `{"op":"subscribe"}`,
+//! Requests: `{"op":"status"}`, `{"op":"kill","signal":15}`, `{"op":"subscribe"}`, `{"op":"settle"}`,
 //! `{"op":"exec","command":["ls"],"tty":false}` with descriptors (see [`crate::exec`]). Answers:
 //! `{"ok":true,"status":{…}}` or `{"ok":false,"error":"…"}`; a subscriber gets
-//! `{"ok":true,"exit":{…}}` as its last line. Whoever does not read is dropped, never waited for.
+//! `{"ok":true,"exit":{…}}` as its last line. `settle` is answered when the command runs, and if it never
+//! does, not at all: the connection ends. Whoever does not read is dropped, never waited for.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,7 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::Status;
+use crate::client::{Phase, Status};
 use crate::exec::COMMAND_BYTES_MAX;
 use crate::fds;
 use crate::launch::Exit;
@@ -36,6 +37,7 @@ pub(crate) enum Request {
     Status,
     Kill { signal: i32 },
     Subscribe,
+    Settle,
     Exec { command: Vec<String>, tty: bool },
 }
 
@@ -71,6 +73,8 @@ struct Client {
     /// Came with the pending request.
     fds: Vec<OwnedFd>,
     subscribed: bool,
+    /// Waits for the command to run.
+    settling: bool,
 }
 
 impl Control {
@@ -100,6 +104,13 @@ impl Control {
         self.clients.retain_mut(|client| client.serve(task));
     }
 
+    /// Answers those who wait for the command to run, if it does.
+    pub(crate) fn tell_settled(&mut self, task: &impl Task) {
+        if self.clients.iter().any(|client| client.settling) {
+            self.clients.retain_mut(|client| client.settle(task));
+        }
+    }
+
     /// Tells the subscribers and hangs up on everybody.
     pub(crate) fn announce(self, exit: &Exit) {
         let answer = Answer { ok: true, exit: Some(exit.clone()), ..Answer::default() };
@@ -113,7 +124,7 @@ impl Control {
 
 impl Client {
     fn new(stream: UnixStream) -> Self {
-        Self { stream, pending: Vec::new(), fds: Vec::new(), subscribed: false }
+        Self { stream, pending: Vec::new(), fds: Vec::new(), subscribed: false, settling: false }
     }
 
     /// False: hang up.
@@ -132,8 +143,9 @@ impl Client {
             }
             while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.pending.drain(..=end).collect();
-                let answer = self.handle(&line, task);
-                if !self.answer(&answer) {
+                if let Some(answer) = self.handle(&line, task)
+                    && !self.answer(&answer)
+                {
                     return false;
                 }
             }
@@ -143,7 +155,8 @@ impl Client {
         }
     }
 
-    fn handle(&mut self, line: &[u8], task: &mut impl Task) -> Answer {
+    /// `None`: the answer comes later.
+    fn handle(&mut self, line: &[u8], task: &mut impl Task) -> Option<Answer> {
         let outcome = match serde_json::from_slice(line) {
             Ok(Request::Status) => Ok(()),
             Ok(Request::Kill { signal }) => task.kill(signal).map_err(|e| e.to_string()),
@@ -151,16 +164,30 @@ impl Client {
                 self.subscribed = true;
                 Ok(())
             }
+            Ok(Request::Settle) => {
+                self.settling = true;
+                return None;
+            }
             Ok(Request::Exec { command, tty }) => {
                 let fds = std::mem::take(&mut self.fds);
                 task.exec(&command, tty, &fds).map_err(|e| e.to_string())
             }
             Err(error) => Err(error.to_string()),
         };
-        match outcome {
+        Some(match outcome {
             Ok(()) => Answer { ok: true, status: Some(task.status()), ..Answer::default() },
             Err(error) => Answer { error: Some(error), ..Answer::default() },
+        })
+    }
+
+    /// False: hang up.
+    fn settle(&mut self, task: &impl Task) -> bool {
+        let status = task.status();
+        if !self.settling || status.phase != Phase::Running {
+            return true;
         }
+        self.settling = false;
+        self.answer(&Answer { ok: true, status: Some(status), ..Answer::default() })
     }
 
     /// False if it could not be written at once: the peer does not read.

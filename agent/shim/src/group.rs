@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::launch::{ExitError, FailureReason, Launch, Network, SharedIpc, SharedNetwork};
 use crate::state_dir::{StateDir, read_sealed, sealed, write_atomically};
-use crate::{cni, network};
+use crate::{cni, network, run_dir};
 
 /// Where groups are mounted.
 pub const PLACE: &str = "/run/commonage/groups";
@@ -80,7 +80,7 @@ impl Group {
 
     fn make_anew(&self, launch: &Launch) -> Result<Shared, ExitError> {
         self.state.prepare(launch).map_err(failed)?;
-        fs::create_dir_all(&self.place).map_err(failed)?;
+        run_dir::make_in(Path::new(PLACE), || fs::create_dir_all(&self.place)).map_err(failed)?;
         // A thread of its own: it changes its namespaces and ends with them.
         let made = thread::scope(|scope| {
             let maker = thread::Builder::new().name("group".to_owned());
@@ -163,6 +163,7 @@ impl Group {
         }
         absent(fs::remove_dir(self.memory()))?;
         absent(fs::remove_dir(&self.place))?;
+        run_dir::sweep(Path::new(PLACE));
         absent(fs::remove_dir_all(self.state.path()))?;
         Ok(())
     }

@@ -36,6 +36,7 @@ mod output;
 #[allow(unsafe_code)]
 pub mod quota;
 mod rootfs;
+pub mod run_dir;
 mod seccomp;
 mod shim;
 mod spec;

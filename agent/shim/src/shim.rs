@@ -32,8 +32,8 @@ use crate::output::Output;
 use crate::rootfs;
 use crate::seccomp::Filters;
 use crate::spec::{self, Host, Seen};
-use crate::stage::{Stage, Users};
-use crate::state_dir::{StateDir, sealed, write_atomically, write_durably};
+use crate::stage::{self, Stage, Users};
+use crate::state_dir::{StateDir, sealed, write_atomically};
 use crate::supervise::Supervisor;
 use crate::sys;
 
@@ -75,7 +75,8 @@ fn try_run(state: &StateDir, filters: &Filters) -> io::Result<()> {
         // Nothing was made, and nothing in a bad order is to be trusted for cleaning up either.
         Err(error) => {
             finish(state, control, &failed(error))?;
-            return remove_socket(state);
+            remove_socket(state)?;
+            return flush(state);
         }
     };
     let users = Users::of(&launch);
@@ -96,7 +97,8 @@ fn try_run(state: &StateDir, filters: &Filters) -> io::Result<()> {
     finish(state, control, &exit)?;
     reach("shim.after_report_before_cleanup");
     let namespace = attached.ok().flatten().map(|network| network.namespace);
-    clean_up(state, &launch, namespace)
+    clean_up(state, &launch, namespace)?;
+    flush(state)
 }
 
 fn read_launch(state: &StateDir) -> Result<Launch, ExitError> {
@@ -402,10 +404,23 @@ fn failed(error: ExitError) -> Exit {
     }
 }
 
-/// First on disk, then told: whoever hears of the end can read it.
+/// First written, then told: whoever hears of the end can read it.
 fn finish(state: &StateDir, control: Control, exit: &Exit) -> io::Result<()> {
-    write_durably(&state.exit_json(), &sealed(serde_json::to_vec(exit)?))?;
+    write_atomically(&state.exit_json(), &sealed(serde_json::to_vec(exit)?))?;
     control.announce(exit);
+    Ok(())
+}
+
+/// Makes the end outlive a power cut, when nobody waits any more. A power cut before it leaves none, or one whose seal
+/// is broken: then the task ended with its machine, unless the cluster has been told otherwise already, and that stands.
+fn flush(state: &StateDir) -> io::Result<()> {
+    for path in [state.exit_json().as_path(), state.path()] {
+        match File::open(path).and_then(|file| file.sync_all()) {
+            // The agent had read it and removed it all.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            flushed => flushed?,
+        }
+    }
     Ok(())
 }
 
@@ -427,6 +442,9 @@ pub(crate) fn clean_up(state: &StateDir, launch: &Launch, network: Option<File>)
     cni::detach(state, launch, network.as_ref());
     if !matches!(launch.root, Root::Bundle(_)) {
         rootfs::dismantle(state);
+    }
+    if launch.user_namespace.is_some() {
+        stage::leave();
     }
     let all = [state.runtime_root(), state.bundle(), state.tmp(), state.upper(), state.work()];
     for directory in all.into_iter().chain([state.etc()]) {

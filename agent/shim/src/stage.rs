@@ -7,15 +7,17 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::CloneFlags;
 
 use crate::cni;
 use crate::idmap;
 use crate::launch::{ExitError, FailureReason, IdRange, Launch, Network};
-use crate::sys;
+use crate::{run_dir, sys};
 
 /// Where the tmpfs is mounted; on the machine an empty directory.
 const PLACE: &str = "/run/commonage/stage";
@@ -58,18 +60,45 @@ impl Users {
 pub(crate) struct Stage {
     users: Users,
     shown: usize,
+    /// Held while the directory is needed on the machine.
+    _turn: Flock<File>,
+}
+
+/// The directory, for sure the one that others find there.
+fn hold() -> io::Result<Flock<File>> {
+    loop {
+        let directory = run_dir::make_in(Path::new(PLACE), || File::open(PLACE))?;
+        let turn = Flock::lock(directory, FlockArg::LockShared).map_err(|(_, errno)| errno)?;
+        let place = |found: fs::Metadata| (found.dev(), found.ino());
+        let same = fs::metadata(PLACE)
+            .is_ok_and(|now| turn.metadata().is_ok_and(|had| place(had) == place(now)));
+        if same {
+            return Ok(turn);
+        }
+    }
+}
+
+/// Removes the directory, unless somebody is about to use it. What is mounted there for containers that run is not
+/// needed any more: they have their own view of it.
+pub(crate) fn leave() {
+    // Our own, if this is a shim's namespace.
+    let _ = umount2(PLACE, MntFlags::MNT_DETACH);
+    let Ok(directory) = File::open(PLACE) else { return };
+    if let Ok(_turn) = Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+        run_dir::sweep(Path::new(PLACE));
+    }
 }
 
 impl Stage {
     /// In a mount namespace of our own.
     pub(crate) fn new(users: Users) -> io::Result<Stage> {
-        fs::create_dir_all(PLACE)?;
+        let turn = hold()?;
         let flags = MsFlags::MS_NOSUID;
         mount(Some("commonage"), PLACE, Some("tmpfs"), flags, Some("mode=755,size=1m"))?;
         let none: Option<&str> = None;
         mount(none, PLACE, none, MsFlags::MS_PRIVATE, none)?;
         fs::create_dir(Self::root())?;
-        let stage = Stage { users, shown: 0 };
+        let stage = Stage { users, shown: 0, _turn: turn };
         keep(&stage.users.users, &stage.user_namespace())?;
         if let Some(network) = &stage.users.network {
             keep(network, &stage.network_path())?;

@@ -186,19 +186,8 @@ fn fnv_1a(bytes: &[u8]) -> u64 {
     })
 }
 
-/// Writes a file so that a reader, even after a power cut, sees all of it or none.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    write_renamed(path, bytes, true)?;
-    std::fs::File::open(parent)?.sync_all()
-}
-
-/// The same without the flushes: all or none for readers while the machine is up.
+/// Writes a file so that a reader sees all of it or none, as long as the machine is up.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_renamed(path, bytes, false)
-}
-
-fn write_renamed(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file = std::fs::OpenOptions::new()
         .write(true)
@@ -207,9 +196,6 @@ fn write_renamed(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
         .mode(0o600)
         .open(&temporary)?;
     file.write_all(bytes)?;
-    if sync {
-        file.sync_all()?;
-    }
     std::fs::rename(&temporary, path)
 }
 

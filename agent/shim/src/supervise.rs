@@ -11,13 +11,14 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::MsgFlags;
 
 use crate::allowance::Allowance;
+use crate::cgroup::{self, Hierarchies};
 use crate::client::{Phase, Status};
 use crate::control::{Control, Task};
 use crate::init::{FILTERED, Failure};
 use crate::launch::{Exit, ExitError, FailureReason, Launch, Network};
 use crate::output::Output;
 use crate::shim::Created;
-use crate::{cgroup::Hierarchies, exec, fds, network, sys};
+use crate::{exec, fds, network, sys};
 
 /// At most these come through the exec pipe: the question, a failure, the end.
 const EXEC_MESSAGES: usize = 3;
@@ -25,7 +26,6 @@ const EXEC_MESSAGES: usize = 3;
 /// A started container and what is known of it so far.
 pub(crate) struct Supervisor {
     launch: Launch,
-    hierarchies: Hierarchies,
     outputs: [Output; 2],
     allowance: Allowance,
     buffer: Vec<u8>,
@@ -48,6 +48,15 @@ struct Watched {
     ended: Option<i32>,
     /// Somebody asked for its death.
     killed: bool,
+    hierarchies: Hierarchies,
+    /// Its control group.
+    cgroup: String,
+}
+
+impl Watched {
+    fn group(&self) -> io::Result<cgroup::Group<'_>> {
+        self.hierarchies.group(&self.cgroup)
+    }
 }
 
 impl Task for Watched {
@@ -71,7 +80,11 @@ impl Task for Watched {
         if !(1..=libc::SIGRTMAX()).contains(&signal) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("no signal {signal}")));
         }
-        self.killed |= signal == libc::SIGKILL;
+        if signal == libc::SIGKILL {
+            self.killed = true;
+            // Dying takes processor time too, and a thousand processes have only their quota for it.
+            self.group()?.lift_quota();
+        }
         if self.ended.is_none() { sys::kill(self.init, signal) } else { Ok(()) }
     }
 
@@ -90,8 +103,6 @@ impl Task for Watched {
 impl Supervisor {
     pub(crate) fn new(launch: Launch, created: Created) -> Self {
         Self {
-            launch,
-            hierarchies: created.hierarchies,
             outputs: created.outputs,
             allowance: Allowance::new(Instant::now()),
             buffer: Vec::new(),
@@ -105,7 +116,10 @@ impl Supervisor {
                 started_at: None,
                 ended: None,
                 killed: false,
+                hierarchies: created.hierarchies,
+                cgroup: launch.cgroup.clone(),
             },
+            launch,
             error: None,
         }
     }
@@ -131,6 +145,7 @@ impl Supervisor {
             if ready.control {
                 control.serve(&mut self.watched);
             }
+            control.tell_settled(&self.watched);
             if ready.signal {
                 while let Ok(Some(_)) = signals.read_signal() {}
                 self.reap();
@@ -236,12 +251,12 @@ impl Supervisor {
     }
 
     fn deny_added_devices(&self) -> io::Result<()> {
-        self.hierarchies.group(&self.launch.cgroup)?.deny_added_devices()
+        self.watched.group()?.deny_added_devices()
     }
 
     fn forbid_swap(&self) -> io::Result<()> {
         match self.launch.limits.memory_bytes {
-            Some(_) => self.hierarchies.group(&self.launch.cgroup)?.forbid_swap(),
+            Some(_) => self.watched.group()?.forbid_swap(),
             None => Ok(()),
         }
     }
@@ -272,7 +287,7 @@ impl Supervisor {
     }
 
     fn oom_kills(&self) -> u64 {
-        self.hierarchies.group(&self.launch.cgroup).map_or(0, |group| group.oom_kills())
+        self.watched.group().map_or(0, |group| group.oom_kills())
     }
 
     fn reap(&mut self) {

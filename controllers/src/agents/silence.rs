@@ -127,6 +127,35 @@ impl Silences {
         self.with(agent, now, |heard| heard.hear(lease.and_then(renewed)))
     }
 
+    /// All agents of which anything was seen.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// There is something of this agent. If it was never heard, its silence begins now.
+    pub(super) fn expect(&self, name: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Timestamp::now();
+        all.entry(name.to_owned()).or_insert_with(|| Heard::first(None, now, now));
+    }
+
+    /// How long an agent has been silent that has no object, by what the watch has shown and by its Lease, if given.
+    pub(super) fn of_name(&self, name: &str, lease: Option<&Lease>) -> Duration {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(heard) = all.get_mut(name) else { return Duration::ZERO };
+        if let Some(lease) = lease {
+            heard.hear(renewed(lease));
+        }
+        // Whatever it was, it is to be looked at when it has an object again.
+        heard.alive = false;
+        heard.silent_for()
+    }
+
+    /// Nothing is left of this agent.
+    pub(super) fn forget(&self, name: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
     /// Notes how the agent was found.
     pub(super) fn judged(&self, agent: &Agent, liveness: Liveness, now: Timestamp) {
         self.with(agent, now, |heard| heard.alive = liveness == Liveness::Alive);

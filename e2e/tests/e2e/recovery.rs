@@ -100,3 +100,16 @@ fn whoever_deletes_may_say_how_long_to_wait_and_later_say_less() {
     cluster.wait_for_state("deaf", &["Killing"]);
     cluster.kubectl(&["delete", "task", "deaf", "--grace-period=1", "--timeout=30s"]).ok();
 }
+
+#[test]
+fn a_killed_cluster_starts_again_at_once_whoever_has_not_noticed_its_death() {
+    let mut cluster = Cluster::start();
+    for _ in 0..3 {
+        let dead = cluster.kill_and_leave();
+        // Right away: while it dies, and then while its parent does not care.
+        cluster.up().unwrap();
+        dead.unwrap().wait().unwrap();
+    }
+    let config = cluster.kubectl(&["get", "agents", "-o", "name"]).ok();
+    assert_eq!(config.lines().count(), 1, "{config}");
+}

@@ -85,16 +85,20 @@ fn ports_lead_to_tasks() {
     let cluster = Cluster::start();
     task(&cluster, "echo", echo::SERVER, ", ports: [{name: ECHO, hostPort: 0}]");
     let inside = cluster.field("task/echo", ".status.hostPorts[0]");
-    let mut forward = cmn(&cluster, &["port-forward", "echo", &format!(":{inside}")]);
-    let mut forward = forward.stdout(Stdio::piped()).spawn().unwrap();
-    let mut output = BufReader::new(forward.stdout.take().unwrap());
-    let mut line = String::new();
-    output.read_line(&mut line).unwrap();
-    let port = line.split_whitespace().find_map(|word| word.strip_prefix("127.0.0.1:"));
-    let port: u16 = port.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap();
-    echo::is_behind(port);
-    forward.kill().unwrap();
-    forward.wait().unwrap();
+    for there in [inside.as_str(), "echo"] {
+        let mut forward = cmn(&cluster, &["port-forward", "echo", &format!(":{there}")]);
+        let mut forward = forward.stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(forward.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let port = line.split_whitespace().find_map(|word| word.strip_prefix("127.0.0.1:"));
+        let port: u16 = port.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap();
+        echo::is_behind(port);
+        forward.kill().unwrap();
+        forward.wait().unwrap();
+    }
+    let refused = cluster.cmn(&["port-forward", "echo", "web"]).refused();
+    assert!(refused.contains("no port called \"web\", but ECHO"), "{refused}");
     let refused = cluster.cmn(&["port-forward", "nothing", "80"]).refused();
     assert!(refused.contains("not found"), "{refused}");
 }

@@ -5,7 +5,7 @@ use commonage_e2e::faults::field::{Field, Seat};
 use commonage_e2e::faults::proxy::{Harm, Proxy};
 use commonage_e2e::{eventually, soon};
 use commonage_schemas::{Agent, Task, TaskState, reasons};
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -236,6 +236,30 @@ async fn an_agent_is_drained_maintained_and_marked_gone() {
     // It was wrong.
     remote.cable.set(Harm::None);
     eventually("what was given up to be gone", || match remote.contained() {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    });
+    field.delete_all().await;
+    remote.leave();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_agent_whose_object_was_deleted_loses_its_tasks_all_the_same() {
+    let field = field(&["far"], &IMPATIENT).await;
+    let remote = Remote::start(&field, "far").await;
+    field.create("t", endless(&field, "far")).await.unwrap();
+    field.until("t", "to run", is(TaskState::Running)).await;
+    remote.cable.set(Harm::Hold);
+    let name = field.name_of("far");
+    field.agents().delete(&name, &DeleteParams::default()).await.unwrap();
+    let task = field.until("t", "to be lost", is(TaskState::Lost)).await;
+    assert_eq!(reason(&task), reasons::task::AGENT_LOST);
+    let message = task.status.and_then(|status| status.message).unwrap_or_default();
+    assert!(message.contains("was deleted"), "{message}");
+    // It lives, and comes back: as a new agent, without what was lost.
+    remote.cable.set(Harm::None);
+    until_agent(&field, "far", "to be back", |agent| holds(agent, "Ready", None)).await;
+    eventually("what was lost to be gone", || match remote.contained() {
         left if left.is_empty() => Ok(()),
         left => Err(format!("{left:?}")),
     });

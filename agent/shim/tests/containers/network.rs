@@ -127,7 +127,8 @@ fn a_lost_shims_task_is_let_go() {
     eventually("the shim is gone", || {
         (client::scan(task.state.path()).unwrap() == commonage_shim::Observed::Lost).then_some(())
     });
-    assert_eq!((bridge.taken(), bridge.devices()), (1, 1), "until somebody cleans up");
+    // The device goes with the last process, when the kernel comes to it; the address does not.
+    assert_eq!(bridge.taken(), 1, "until somebody cleans up");
     client::cleanup(task.state.path(), &task.launch).unwrap();
     client::cleanup(task.state.path(), &task.launch).unwrap();
     assert_eq!(bridge.taken(), 0);
