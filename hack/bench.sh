@@ -2,7 +2,7 @@
 # All measurements, over a release build. Picked by name: `make bench ROWS=create,watch`, or
 # `hack/bench.sh ROW,…`. Rows of the API server alone: create create-one get patch list watch-100
 # watch-1000 both agents memory restart, each of either store (`etcd/create`) or of both; of the
-# whole system: start tasks thousand; of the allocator: cycle; of images: image; of the shim alone:
+# whole system: start tasks thousand leader (CMN_BENCH_AGENTS=10000); of the allocator: cycle; of images: image; of the shim alone:
 # launch, beside runc or whatever BENCH_RUNTIME names, if it is there. No name is all.
 #
 # BENCH_KUBECONFIG=FILE measures another Kubernetes API server in place of ours; BENCH_PIDS=PID,…
@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 rows=${1:-}
 asked() { [ -z "$rows" ] || [[ ",$rows," == *",$1,"* ]]; }
-rest=$(tr ',' '\n' <<<"$rows" | { grep -vxE 'start|tasks|thousand|cycle|image|launch|' || true; } | paste -sd,)
+rest=$(tr ',' '\n' <<<"$rows" | { grep -vxE 'start|tasks|thousand|leader|cycle|image|launch|' || true; } | paste -sd,)
 
 cargo build --locked --release -p commonage-apiserver --example api_bench
 if [ -z "${BENCH_KUBECONFIG:-}" ]; then
@@ -24,10 +24,10 @@ if [ -z "$rows" ] || [ -n "$rest" ]; then
 fi
 [ -z "${BENCH_KUBECONFIG:-}" ] || exit 0
 parts=()
-for part in start tasks thousand; do if asked $part; then parts+=($part); fi; done
+for part in start tasks thousand leader; do if asked $part; then parts+=($part); fi; done
 case ${#parts[@]} in
     0) ;;
-    3) cargo bench --locked -p commonage-e2e ;;
+    4) cargo bench --locked -p commonage-e2e ;;
     *) for part in "${parts[@]}"; do cargo bench --locked -p commonage-e2e -- "$part"; done ;;
 esac
 if asked cycle; then cargo bench --locked -p commonage-allocator; fi

@@ -25,6 +25,9 @@ pub use record::{Actual, Health, Phase, Preparation, Record, Remains, Reporting,
 /// A launch that takes longer than this is worth a state of its own (`Starting`); the usual one,
 /// some 15 ms, goes from `Staging` to `Running` in one report.
 const STARTING_AFTER: SignedDuration = SignedDuration::from_millis(250);
+/// A task that takes longer than this to end is worth a state of its own (`Killing`); one that ends at its signal goes
+/// from `Running` to `Killed` in one report.
+const KILLING_AFTER: SignedDuration = SignedDuration::from_millis(250);
 /// `SIGKILL` is repeated so often while the container is still there: it can't be ignored, but the
 /// message to the shim can be lost.
 const KILL_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(5);
@@ -204,6 +207,10 @@ fn go_on(
             order_kill(record, actual, Some(*started_at), context, plan);
             signal(record, actual, context, plan);
             watch(record, actual, plan);
+            if let Some(due) = killing_told_at(record, actual).filter(|due| context.now < *due) {
+                plan.wake(due);
+                return None;
+            }
             Some(running(actual, *started_at, record, context.site))
         }
         Phase::Ended(end) => {
@@ -343,6 +350,13 @@ fn forget(record: &Record, context: &Context<'_>, plan: &mut Plan) {
     } else {
         plan.wake(due);
     }
+}
+
+/// When to say that the task is being ended, if it is and nobody has heard of it.
+fn killing_told_at(record: &Record, actual: &Actual) -> Option<Timestamp> {
+    let kill = actual.entry.kill.as_ref()?;
+    let is_told = record.desired.as_ref().is_some_and(|task| task.state() == TaskState::Killing);
+    (!is_told).then(|| kill.ordered_at + KILLING_AFTER)
 }
 
 fn status(state: TaskState, actual: &Actual) -> TaskStatus {

@@ -4,6 +4,7 @@
 //! It follows the metadata of every kind that the API serves, custom ones as they come and go.
 //! `graph` keeps who belongs to whom, `work` decides about one object; here is what drives them.
 
+mod followed;
 mod graph;
 mod work;
 
@@ -16,7 +17,6 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client,
-    api::DynamicObject,
     core::PartialObjectMeta,
     runtime::{WatchStreamExt, watcher, watcher::Event},
 };
@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 
 use crate::metrics::workqueue;
 use crate::resources::{self, Served, uid_of};
+use followed::Followed;
 use graph::{Graph, KindKey, Node, Uid};
 use work::{Attempt, Kinds, Outcome};
 
@@ -214,8 +215,10 @@ impl Collector {
         let kinds = Arc::new(Kinds::new(resources::discover(&self.client).await?));
         let wanted: HashMap<KindKey, Arc<Served>> = kinds
             .iter()
-            // Events own nothing and are owned by nobody.
-            .filter(|(_, served)| served.is_deletable() && served.resource.kind != "Event")
+            // Events own nothing and are owned by nobody. A pod is owned by the task that it shows: to follow both
+            // would be to look twice at each, and to render each change of it once more.
+            .filter(|(_, served)| served.is_deletable() && !served.is_view())
+            .filter(|(_, served)| served.resource.kind != "Event")
             .map(|(key, served)| (key.clone(), served.clone()))
             .collect();
         let same = |key: &KindKey, monitor: &Monitor| {
@@ -246,10 +249,7 @@ impl Collector {
     }
 
     fn follow(&self, kind: Arc<KindKey>, served: &Served) -> Monitor {
-        let everywhere = Api::<PartialObjectMeta<DynamicObject>>::all_with(
-            self.client.clone(),
-            &served.resource,
-        );
+        let everywhere = Api::<Followed>::all_with(self.client.clone(), &served.resource);
         let watch = watcher(everywhere, watcher::Config::default());
         let sender = self.sender.clone();
         let task = tokio::spawn(async move {
@@ -300,12 +300,8 @@ impl Collector {
     }
 }
 
-fn seen(
-    kind: &Arc<KindKey>,
-    event: Event<PartialObjectMeta<DynamicObject>>,
-    listed: &mut HashSet<Uid>,
-) -> Option<Change> {
-    let applied = |object: &PartialObjectMeta<DynamicObject>| {
+fn seen(kind: &Arc<KindKey>, event: Event<Followed>, listed: &mut HashSet<Uid>) -> Option<Change> {
+    let applied = |object: &Followed| {
         let node = Box::new(Node::new(kind, &object.metadata));
         Change::Applied(uid_of(object), node)
     };

@@ -146,15 +146,31 @@ pub async fn run(
 async fn campaign(leases: &Leases) -> Term {
     let Election { renew_deadline, retry_period, .. } = *leases.election();
     let mut seen = Seen::default();
+    let mut told = String::new();
     loop {
-        match timeout(renew_deadline, leases.try_take(&mut seen)).await {
+        let answered = match timeout(renew_deadline, leases.try_take(&mut seen)).await {
             Ok(Ok(Some(term))) => return term,
-            Ok(Ok(None)) => {}
-            Err(_) => warn!("the API does not answer a candidate for the lead; trying again"),
-            Ok(Err(error)) => warn!(%error, "the lease of the leader can't be read; trying again"),
+            Ok(Ok(None)) => true,
+            Err(_) => {
+                warn!("the API does not answer a candidate for the lead; trying again");
+                false
+            }
+            Ok(Err(error)) => {
+                warn!(%error, "the lease of the leader can't be read; trying again");
+                false
+            }
+        };
+        if told != seen.holder() {
+            told = seen.holder().to_owned();
+            info!(leader = told, "standing by");
         }
         let jitter = rand::random_range(1.0..JITTER_MAX);
-        sleep(retry_period.mul_f64(jitter)).await;
+        // Whoever sees at once that nobody leads does not wait for its turn, unless the API is in trouble.
+        tokio::select! {
+            () = sleep(retry_period.mul_f64(jitter)) => {}
+            () = seen.holder_dies(), if answered => {}
+            () = leases.released(&seen), if answered => {}
+        }
     }
 }
 

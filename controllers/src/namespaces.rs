@@ -5,6 +5,7 @@
 
 mod contents;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use kube::{
 };
 use serde_json::json;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -35,9 +37,12 @@ use crate::resources::{Served, discover};
 use contents::Contents;
 
 /// A namespace that is not empty yet, or a failed reconcile, is looked at again after this long at
-/// first; later after a fifth of the time that it has taken so far.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// first; later after a fifth of the time that it has taken so far. Not before, though what is said about it changes
+/// with every look, which is a change of it.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(15);
+/// Looking at what is left takes at most one part in so many of the time that emptying takes.
+const REST_PER_LOOK: u32 = 10;
 /// Namespaces that are emptied at once: each takes dozens of requests.
 const AT_ONCE: u16 = 8;
 /// Ours among the finalizers of a namespace's spec.
@@ -55,6 +60,8 @@ struct Context {
     kinds: KnownKinds,
     /// PEM; without it, nothing is published.
     ca_pem: Option<String>,
+    /// When those that are being emptied are looked at next, by name.
+    looks: Mutex<HashMap<String, Instant>>,
 }
 
 pub(crate) async fn run(
@@ -76,7 +83,12 @@ pub(crate) async fn run(
         .run(
             reconcile,
             |_, _, _| Action::requeue(RETRY_AFTER),
-            Arc::new(Context { client, ca_pem, kinds: KnownKinds::default() }),
+            Arc::new(Context {
+                client,
+                ca_pem,
+                kinds: KnownKinds::default(),
+                looks: Mutex::default(),
+            }),
         )
         .for_each(|result| async {
             match result {
@@ -99,6 +111,10 @@ async fn reconcile(namespace: Arc<Namespace>, cx: Arc<Context>) -> Result<Action
         return Ok(Action::await_change());
     }
     let name = namespace.name_any();
+    let began = Instant::now();
+    if let Some(at) = cx.looks.lock().await.get(&name).filter(|at| **at > began) {
+        return Ok(Action::requeue(*at - began));
+    }
     let contents = match cx.kinds.since(&cx.client, deleted).await {
         Ok(kinds) => Contents::remove(&cx.client, &kinds, &name).await,
         Err(error) => Contents::unknown(&error),
@@ -113,8 +129,12 @@ async fn reconcile(namespace: Arc<Namespace>, cx: Arc<Context>) -> Result<Action
     }
     if !contents.is_empty() {
         let age = Timestamp::now().duration_since(deleted).unsigned_abs();
-        return Ok(Action::requeue((age / 5).clamp(RETRY_AFTER, RETRY_AFTER_MAX)));
+        let rest = (age / 5).clamp(RETRY_AFTER, RETRY_AFTER_MAX);
+        let rest = rest.max(began.elapsed() * REST_PER_LOOK);
+        cx.looks.lock().await.insert(name, Instant::now() + rest);
+        return Ok(Action::requeue(rest));
     }
+    cx.looks.lock().await.remove(&name);
     match finalize(&api, &name).await? {
         Written::Yes => {
             info!(name, "namespace removed");

@@ -3,6 +3,7 @@
 use kube::{
     Api, Client, ResourceExt,
     api::{ApiResource, DynamicObject},
+    core::PartialObjectMeta,
     discovery::{ApiCapabilities, Discovery, Scope, verbs},
 };
 
@@ -32,6 +33,12 @@ impl Served {
         [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|verb| self.supports(verb))
     }
 
+    /// Pods and nodes show tasks and agents to clients that know nothing else: nothing is stored of them, and what
+    /// happens to the objects behind them happens to them.
+    pub(crate) fn is_view(&self) -> bool {
+        self.resource.group.is_empty() && matches!(self.resource.kind.as_str(), "Pod" | "Node")
+    }
+
     /// `tasks.commonage.dev`; with an empty group `configmaps.`, as Kubernetes prints it here.
     pub(crate) fn name(&self) -> String {
         format!("{}.{}", self.resource.plural, self.resource.group)
@@ -39,6 +46,18 @@ impl Served {
 
     /// `namespace` is empty for objects without one.
     pub(crate) fn api(&self, client: &Client, namespace: &str) -> Api<DynamicObject> {
+        match self.namespaced && !namespace.is_empty() {
+            true => Api::namespaced_with(client.clone(), namespace, &self.resource),
+            false => Api::all_with(client.clone(), &self.resource),
+        }
+    }
+
+    /// As [`Served::api`], for answers of which nobody wants more than the metadata.
+    pub(crate) fn metadata_api(
+        &self,
+        client: &Client,
+        namespace: &str,
+    ) -> Api<PartialObjectMeta<DynamicObject>> {
         match self.namespaced && !namespace.is_empty() {
             true => Api::namespaced_with(client.clone(), namespace, &self.resource),
             false => Api::all_with(client.clone(), &self.resource),

@@ -324,7 +324,15 @@ fn a_task_that_is_not_wanted_any_more_is_ended_with_grace() {
         (
             "ordered",
             record(Some(deleting("Running")), Some(killed_at(10, running()))),
-            "signal 15; report Killing Deleted -; look at 40",
+            "signal 15; look at 10.25",
+        ),
+        (
+            "signalled, and it takes its time",
+            record(
+                Some(deleting("Running")),
+                Some(Actual { signalled: Some((15, at(9))), ..killed_at(9, running()) }),
+            ),
+            "report Killing Deleted -; look at 39",
         ),
         ("signalled", record(killing(), Some(term_sent.clone())), "look at 40"),
         (

@@ -18,7 +18,7 @@ use std::{
 use commonage_allocator::{Allocator, InverseOffer, ObjectKey, Options, Plan, RescindReason};
 use commonage_schemas::{Offer, Task, TaskKill, reasons};
 use jiff::{SignedDuration, Timestamp};
-use kube::Resource;
+use kube::{Resource, runtime::watcher::Event};
 
 use crate::metrics::{self, OfferOutcome};
 
@@ -26,7 +26,7 @@ use self::offers::{answer, offer_key, task_keys};
 use self::{claims::Claims, groups::Groups, lent::Lent};
 use super::{
     apply::{Addressee, Outcome, Write},
-    cache::{Key, key},
+    cache::{Cache, Key, key},
     info, preemption,
     reserved::Reserved,
     tallies::Tallies,
@@ -57,6 +57,20 @@ pub(crate) struct Accounting {
     windows: HashMap<String, u64>,
     pub(crate) tallies: Tallies,
     now: Timestamp,
+}
+
+/// The object that an event is about, as it was known until now.
+fn before<K: Resource>(known: &Cache<K>, event: &Event<K>) -> Option<Arc<K>> {
+    match event {
+        Event::Apply(object) | Event::InitApply(object) => known.get(&key(object)).cloned(),
+        _ => None,
+    }
+}
+
+/// Whether nothing has changed that the allocator looks at: most changes of agents, queues and frameworks are what we
+/// told of them ourselves.
+fn same<K>(before: &Option<Arc<K>>, now: Option<&Arc<K>>, same: impl Fn(&K, &K) -> bool) -> bool {
+    before.as_ref().zip(now).is_some_and(|(before, now)| same(before, now))
 }
 
 fn object_key(key: &Key) -> ObjectKey {
@@ -117,17 +131,25 @@ impl Accounting {
     pub(crate) fn take_in(&mut self, input: Input) -> bool {
         match input {
             Input::Agent(event) => {
-                let changed = self.world.agents.apply(event);
+                let before = before(&self.world.agents, &event);
+                let mut changed = self.world.agents.apply(event);
+                changed.retain(|key| !same(&before, self.world.agents.get(key), info::same_agent));
                 changed.iter().for_each(|key| self.sync_agent(key));
                 !changed.is_empty()
             }
             Input::Framework(event) => {
-                let changed = self.world.frameworks.apply(event);
+                let before = before(&self.world.frameworks, &event);
+                let mut changed = self.world.frameworks.apply(event);
+                let now = &self.world.frameworks;
+                changed.retain(|key| !same(&before, now.get(key), info::same_framework));
                 changed.iter().for_each(|key| self.sync_framework(key));
                 !changed.is_empty()
             }
             Input::Queue(event) => {
-                let changed = self.world.queues.apply(event);
+                let before = before(&self.world.queues, &event);
+                let mut changed = self.world.queues.apply(event);
+                let now = &self.world.queues;
+                changed.retain(|key| !same(&before, now.get(key), |a, b| a.spec == b.spec));
                 changed.iter().for_each(|key| self.sync_queue(key));
                 !changed.is_empty()
             }

@@ -65,6 +65,21 @@ pub(crate) fn agent(agent: &Agent, portions: Portions) -> alloc::AgentInfo {
     alloc::AgentInfo { allocatable, parts, labels, availability, ..alloc::AgentInfo::default() }
 }
 
+/// Whether [`agent`] and [`lent_by`] say the same of both, and its maintenance too.
+pub(crate) fn same_agent(a: &Agent, b: &Agent) -> bool {
+    let status = |agent: &Agent| {
+        agent.status.as_ref().map(|s| {
+            let ready = s.conditions.iter().find(|c| c.type_ == condition::READY);
+            (s.allocatable.clone(), s.revocable.clone(), ready.map(|c| c.status.clone()))
+        })
+    };
+    a.spec == b.spec
+        && a.metadata.uid == b.metadata.uid
+        && a.metadata.labels == b.metadata.labels
+        && a.metadata.deletion_timestamp == b.metadata.deletion_timestamp
+        && status(a) == status(b)
+}
+
 /// What an agent lends beyond what it can promise: what it says itself, and what its operator does.
 pub(crate) fn lent_by(agent: &Agent) -> Resources {
     let own = agent.status.as_ref().and_then(|status| status.revocable.as_ref());
@@ -124,6 +139,15 @@ pub(crate) fn framework(framework: &Framework) -> alloc::FrameworkInfo {
         suppressed_queues: policy.suppressed_queues,
         demand,
     }
+}
+
+/// Whether [`framework`] says the same of both.
+pub(crate) fn same_framework(a: &Framework, b: &Framework) -> bool {
+    let phase = |framework: &Framework| framework.status.as_ref().and_then(|s| s.phase);
+    a.spec == b.spec
+        && a.metadata.uid == b.metadata.uid
+        && a.metadata.deletion_timestamp == b.metadata.deletion_timestamp
+        && phase(a) == phase(b)
 }
 
 /// A task that holds or wants resources; `None` when it is over and nothing is left of it, or when it waits but is

@@ -35,10 +35,14 @@ const WRITES_AT_ONCE: usize = 16;
 /// Explanations written at one time, at most; the others follow in the next turns.
 const EXPLANATIONS_PER_TURN: usize = 500;
 
-/// Agents written at one time, at most, those first that have waited longest: in a large cluster
-/// under load nearly every agent changes in every turn, and telling people of it must not cost more
-/// than the decisions.
-const AGENTS_PER_TURN: usize = 250;
+/// Queues, frameworks and agents written at one time, of each kind at most so many, those first that have waited
+/// longest: in a large cluster under load nearly each of them changes in every turn, and telling people of it must not
+/// cost more than the decisions.
+const PER_TURN: usize = 250;
+/// The same while more happens than [`QUIET`]: then each of these writes takes the time of a task's.
+const PER_BUSY_TURN: usize = 25;
+/// Changes of tasks and offers in a turn.
+const QUIET: usize = 250;
 
 /// Turns after which all agents are looked at, in case one was missed.
 const ALL_AGENTS_EVERY: u64 = 120;
@@ -62,6 +66,9 @@ pub(crate) struct Statuses {
     news: Vec<(Arc<Task>, Value)>,
     starving: Starving,
     turns: u64,
+    /// When each queue and framework was written last, in turns.
+    queues_written: HashMap<Key, u64>,
+    frameworks_written: HashMap<Key, u64>,
 }
 
 struct StatusWrite {
@@ -103,16 +110,22 @@ impl Statuses {
     pub(crate) fn news(&mut self, accounting: &mut Accounting, plan: &Plan) -> News {
         measure(accounting, plan);
         let mut writes = Vec::new();
-        self.queues(accounting, &mut writes);
-        self.frameworks(accounting, plan, &mut writes);
-        self.agents(accounting, &mut writes);
+        self.turns += 1;
+        let most = match accounting.tallies.take_touches() {
+            0..=QUIET => PER_TURN,
+            _ => PER_BUSY_TURN,
+        };
+        self.queues(accounting, most, &mut writes);
+        self.frameworks(accounting, plan, most, &mut writes);
+        self.agents(accounting, most, &mut writes);
         self.explanations(accounting, plan, &mut writes);
         self.reservations(accounting, plan, &mut writes);
         self.volumes(accounting, &mut writes);
         News { writes, events: std::mem::take(&mut self.news) }
     }
 
-    fn queues(&mut self, accounting: &Accounting, writes: &mut Vec<StatusWrite>) {
+    fn queues(&mut self, accounting: &Accounting, most: usize, writes: &mut Vec<StatusWrite>) {
+        let mut news = Vec::new();
         let now_ms = accounting.now_ms();
         let reserved = reserved_by_queue(accounting.world());
         for usage in accounting.allocator().queue_usage() {
@@ -136,13 +149,23 @@ impl Statuses {
             if now.is_some() || was {
                 status["reserved"] = shown(now.unwrap_or(&Resources::new()));
             }
-            changed(&mut self.queues, Kind::Queue, key, status, writes);
+            news.extend(changed(&self.queues, Kind::Queue, key, status));
         }
+        let (kept, written) = (&mut self.queues, &mut self.queues_written);
+        longest_waiting(news, most, written, self.turns).for_each(|news| note(kept, news, writes));
         let world = accounting.world();
         self.queues.retain(|key, _| world.queues.get(key).is_some());
+        self.queues_written.retain(|key, _| world.queues.get(key).is_some());
     }
 
-    fn frameworks(&mut self, accounting: &Accounting, plan: &Plan, writes: &mut Vec<StatusWrite>) {
+    fn frameworks(
+        &mut self,
+        accounting: &Accounting,
+        plan: &Plan,
+        most: usize,
+        writes: &mut Vec<StatusWrite>,
+    ) {
+        let mut news = Vec::new();
         let world = accounting.world();
         let now_ms = accounting.now_ms();
         for framework in world.frameworks.iter() {
@@ -170,20 +193,22 @@ impl Statuses {
             if let Some(conditions) = starving::conditions(framework, why, accounting.now()) {
                 status["conditions"] = conditions;
             }
-            changed(&mut self.frameworks, Kind::Framework, key, status, writes);
+            news.extend(changed(&self.frameworks, Kind::Framework, key, status));
         }
+        let (kept, written) = (&mut self.frameworks, &mut self.frameworks_written);
+        longest_waiting(news, most, written, self.turns).for_each(|news| note(kept, news, writes));
         self.frameworks.retain(|key, _| world.frameworks.get(key).is_some());
+        self.frameworks_written.retain(|key, _| world.frameworks.get(key).is_some());
         self.starving.retain(|key| world.frameworks.get(key).is_some());
     }
 
-    fn agents(&mut self, accounting: &mut Accounting, writes: &mut Vec<StatusWrite>) {
-        self.turns += 1;
+    fn agents(&mut self, accounting: &mut Accounting, most: usize, writes: &mut Vec<StatusWrite>) {
         if self.turns.is_multiple_of(ALL_AGENTS_EVERY) {
             let all: Vec<String> =
                 accounting.world().agents.iter().map(|agent| agent.name_any()).collect();
             all.iter().for_each(|name| accounting.tallies.touch_agent(name));
         }
-        for name in accounting.tallies.take_agents(AGENTS_PER_TURN) {
+        for name in accounting.tallies.take_agents(most) {
             let key = named(&name);
             if accounting.world().agents.get(&key).is_none() {
                 self.agents.remove(&key);
@@ -194,7 +219,9 @@ impl Statuses {
             };
             let status =
                 json!({"allocated": shown(&usage.allocated), "offered": shown(&usage.offered)});
-            changed(&mut self.agents, Kind::Agent, key, status, writes);
+            if let Some(news) = changed(&self.agents, Kind::Agent, key, status) {
+                note(&mut self.agents, news, writes);
+            }
         }
     }
 
@@ -284,7 +311,9 @@ impl Statuses {
             }
             if status.as_object().is_some_and(|status| !status.is_empty()) {
                 let key = key(reservation.as_ref());
-                changed(&mut self.reservations, Kind::Reservation, key, status, writes);
+                if let Some(news) = changed(&self.reservations, Kind::Reservation, key, status) {
+                    note(&mut self.reservations, news, writes);
+                }
             }
         }
         self.reservations.retain(|key, _| world.reservations.get(key).is_some());
@@ -298,7 +327,9 @@ impl Statuses {
             let known = volume.status.as_ref().map(|s| s.used_by.clone()).unwrap_or_default();
             if users != known || self.volumes.contains_key(&key) {
                 let status = json!({"usedBy": users});
-                changed(&mut self.volumes, Kind::Volume, key, status, writes);
+                if let Some(news) = changed(&self.volumes, Kind::Volume, key, status) {
+                    note(&mut self.volumes, news, writes);
+                }
             }
         }
         self.volumes.retain(|key, _| world.volumes.get(key).is_some());
@@ -352,17 +383,38 @@ fn reserved_by_queue(world: &World) -> HashMap<String, Resources> {
     reserved
 }
 
+/// The write that makes a status what it is now; `None` when that was written last.
 fn changed(
-    written: &mut HashMap<Key, Value>,
+    written: &HashMap<Key, Value>,
     kind: Kind,
     key: Key,
     status: Value,
-    writes: &mut Vec<StatusWrite>,
-) {
-    if written.get(&key) != Some(&status) {
-        written.insert(key.clone(), status.clone());
-        writes.push(StatusWrite { kind, key, version: None, status });
+) -> Option<StatusWrite> {
+    let known = written.get(&key) == Some(&status);
+    (!known).then_some(StatusWrite { kind, key, version: None, status })
+}
+
+/// The status will be written.
+fn note(written: &mut HashMap<Key, Value>, news: StatusWrite, writes: &mut Vec<StatusWrite>) {
+    written.insert(news.key.clone(), news.status.clone());
+    writes.push(news);
+}
+
+/// At most so many, those that were written longest ago, which they are now.
+fn longest_waiting(
+    mut news: Vec<StatusWrite>,
+    most: usize,
+    written: &mut HashMap<Key, u64>,
+    turn: u64,
+) -> impl Iterator<Item = StatusWrite> {
+    if news.len() > most {
+        news.sort_by_key(|one| written.get(&one.key).copied().unwrap_or(0));
+        news.truncate(most);
     }
+    for one in &news {
+        written.insert(one.key.clone(), turn);
+    }
+    news.into_iter()
 }
 
 async fn carry_out(client: &Client, write: StatusWrite) {
@@ -408,4 +460,27 @@ fn shown(resources: &Resources) -> Value {
 /// Two decimals are what a person compares; more would rewrite the object at every task.
 fn share(share: f64) -> String {
     format!("{share:.2}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_has_waited_longest_is_told_of_first_and_everybody_in_turn() {
+        let mut written = HashMap::new();
+        let mut told = Vec::new();
+        for turn in 1..=3 {
+            let news = (0..6).map(|n| StatusWrite {
+                kind: Kind::Queue,
+                key: named(&n.to_string()),
+                version: None,
+                status: json!(turn),
+            });
+            let most = longest_waiting(news.collect(), 2, &mut written, turn);
+            told.extend(most.map(|one| one.key.1));
+        }
+        told.sort();
+        assert_eq!(told, ["0", "1", "2", "3", "4", "5"]);
+    }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Tallies {
     agents: HashSet<Arc<str>>,
     /// The same, in the order in which they came.
     waiting: VecDeque<Arc<str>>,
+    /// How often something may have changed on an agent since that was asked for last.
+    touches: usize,
 }
 
 impl Tallies {
@@ -52,6 +54,7 @@ impl Tallies {
     }
 
     pub(crate) fn touch_agent(&mut self, name: &str) {
+        self.touches += 1;
         if !self.agents.contains(name) {
             let name: Arc<str> = name.into();
             self.agents.insert(name.clone());
@@ -61,6 +64,10 @@ impl Tallies {
 
     pub(crate) fn states(&self, framework: &Key) -> BTreeMap<&'static str, u64> {
         self.states.get(framework).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn take_touches(&mut self) -> usize {
+        std::mem::take(&mut self.touches)
     }
 
     /// Agents that were touched, at most so many; the others stay for the next time.

@@ -18,6 +18,10 @@ use super::cache::Cache;
 /// that must wait meanwhile loses nothing.
 const INPUTS_WAITING_MAX: usize = 4096;
 
+/// Objects in a page of the first list: a new leader decides nothing before it has read them all, and each page is a
+/// round of its own. Some MB.
+const PAGE_SIZE: u32 = 5000;
+
 /// One event of one watch.
 // An event lives for microseconds in a buffer of fixed size: a box for each would only cost.
 #[allow(clippy::large_enum_variant)]
@@ -78,7 +82,8 @@ where
         + 'static,
 {
     tokio::spawn(async move {
-        let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+        let config = watcher::Config::default().page_size(PAGE_SIZE);
+        let mut events = watcher(api, config).default_backoff().boxed();
         loop {
             let event = tokio::select! {
                 event = events.next() => event,

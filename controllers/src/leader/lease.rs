@@ -1,14 +1,16 @@
 //! Taking, renewing and letting go of the Lease.
 
 use anyhow::Context;
+use futures::StreamExt;
 use http::HeaderValue;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{ObjectMeta, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, ResourceExt};
+use std::pin::pin;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::{Election, holder};
@@ -26,11 +28,29 @@ pub(super) struct Term {
     lease: Lease,
 }
 
+/// Between looks whether a leader of this machine still runs: three small files of `/proc`, and no request.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// What a candidate knows of the leader.
 #[derive(Default)]
 pub(super) struct Seen {
     /// The version of the Lease, and since when by our own clock: nobody else's is trusted.
     last: Option<(String, Instant)>,
+    holder: String,
+}
+
+impl Seen {
+    /// Who led when the Lease was last read; empty before that.
+    pub(super) fn holder(&self) -> &str {
+        &self.holder
+    }
+
+    /// Returns when the leader is seen to be dead, if it ran on this machine; never otherwise.
+    pub(super) async fn holder_dies(&self) {
+        while !holder::is_dead(&self.holder) {
+            sleep(LOOK_EVERY).await;
+        }
+    }
 }
 
 impl Term {
@@ -110,9 +130,31 @@ impl Leases {
             }
             _ => {
                 seen.last = Some((version, Instant::now()));
+                seen.holder = holder.to_owned();
                 false
             }
         }
+    }
+
+    /// Returns when the Lease is let go of or deleted; never when that can't be told.
+    pub(super) async fn released(&self, seen: &Seen) {
+        let name = format!("metadata.name={}", self.election.name);
+        let version = seen.last.as_ref().map_or("0", |(version, _)| version.as_str());
+        if let Ok(events) = self.api.watch(&WatchParams::default().fields(&name), version).await {
+            let mut events = pin!(events);
+            while let Some(Ok(event)) = events.next().await {
+                match event {
+                    WatchEvent::Deleted(_) => return,
+                    WatchEvent::Added(lease) | WatchEvent::Modified(lease)
+                        if holder_of(&lease).is_empty() =>
+                    {
+                        return;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        std::future::pending().await
     }
 
     async fn replace(&self, lease: Lease) -> kube::Result<Option<Term>> {

@@ -54,14 +54,12 @@ impl Contents {
     ) -> kube::Result<()> {
         let api = kind.api(client, namespace);
         let everything = ListParams::default();
-        let before = api.list_metadata(&everything).await?;
-        if before.items.is_empty() {
-            return Ok(());
+        let mut left = api.list_metadata(&everything).await?;
+        if left.items.iter().any(|object| object.metadata.deletion_timestamp.is_none()) {
+            let answered = kind.metadata_api(client, namespace);
+            answered.delete_collection(&DeleteParams::background(), &everything).await?;
+            left = api.list_metadata(&everything).await?;
         }
-        if before.items.iter().any(|object| object.metadata.deletion_timestamp.is_none()) {
-            api.delete_collection(&DeleteParams::background(), &everything).await?;
-        }
-        let left = api.list_metadata(&everything).await?;
         if !left.items.is_empty() {
             self.remaining.insert(kind.name(), left.items.len());
         }

@@ -19,6 +19,7 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams},
 };
 
+mod leader;
 mod thousand;
 
 const STARTS: usize = 5;
@@ -41,6 +42,9 @@ fn main() -> anyhow::Result<()> {
     }
     if run("thousand") {
         runtime.block_on(thousand::thousand(&mut figures))?;
+    }
+    if run("leader") {
+        runtime.block_on(leader::leader(&mut figures))?;
     }
     figures.write()
 }
