@@ -9,12 +9,13 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
+use etcd_client::TxnResponse;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
-use super::request::Request;
+use super::request::{InCommon, Request};
 use super::{Connection, fault};
 use crate::{Committed, GuardedWrite, Op, StoreError};
 
@@ -33,7 +34,8 @@ pub(super) struct Pending {
     pub(super) reply: oneshot::Sender<Result<Committed, StoreError>>,
 }
 
-type Answer = Result<etcd_client::TxnResponse, StoreError>;
+/// What became of each write of a request; or why nothing is known of it.
+type Outcomes = Result<Vec<Result<Committed, StoreError>>, StoreError>;
 
 pub(super) struct Committer {
     connection: Connection,
@@ -41,7 +43,7 @@ pub(super) struct Committer {
     waiting: VecDeque<Pending>,
     /// Keys of the writes on the way.
     held: Keys,
-    on_the_way: FuturesUnordered<BoxFuture<'static, (Request, Answer)>>,
+    on_the_way: FuturesUnordered<BoxFuture<'static, (Request, Outcomes)>>,
     requests_max: usize,
     /// etcd has no room: see [`Request::suits_a_full_etcd`].
     full: bool,
@@ -82,7 +84,7 @@ impl Committer {
             let room = WAITING_WRITES_MAX.saturating_sub(self.waiting.len());
             tokio::select! {
                 biased;
-                Some((request, answer)) = self.on_the_way.next() => self.finish(request, answer),
+                Some((request, outcomes)) = self.on_the_way.next() => self.finish(request, outcomes),
                 count = self.queue.recv_many(&mut arrived, room), if open && room > 0 => {
                     open = count > 0;
                     self.waiting.extend(arrived.drain(..));
@@ -118,18 +120,18 @@ impl Committer {
     fn send(&mut self, request: Request) {
         let connection = self.connection.clone();
         self.on_the_way.push(Box::pin(async move {
-            let answer = ask(&connection, &request).await;
-            (request, answer)
+            let outcomes = settle(&connection, &request).await;
+            (request, outcomes)
         }));
     }
 
-    fn finish(&mut self, request: Request, answer: Answer) {
+    fn finish(&mut self, request: Request, outcomes: Outcomes) {
         for pending in &request.writes {
             self.held.release(&pending.write);
         }
         let deletes_only = request.writes.iter().all(|pending| only_deletes(&pending.write));
         // The callers may have gone; their writes stay.
-        match answer.and_then(|response| request.outcomes(&response)) {
+        match outcomes {
             Ok(outcomes) => {
                 self.full &= deletes_only;
                 for (pending, outcome) in request.writes.into_iter().zip(outcomes) {
@@ -155,14 +157,31 @@ impl Committer {
     }
 }
 
+/// Has a request done.
+async fn settle(connection: &Connection, request: &Request) -> Outcomes {
+    let in_common = request.in_common();
+    let response = ask(connection, request, &in_common).await?;
+    if in_common.is_empty() || response.succeeded() {
+        return request.outcomes(&response, &in_common);
+    }
+    // Nothing of it was done.
+    let each_by_itself = InCommon::default();
+    let response = ask(connection, request, &each_by_itself).await?;
+    request.outcomes(&response, &each_by_itself)
+}
+
 /// Sends a request to one member; to the next one only when it surely was not done.
-async fn ask(connection: &Connection, request: &Request) -> Answer {
+async fn ask(
+    connection: &Connection,
+    request: &Request,
+    in_common: &InCommon,
+) -> Result<TxnResponse, StoreError> {
     let Connection { members, timeout, .. } = connection;
     let mut left = members.count();
     loop {
         let member = members.current();
         let mut kv = member.kv.clone();
-        let transaction = request.transaction(connection);
+        let transaction = request.transaction(connection, in_common);
         let error = match tokio::time::timeout(*timeout, kv.txn(transaction)).await {
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(error)) => error,

@@ -1,5 +1,6 @@
 //! One request to etcd: guarded writes as nested transactions, and what became of each.
 
+use bytes::Bytes;
 use etcd_client::{
     Compare as EtcdCompare, CompareOp, GetOptions, GetResponse, PutOptions, Txn, TxnOp,
     TxnOpResponse, TxnResponse,
@@ -16,6 +17,34 @@ use crate::{
 /// Operations in a request of several writes, at most. etcd counts the nested transactions and the
 /// operations of the largest one against its limit of 128; indexes within a revision end at 255.
 const OPS_PER_REQUEST_MAX: usize = 120;
+
+/// Compares that are looked for in several writes, at most: in practice there are two or three.
+const IN_COMMON_MAX: usize = 16;
+
+/// Compares that are made once for all writes of a request. Nobody in it changes their keys, and etcd
+/// makes all compares before it writes anything: so it is the same where they stand.
+#[derive(Debug, Default)]
+pub(super) struct InCommon(Vec<Compare>);
+
+impl InCommon {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What is left for a write to compare by itself, with its place.
+    fn without<'w>(
+        &self,
+        write: &'w GuardedWrite,
+    ) -> impl Iterator<Item = (usize, &'w Compare)> + use<'_, 'w> {
+        write.compares.iter().enumerate().filter(|(_, compare)| !self.0.contains(compare))
+    }
+}
+
+/// Compares of keys that the write does not change.
+fn foreign(write: &GuardedWrite) -> impl Iterator<Item = &Compare> {
+    let changed = |key: &Bytes| write.ops.iter().any(|op| op.key() == key);
+    write.compares.iter().filter(move |compare| !changed(compare.key()))
+}
 
 /// The writes that will share one transaction. No key is written by one and touched by another.
 #[derive(Debug, Default)]
@@ -52,25 +81,52 @@ impl Request {
         self.writes.push(pending);
     }
 
-    pub(super) fn transaction(&self, connection: &Connection) -> Txn {
+    /// What several of the writes demand of keys that nobody here changes: that a namespace is there,
+    /// that a leader leads.
+    pub(super) fn in_common(&self) -> InCommon {
+        if self.writes.len() < 2 {
+            return InCommon::default();
+        }
+        let mut counts: Vec<(&Compare, usize)> = Vec::new();
+        for compare in self.writes.iter().flat_map(|pending| foreign(&pending.write)) {
+            match counts.iter().position(|(known, _)| *known == compare) {
+                Some(place) => counts[place].1 += 1,
+                None if counts.len() < IN_COMMON_MAX => counts.push((compare, 1)),
+                None => {}
+            }
+        }
+        let shared = counts.into_iter().filter(|(_, count)| *count > 1);
+        InCommon(shared.map(|(compare, _)| compare.clone()).collect())
+    }
+
+    /// `in_common` is compared once for all: if that fails nothing is done, and who failed is known
+    /// only from a transaction without it.
+    pub(super) fn transaction(&self, connection: &Connection, in_common: &InCommon) -> Txn {
         let mut index = 0;
         let mut nested: Vec<Txn> = Vec::with_capacity(self.writes.len());
         for pending in &self.writes {
-            nested.push(guarded(connection, pending, &mut index));
+            nested.push(guarded(connection, pending, in_common, &mut index));
         }
         match nested.pop() {
             Some(only) if nested.is_empty() => only,
             last => {
                 nested.extend(last);
-                Txn::new().and_then(nested.into_iter().map(TxnOp::txn).collect::<Vec<_>>())
+                let nested: Vec<_> = nested.into_iter().map(TxnOp::txn).collect();
+                let shared: Vec<_> =
+                    in_common.0.iter().map(|shared| compare(connection, shared)).collect();
+                let all = Txn::new();
+                let all = if shared.is_empty() { all } else { all.when(shared) };
+                all.and_then(nested)
             }
         }
     }
 
-    /// What became of each write, in their order.
+    /// What became of each write, in their order; of the answer to [`Request::transaction`] with the
+    /// same `in_common`, which held.
     pub(super) fn outcomes(
         &self,
         response: &TxnResponse,
+        in_common: &InCommon,
     ) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
         let revision = header_revision(response.header())?;
         let mut numbering = Numbering::of(revision);
@@ -81,7 +137,8 @@ impl Request {
             if response.succeeded() {
                 landed(write, response, revision, first, &mut numbering)
             } else {
-                Ok(Err(StoreError::Conflict { compare: failed_compare(write, response) }))
+                let compare = failed_compare(write, in_common, response);
+                Ok(Err(StoreError::Conflict { compare }))
             }
         };
         if let [only] = &*self.writes {
@@ -112,14 +169,20 @@ fn strange() -> StoreError {
 
 /// One guarded write. If one of several compares fails, it reads what the keys are at instead: all but
 /// the last, which is the one that failed if none of the others did.
-fn guarded(connection: &Connection, pending: &Pending, index: &mut u8) -> Txn {
+fn guarded(
+    connection: &Connection,
+    pending: &Pending,
+    in_common: &InCommon,
+    index: &mut u8,
+) -> Txn {
     let Pending { write, lease, .. } = pending;
-    let compares: Vec<_> = write.compares.iter().map(|c| compare(connection, c)).collect();
+    let own: Vec<&Compare> = in_common.without(write).map(|(_, compare)| compare).collect();
+    let compares: Vec<_> = own.iter().map(|own| compare(connection, own)).collect();
     let ops: Vec<_> = write.ops.iter().map(|op| operation(connection, op, *lease, index)).collect();
     let txn = Txn::new();
     let txn = if compares.is_empty() { txn } else { txn.when(compares) };
-    let asked = write.compares.len().saturating_sub(1);
-    let states: Vec<_> = write.compares[..asked]
+    let asked = own.len().saturating_sub(1);
+    let states: Vec<_> = own[..asked]
         .iter()
         .map(|compare| {
             let keys_only = GetOptions::new().with_keys_only();
@@ -186,7 +249,7 @@ fn landed(
 }
 
 /// The first compare that does not hold for what the keys were at; the last is not asked for.
-fn failed_compare(write: &GuardedWrite, response: &TxnResponse) -> usize {
+fn failed_compare(write: &GuardedWrite, in_common: &InCommon, response: &TxnResponse) -> usize {
     let current = |state: &GetResponse| {
         let pair = state.kvs().first()?;
         u64::try_from(pair.mod_revision()).ok().map(Revision)
@@ -196,7 +259,8 @@ fn failed_compare(write: &GuardedWrite, response: &TxnResponse) -> usize {
         TxnOpResponse::Get(state) => current(state),
         _ => None,
     });
-    let mut checked = write.compares.iter().zip(states);
-    let last = write.compares.len().saturating_sub(1);
-    checked.position(|(compare, state)| !compare.holds(state)).unwrap_or(last)
+    let last = in_common.without(write).last().map_or(0, |(place, _)| place);
+    let mut checked = in_common.without(write).zip(states);
+    let failed = checked.find(|((_, compare), state)| !compare.holds(*state));
+    failed.map_or(last, |((place, _), _)| place)
 }

@@ -78,6 +78,50 @@ async fn writes_share_revisions_and_the_tail_counts_them_alike() {
     assert_eq!(tailed, told);
 }
 
+/// What many writes demand alike is compared once for all; what does not hold is still told to whom it
+/// concerns, and to nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demand_in_common_fails_only_who_has_it() {
+    let process = EtcdProcess::start();
+    let store = store_at(&process, "/commonage").await;
+    must(&store, [put("/there", "")]).await;
+    for number in 0..20 {
+        must(&store, [put(format!("/taken/{}", number * 5), "")]).await;
+    }
+    for some_are_gone in [false, true] {
+        let round = usize::from(some_are_gone);
+        let mut revisions = BTreeSet::new();
+        let outcomes = join_all((0..100).map(|n| {
+            let own = match n % 5 {
+                0 => absent(format!("/taken/{n}")),
+                _ => absent(format!("/new/{round}/{n}")),
+            };
+            let shared = match some_are_gone && n % 2 == 0 {
+                true => present("/gone"),
+                false => present("/there"),
+            };
+            store.commit(write([own, shared], [put(format!("/new/{round}/{n}"), "")]))
+        }))
+        .await;
+        for (n, outcome) in outcomes.into_iter().enumerate() {
+            match (n % 5 == 0, some_are_gone && n % 2 == 0) {
+                (true, _) => {
+                    assert!(matches!(outcome, Err(StoreError::Conflict { compare: 0 })), "{n}");
+                }
+                (false, true) => {
+                    assert!(matches!(outcome, Err(StoreError::Conflict { compare: 1 })), "{n}");
+                }
+                (false, false) => {
+                    revisions.insert(outcome.unwrap().revision);
+                }
+            }
+        }
+        assert!(revisions.len() < 20, "{} revisions", revisions.len());
+        let landed = entries(&store, all(&format!("/new/{round}/"))).await.len();
+        assert_eq!(landed, if some_are_gone { 40 } else { 80 });
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_stores_in_one_etcd_see_only_their_own() {
     let process = EtcdProcess::start();
