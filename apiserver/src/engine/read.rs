@@ -217,7 +217,10 @@ impl Engine {
             return Ok(request.page(&objects, version));
         }
         match self.objects_at(request, version.revision()).await {
-            Ok(objects) => Ok(request.page(&as_at(version, objects, &request.resource), version)),
+            // Only what this page needs of it: no snapshot for other lists.
+            Ok(objects) => {
+                Ok(request.page_of(&as_at(version, objects, &request.resource), version))
+            }
             Err(StoreError::Compacted { .. }) => Err(match &request.token {
                 Some(token) => ApiError::expired_continue(token.inconsistent().encode()),
                 None => ApiError::expired_list(),
@@ -290,7 +293,16 @@ struct Request {
 }
 
 impl Request {
+    /// The page of a whole state, which is kept for the next page and for other lists.
     fn page(&self, objects: &Objects, version: Version) -> List {
+        let page = self.page_of(objects, version);
+        if page.continue_.is_some() {
+            self.resource.keep_snapshot(version, &self.selection, objects);
+        }
+        page
+    }
+
+    fn page_of(&self, objects: &Objects, version: Version) -> List {
         let namespace = self.selection.namespace();
         let after = self.token.as_ref().map(|token| token.after.as_str());
         let wanted = if self.limit == 0 { usize::MAX } else { self.limit + 1 };
@@ -309,7 +321,6 @@ impl Request {
         let last = items.last().map_or("", |object| object.path());
         let remaining =
             self.selection.is_unselective().then(|| self.remaining(objects, last, items.len()));
-        self.resource.keep_snapshot(version, &self.selection, objects);
         let continue_ = Some(PageToken::new(version, last, remaining).encode());
         List { items, version, continue_, remaining }
     }

@@ -46,6 +46,34 @@ async fn an_object_lives_and_dies() {
     server.stop().await;
 }
 
+/// A page of the past with a selector is no answer to another list of the same past.
+#[tokio::test]
+async fn lists_of_one_past_do_not_mix() {
+    let server = Server::start().await;
+    let mut version = String::new();
+    for (name, color) in [("a", "red"), ("b", "blue"), ("c", "red"), ("d", "blue")] {
+        let mut body = map(name);
+        body["metadata"]["labels"] = json!({"color": color});
+        let made = server.call("POST", MAPS, Some(body)).await;
+        version = made.json()["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    }
+    assert_eq!(server.call("DELETE", &format!("{MAPS}/a"), None).await.status, StatusCode::OK);
+    let at = format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact");
+    let names = async |query: String| {
+        let list = server.call("GET", &format!("{at}{query}"), None).await.json();
+        let items = list["items"].as_array().unwrap_or_else(|| panic!("{list}")).clone();
+        let name = |item: &Value| item["metadata"]["name"].as_str().unwrap().to_owned();
+        items.iter().map(name).filter(|name| name.len() == 1).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        assert_eq!(names("&labelSelector=color%3Dred&limit=1".into()).await, ["a"]);
+        assert_eq!(names("&limit=1".into()).await, ["a"]);
+        assert_eq!(names(String::new()).await, ["a", "b", "c", "d"]);
+        assert_eq!(names("&labelSelector=color%3Dblue".into()).await, ["b", "d"]);
+    }
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_list_is_a_list_in_every_form() {
     let server = Server::start().await;
