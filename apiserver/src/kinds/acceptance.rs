@@ -2,6 +2,7 @@
 //! write.
 
 mod again;
+mod answer;
 mod body;
 mod edits;
 mod fit;
@@ -58,23 +59,25 @@ pub(super) async fn accept(
     };
     let accepted = scene.accept(&acceptance).await?;
     let names: Vec<&str> = accepted.tasks.iter().map(|task| task.name()).collect();
-    let mut answer = request.body.clone();
-    answer["apiVersion"] = json!(request.def.api_version());
-    answer["kind"] = json!("OfferAcceptance");
-    answer["metadata"] = json!({"name": request.name, "namespace": request.namespace});
-    answer["status"] = json!({"tasks": names});
+    let mut status = json!({ "tasks": names });
     for (field, names) in [("reservations", &accepted.reservations), ("volumes", &accepted.volumes)]
     {
         if !names.is_empty() {
-            answer["status"][field] = json!(names);
+            status[field] = json!(names);
         }
     }
-    for (place, task) in acceptance.tasks.iter().zip(&accepted.tasks) {
-        let tasks = &mut answer["operations"][place.operation][place.member]["tasks"];
-        tasks[place.number] = task.to_value();
-    }
+    let members = [
+        ("apiVersion", json!(request.def.api_version())),
+        ("kind", json!("OfferAcceptance")),
+        ("metadata", json!({"name": request.name, "namespace": request.namespace})),
+        ("status", status),
+    ];
+    let members = members.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+    let places = acceptance.tasks.iter().map(|one| (one.operation, one.member, one.number));
+    let tasks = places.zip(accepted.tasks.iter().cloned());
+    let answer = answer::answer(&request.body, members, tasks)?;
     let code = if accepted.again { 200 } else { 201 };
-    Ok((code, serde_json::to_vec(&answer).map_err(ApiError::internal)?.into()))
+    Ok((code, answer.into()))
 }
 
 /// A plain create of a task that names an offer.
