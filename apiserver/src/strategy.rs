@@ -105,6 +105,11 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
+    /// Whether a create may mean something else: then [`Strategy::create_otherwise`] is asked.
+    fn is_created_otherwise(&self, _object: &Value) -> bool {
+        false
+    }
+
     /// A create that means something else: `Some` is its whole answer. `object` has no status, its
     /// metadata is in order.
     async fn create_otherwise(

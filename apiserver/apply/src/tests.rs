@@ -9,7 +9,7 @@ mod types;
 
 use serde_json::{Map, Value, json};
 
-use crate::{ApplyError, Types, Unusual, Writer, apply, record, record_text};
+use crate::{ApplyError, Types, Unusual, Writer, apply, record, record_new_text, record_text};
 
 /// An object that several managers write to, through the main resource unless said otherwise.
 struct Cluster {
@@ -77,7 +77,11 @@ impl Cluster {
         change(&mut new);
         let writer =
             Writer { manager, api_version: "x/v1", subresource: self.subresource, now: &now };
-        let text = self.live.as_ref().and_then(|live| self.recorded_text(live, &new, &writer));
+        let text = match &self.live {
+            Some(live) => self.recorded_text(live, &new, &writer),
+            None if new["metadata"].get("managedFields").is_some() => None,
+            None => Some(record_new_text(&self.types, &self.ignored, &new, &writer)),
+        };
         record(&self.types, &self.ignored, self.live.as_ref(), &mut new, &writer);
         if let Some(text) = text {
             let entries = new["metadata"].get("managedFields").map(Value::to_string);

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
@@ -15,6 +16,7 @@ use serde_json::value::RawValue;
 use crate::UPDATE_ENTRIES_MAX;
 use crate::entries::Writer;
 use crate::fields::{self, Node};
+use crate::form;
 use crate::types::{Type, Types};
 use crate::walk::{self, Delta, compare_owned};
 
@@ -62,6 +64,20 @@ pub fn record_text(
     entries.retain(|entry| !entry.set.node.is_empty());
     entries.sort_by(|a, b| a.order().cmp(&b.order()));
     Ok((!entries.is_empty()).then(|| print(&entries)))
+}
+
+/// As [`crate::record`], of a new object whose client said nothing about the entries: what is returned is to
+/// be its `metadata.managedFields`. `None`: nothing of it is anybody's.
+pub fn record_new_text(
+    types: &Types,
+    ignored: &[&str],
+    new: &Value,
+    writer: &Writer<'_>,
+) -> Option<String> {
+    let set = types.sets.of_new(types, ignored, new)?;
+    let mut entry = Entry::new(writer, set);
+    entry.stored.time = Some(writer.now.into());
+    Some(print(&[entry]))
 }
 
 /// An entry in the form that this server gives it. One with other members is [`Unusual`].
@@ -215,15 +231,63 @@ struct Set {
     text: Box<str>,
 }
 
-/// The sets of a kind's objects, in line with its schema, by the texts that they were read from.
+/// The sets of a kind's objects, in line with its schema.
 #[derive(Debug, Default)]
-pub(crate) struct Sets(Mutex<HashMap<Box<str>, Arc<Set>>>);
+pub(crate) struct Sets {
+    /// By the texts that they were read from.
+    by_text: Known<str>,
+    /// What creates own, by the forms of the objects.
+    by_form: Known<[u8]>,
+}
+
+/// At most [`SETS_MAX`].
+#[derive(Debug)]
+struct Known<K: ?Sized>(Mutex<HashMap<Box<K>, Arc<Set>>>);
+
+impl<K: ?Sized> Default for Known<K> {
+    fn default() -> Known<K> {
+        Known(Mutex::default())
+    }
+}
+
+impl<K: ?Sized + Eq + Hash> Known<K> {
+    fn get(&self, key: &K) -> Option<Arc<Set>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn remember(&self, key: Box<K>, set: &Arc<Set>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= SETS_MAX {
+            known.clear();
+        }
+        known.insert(key, set.clone());
+    }
+}
 
 impl Sets {
+    /// What the creator of an object owns; `None`: nothing.
+    fn of_new(&self, types: &Types, ignored: &[&str], new: &Value) -> Option<Arc<Set>> {
+        let form = form::of_new(types, ignored, new).filter(|form| form.len() <= SET_BYTES_MAX);
+        if let Some(known) = form.as_deref().and_then(|form| self.by_form.get(form)) {
+            return Some(known);
+        }
+        let node = compare_owned(types, None, new, ignored).taken?;
+        if node.is_empty() {
+            return None;
+        }
+        let set = Arc::new(Set { text: printed(&node), node });
+        if let Some(form) = form {
+            self.by_form.remember(form.into(), &set);
+        }
+        // Who changes the object next reads it.
+        self.remember(&set.text, &set);
+        Some(set)
+    }
+
     /// `None`: it is no set.
     fn read(&self, root: &Type, text: &str) -> Option<Arc<Set>> {
-        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(text) {
-            return Some(known.clone());
+        if let Some(known) = self.by_text.get(text) {
+            return Some(known);
         }
         let node: Node = serde_json::from_str(text).ok()?;
         let node = walk::without_details_of_atoms(root, &node).unwrap_or(node);
@@ -242,11 +306,7 @@ impl Sets {
         if text.len() > SET_BYTES_MAX {
             return;
         }
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= SETS_MAX {
-            known.clear();
-        }
-        known.insert(text.into(), set.clone());
+        self.by_text.remember(text.into(), set);
     }
 }
 

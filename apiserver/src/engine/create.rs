@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::commit::{CommitError, clean, judge, name_of, take_version};
 use super::{Engine, WriteOptions, Written, managed};
 use crate::meta;
-use crate::object::encode_as;
+use crate::object::{encode_as, encode_with};
 use crate::resource::{Origin, ResourceDef};
 use crate::schema::go;
 use crate::status::{ApiError, Cause};
@@ -24,6 +24,8 @@ pub(crate) struct Prepared {
     pub(crate) def: Arc<ResourceDef>,
     pub(crate) namespace: String,
     pub(crate) object: Value,
+    /// `metadata.managedFields` as text, where the object is without them.
+    entries: Option<String>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -79,15 +81,23 @@ impl Engine {
             let mut object = if left == 0 { body.take() } else { body.clone() };
             meta::prepare_create(def, &mut object, Timestamp::now())?;
             strategy.default(&mut object);
-            managed::record(def, None, None, &mut object, options);
-            if let Some(answer) =
-                strategy.create_otherwise(self, def, namespace, &object, options).await
+            let otherwise = strategy.is_created_otherwise(&object);
+            let mut entries = None;
+            if !otherwise && managed::may_be_beside(def, &object, options) {
+                entries = managed::record_new_beside(def, &object, options);
+            } else {
+                managed::record(def, None, None, &mut object, options);
+            }
+            if otherwise
+                && let Some(answer) =
+                    strategy.create_otherwise(self, def, namespace, &object, options).await
             {
                 return answer;
             }
             let mut all = warnings.to_vec();
             all.extend(meta::warnings(def, None, &object));
             let prepared = self.prepare_rules(def, namespace, object, all, options)?;
+            let prepared = Prepared { entries, ..prepared };
             // Not even kube-apiserver looks at this before its storage does.
             if given.is_some_and(|version| version > 0) && !options.dry_run {
                 let why = "resourceVersion should not be set on objects to be created";
@@ -208,7 +218,8 @@ impl Engine {
         if !causes.is_empty() {
             return Err(ApiError::invalid(def, name_of(&object), causes));
         }
-        Ok(Prepared { def: def.clone(), namespace: namespace.to_owned(), object, warnings })
+        let (def, namespace) = (def.clone(), namespace.to_owned());
+        Ok(Prepared { def, namespace, object, entries: None, warnings })
     }
 
     pub(crate) fn context<'a>(
@@ -226,7 +237,10 @@ impl Engine {
         options: &WriteOptions,
     ) -> Result<Written, StoreNewError> {
         let (def, path) = (prepared.def.clone(), prepared.path());
-        let value = encode_as(&prepared.def, &prepared.object);
+        let value = match &prepared.entries {
+            Some(entries) => encode_with(&prepared.object, Some(entries)),
+            None => encode_as(&prepared.def, &prepared.object),
+        };
         let warnings = prepared.warnings.clone();
         let done = |version: Version| {
             let object = self.written(&def, &path, &value, version)?;

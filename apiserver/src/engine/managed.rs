@@ -73,6 +73,26 @@ pub(super) fn record_beside(
     commonage_apply::record_text(&def.types, ignored(def, subresource), old, new, &writer, live)
 }
 
+/// As [`record`], of a new object without entries: returns them.
+pub(super) fn record_new_beside(
+    def: &ResourceDef,
+    new: &Value,
+    options: &WriteOptions,
+) -> Option<String> {
+    let (api_version, now) = (def.api_version(), meta::time_text(Timestamp::now()));
+    let writer = writer(&api_version, None, &now, options);
+    commonage_apply::record_new_text(&def.types, ignored(def, None), new, &writer)
+}
+
+/// Whether the entries of a new object can be kept beside it: it is stored as it is, and nobody has
+/// said anything about them.
+pub(super) fn may_be_beside(def: &ResourceDef, new: &Value, options: &WriteOptions) -> bool {
+    def.stored_as.is_none()
+        && def.view().is_none()
+        && !options.applied
+        && new["metadata"].get(MEMBER).is_none()
+}
+
 /// Whether an edit can't say anything about the entries. What is written with escapes may.
 pub(super) fn is_silent_about_entries(edit: &Edit) -> bool {
     match edit {

@@ -94,6 +94,10 @@ impl Strategy for Tasks {
         Some(own.unwrap_or_else(|| KillPolicy::default().grace_period_seconds))
     }
 
+    fn is_created_otherwise(&self, object: &Value) -> bool {
+        object["spec"]["offer"].is_string()
+    }
+
     async fn create_otherwise(
         &self,
         engine: &Arc<Engine>,
