@@ -9,6 +9,7 @@ mod compaction;
 mod create;
 mod definitions;
 mod delete;
+mod detached;
 pub(crate) mod fence;
 mod managed;
 mod namespaces;
@@ -37,11 +38,13 @@ pub(crate) use delete::mark;
 pub(crate) use update::{Attempt, RETRY_FOR, Target};
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use commonage_store::Store;
+use futures::FutureExt;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +58,7 @@ use crate::object::Object;
 use crate::resource::{ResourceDef, Scheme};
 use crate::status::ApiError;
 use crate::strategy::{Plain, Strategy, SubresourceRequest};
+use detached::Detached;
 use update::Edit;
 
 /// Everything between a decoded request and the store. Share it behind an `Arc`.
@@ -339,8 +343,9 @@ impl Engine {
     ) -> Result<T, ApiError> {
         // What the request is fenced by goes along.
         let write = fence::behind(fence::current(), write);
-        self.tasks.spawn(write).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a write panicked");
+        let done = AssertUnwindSafe(write).catch_unwind();
+        // The panic itself has been written to the log by the panic hook.
+        Detached::new(&self.tasks, done).await.unwrap_or_else(|_| {
             Err(ApiError::internal("the server failed while it handled the request"))
         })
     }
