@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::patience::Patient;
 use super::stalled::{Streams, noted};
+use super::stopping::{self, Stop};
 use super::{App, Caller, serve};
 use crate::auth::certificate;
 use crate::pki::Identity;
@@ -92,6 +93,7 @@ impl Listener {
     ) {
         let acceptor = TlsAcceptor::from(tls);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let (stopping, stopped) = stopping::stopping();
         while let Some(accepted) = stop.run_until_cancelled(self.socket.accept()).await {
             let stream = match accepted {
                 Ok((stream, _)) => stream,
@@ -104,9 +106,10 @@ impl Listener {
                 app.metrics.connections_refused.fetch_add(1, Relaxed);
                 continue;
             };
-            let connection = Connection { app: app.clone(), stop: stop.clone(), _place: place };
+            let connection = Connection { app: app.clone(), stop: stopped.clone(), _place: place };
             connections.spawn(connection.run(acceptor.clone(), stream));
         }
+        stopping.stop();
     }
 }
 
@@ -126,7 +129,7 @@ pub(super) async fn pause_if_exhausted(error: &io::Error) {
 
 struct Connection {
     app: Arc<App>,
-    stop: CancellationToken,
+    stop: Stop,
     _place: OwnedSemaphorePermit,
 }
 
@@ -193,10 +196,10 @@ impl Connection {
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        if let Some(ended) = self.stop.or(connection.as_mut()).await {
+            return ended;
         }
+        connection.as_mut().graceful_shutdown();
         connection.await
     }
 
@@ -221,10 +224,10 @@ impl Connection {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        if let Some(ended) = self.stop.or(connection.as_mut()).await {
+            return ended;
         }
+        connection.as_mut().graceful_shutdown();
         connection.await
     }
 }

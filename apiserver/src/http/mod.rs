@@ -27,6 +27,7 @@ mod resources;
 mod respond;
 mod reviews;
 mod stalled;
+mod stopping;
 mod tokens;
 pub(crate) mod waiting;
 mod watch;
