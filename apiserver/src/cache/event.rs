@@ -1,5 +1,6 @@
 //! What watchers receive: events framed once, in chunks shared by all who get the same ones.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -104,6 +105,8 @@ pub struct Chunk {
     lean: OnceLock<Bytes>,
     /// As the view of this kind shows it, if anybody ever asked. A kind has one view at most.
     shown: OnceLock<Arc<Chunk>>,
+    /// That were given it.
+    watches: AtomicU32,
 }
 
 impl Chunk {
@@ -123,6 +126,7 @@ impl Chunk {
             joined: OnceLock::new(),
             lean: OnceLock::new(),
             shown: OnceLock::new(),
+            watches: AtomicU32::new(0),
         }
     }
 
@@ -136,6 +140,22 @@ impl Chunk {
         self.length
     }
 
+    /// One more watch is given it.
+    pub(super) fn shared(&self) {
+        self.watches.fetch_add(1, Relaxed);
+    }
+
+    /// How many watches were given it as it happened; 0 of what somebody has missed.
+    pub fn watches(&self) -> u32 {
+        self.watches.load(Relaxed)
+    }
+
+    /// Given to as many as `other`.
+    fn shared_as(self, other: &Chunk) -> Chunk {
+        self.watches.store(other.watches(), Relaxed);
+        self
+    }
+
     /// The same events of the kind that `view` makes of this one: made once, whoever asks first.
     fn shown_by(&self, view: View) -> Arc<Chunk> {
         let show = |event: &WatchEvent| match &event.object {
@@ -147,7 +167,7 @@ impl Chunk {
         };
         let shown = self.shown.get_or_init(|| {
             let events = self.events.iter().map(show).collect();
-            Chunk::new(events).expect("a chunk is never empty")
+            Arc::new(Chunk::of(events).shared_as(self))
         });
         shown.clone()
     }
@@ -168,7 +188,7 @@ impl Chunk {
             }
             None => event.clone(),
         });
-        Arc::new(Chunk::of(events.collect()))
+        Arc::new(Chunk::of(events.collect()).shared_as(&self))
     }
 
     pub fn events(&self) -> &[WatchEvent] {

@@ -156,6 +156,7 @@ impl Watchers {
     /// False when the watcher is to go.
     fn offer(&self, watcher: &Watcher, due: Arc<Chunk>) -> bool {
         let events = due.events().len() as u64;
+        due.shared();
         match watcher.queue.offer(due) {
             Offered::Taken => {
                 self.counters.events.fetch_add(events, Ordering::Relaxed);

@@ -211,7 +211,11 @@ async fn list(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiErr
 
 /// What was read at a `version` of the client's choice comes from the cache, whether the store answers
 /// or not. Where it does not, somebody else's writes may be missing: that is said in a warning.
-fn flagged(call: &Call<'_>, version: Option<u64>, mut response: Response<Body>) -> Response<Body> {
+pub(super) fn flagged(
+    call: &Call<'_>,
+    version: Option<u64>,
+    mut response: Response<Body>,
+) -> Response<Body> {
     if version.is_some() && call.app.store.is_away() {
         let known = call.app.engine.cache_version();
         let warning = format!(

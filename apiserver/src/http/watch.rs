@@ -24,7 +24,7 @@ use super::body::PIECE_BYTES;
 use super::chain::Call;
 use super::metrics::WatchCounters;
 use super::negotiate::{Format, Shape};
-use super::resources::Target;
+use super::resources::{Target, flagged};
 use super::{list_options, respond};
 use crate::engine::{Chunk, EventKind, WatchEvent};
 use crate::histogram::Histogram;
@@ -36,15 +36,14 @@ use crate::table::{self, Headers, TableOptions, TableVersion};
 /// After a piece the next one waits, so that what happens meanwhile goes out with it: a wake-up and
 /// a write cost as much as sending a dozen events. The first event after a quiet time is never late.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
-/// The more watch a kind the longer each waits, so that all of them together do not wake up more
-/// often than thirty times a millisecond, which is a tenth of a processor core or two.
+/// The more watches the same events go to the longer each of them waits, so that all together do not
+/// wake up more often than thirty times a millisecond, which is a tenth of a processor core or two.
 const PAUSE_PER_WATCH: Duration = Duration::from_micros(30);
 /// No event is later than this for the sake of others.
-const PAUSE_MAX: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(10);
 
-/// How long a watch waits after a piece when so many watch its kind.
-fn pause(watches: i64) -> Duration {
-    let watches = u32::try_from(watches).unwrap_or(0);
+/// How long a watch waits after a piece that so many watches were given.
+fn pause(watches: u32) -> Duration {
     (PAUSE_PER_WATCH * watches.min(1_000)).clamp(PAUSE_MIN, PAUSE_MAX)
 }
 
@@ -62,6 +61,7 @@ pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<
         },
     };
     let engine = &call.app.engine;
+    let version = options.resource_version;
     let watch = engine.watch(&target.def, target.namespaces(), options).await?;
     let counters = call.app.metrics.watch_counters(&target.def);
     counters.open.fetch_add(1, Relaxed);
@@ -83,7 +83,7 @@ pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<
     }
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, respond::JSON);
-    Ok(response)
+    Ok(flagged(call, version, response))
 }
 
 enum Render {
@@ -144,10 +144,11 @@ impl WatchBody {
             self.pausing = false;
         }
         let mut due = std::mem::take(&mut self.due);
-        let mut bytes = 0;
+        let (mut bytes, mut watches) = (0, 0);
         while !self.ended && bytes < PIECE_BYTES {
             match self.chunks.as_mut().poll_next(cx) {
                 Poll::Ready(Some(chunk)) => {
+                    watches = watches.max(chunk.watches());
                     let part = self.bytes_of(&chunk);
                     bytes += part.len();
                     due.push(part);
@@ -161,8 +162,7 @@ impl WatchBody {
         if !piece.is_empty() {
             // A full piece means that more waits: no reason to pause.
             if bytes < PIECE_BYTES {
-                let pause = pause(self.counters.open.load(Relaxed));
-                self.pause.as_mut().reset(Instant::now() + pause);
+                self.pause.as_mut().reset(Instant::now() + pause(watches));
                 self.pausing = true;
             }
             return Poll::Ready(Some(piece));
