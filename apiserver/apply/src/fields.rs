@@ -170,7 +170,11 @@ pub(crate) fn decode(value: &Value) -> Option<Node> {
         let below_has_self = below.as_object()?.contains_key(SELF);
         let leaf = below.as_object()?.is_empty();
         let mut node = decode(below)?;
+        // Kinds of elements that are not known yet are passed over, and what is no element is refused.
         if !crate::path::is_element(key) {
+            if key.as_bytes().get(1) != Some(&b':') || "fkvi".contains(&key[..1]) {
+                return None;
+            }
             continue;
         }
         if node.is_empty() && !leaf && !below_has_self {

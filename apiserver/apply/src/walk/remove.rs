@@ -5,7 +5,9 @@ use serde_json::{Map, Value};
 use crate::fields::{self, Node};
 use crate::types::{Relation, Shape, Type, element_of};
 
-/// The value without the members of `set`; null where nothing is left.
+/// The value without the members of `set`; null where nothing is left. What loses its last part, but
+/// is no member itself, stays as an empty map or list (structured-merge-diff does so since 6.3.1;
+/// before, `null` was left, which no schema allows).
 pub(crate) fn remove(type_: &Type, value: &Value, set: &Node) -> Value {
     match type_.shape(Some(value)) {
         Shape::Scalar(_) => value.clone(),
@@ -15,13 +17,15 @@ pub(crate) fn remove(type_: &Type, value: &Value, set: &Node) -> Value {
                 _ => return Value::Null,
             };
             let mut left = Map::new();
+            let mut opened = false;
             for (name, value) in members {
                 let node = fields::child(set, &crate::path::field(name));
+                opened |= node.is_some_and(|node| !fields::is_member(node));
                 if let Some(value) = kept(map.member(name), value, node) {
                     left.insert(name.clone(), value);
                 }
             }
-            if left.is_empty() { Value::Null } else { Value::Object(left) }
+            if left.is_empty() && !opened { Value::Null } else { Value::Object(left) }
         }
         Shape::List(list) => {
             let items = match value {
@@ -29,12 +33,14 @@ pub(crate) fn remove(type_: &Type, value: &Value, set: &Node) -> Value {
                 _ => return Value::Null,
             };
             let mut left = Vec::new();
+            let mut opened = false;
             for item in items {
                 let element = element_of(&list.relation, item).ok();
                 let node = element.and_then(|element| fields::child(set, &element));
+                opened |= node.is_some_and(|node| !fields::is_member(node));
                 left.extend(kept(Some(&list.items), item, node));
             }
-            if left.is_empty() { Value::Null } else { Value::Array(left) }
+            if left.is_empty() && !opened { Value::Null } else { Value::Array(left) }
         }
     }
 }
@@ -43,7 +49,11 @@ pub(crate) fn remove(type_: &Type, value: &Value, set: &Node) -> Value {
 fn kept(type_: Option<&Type>, value: &Value, node: Option<&Node>) -> Option<Value> {
     match (node, type_) {
         (Some(node), _) if fields::is_member(node) => None,
-        (Some(node), Some(type_)) => Some(remove(type_, value, node)),
+        (Some(node), Some(type_)) => Some(match (remove(type_, value, node), value) {
+            (Value::Null, Value::Object(_)) => Value::Object(Map::new()),
+            (Value::Null, Value::Array(_)) => Value::Array(Vec::new()),
+            (left, _) => left,
+        }),
         _ => Some(value.clone()),
     }
 }
