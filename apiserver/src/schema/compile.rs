@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::SchemaError;
 use super::cel::Rule;
 use super::format::Format;
-use super::node::{Checks, ListType, Logic, Node, Type};
+use super::go_regexp;
+use super::node::{Checks, ListType, Logic, Node, Pattern, Type};
 use super::props;
 
 /// A pattern's compiled size: a schema of a user must not take the server's memory.
@@ -76,22 +77,15 @@ pub(super) fn compile(schema: &Value, path: &str) -> Result<Node, SchemaError> {
     })
 }
 
-/// A pattern as Kubernetes reads it; its engine and ours take the same syntax. The commonest mistakes
-/// are told in the words of Go.
+/// A pattern as Kubernetes reads it.
+///
+/// # Errors
+/// What Go says of a pattern that is none.
 pub(super) fn regex(pattern: &str) -> Result<regex::Regex, String> {
-    RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build().map_err(|error| match error {
-        regex::Error::Syntax(text) => {
-            // Its last line says what; those before it draw where.
-            let what = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            let what = match what {
-                "unclosed group" => "missing closing )",
-                "unopened group" => "unexpected )",
-                other => other,
-            };
-            format!("error parsing regexp: {what}: `{pattern}`")
-        }
-        other => other.to_string(),
-    })
+    RegexBuilder::new(&go_regexp::translate(pattern)?)
+        .size_limit(PATTERN_BYTES_MAX)
+        .build()
+        .map_err(|_| format!("error parsing regexp: expression too large: `{pattern}`"))
 }
 
 fn types(schema: &Value) -> Result<Vec<Type>, String> {
@@ -115,13 +109,13 @@ fn list_type(schema: &Value) -> ListType {
 fn checks(schema: &Value) -> Result<Option<Checks>, String> {
     let number = |name: &str| schema.get(name).and_then(Value::as_f64);
     let size = |name: &str| schema.get(name).and_then(Value::as_u64).map(|size| size as usize);
-    let pattern =
-        match schema.get("pattern").and_then(Value::as_str) {
-            None | Some("") => None,
-            Some(pattern) => Some(regex(pattern).map_err(|error| {
-                format!("must be a valid regular expression, but isn't: {error}")
-            })?),
-        };
+    let pattern = match schema.get("pattern").and_then(Value::as_str) {
+        None | Some("") => None,
+        Some(text) => {
+            let why = |error| format!("must be a valid regular expression, but isn't: {error}");
+            Some(Pattern { text: text.to_owned(), regex: regex(text).map_err(why)? })
+        }
+    };
     let checks = Checks {
         minimum: number("minimum"),
         exclusive_minimum: flag(schema, "exclusiveMinimum"),

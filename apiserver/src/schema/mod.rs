@@ -11,6 +11,8 @@ mod embedded;
 mod format;
 pub(crate) mod go;
 mod go_json;
+mod go_regexp;
+pub(crate) mod go_time;
 mod lists;
 mod node;
 mod path;

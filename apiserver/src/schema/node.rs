@@ -61,6 +61,13 @@ pub(super) enum ListType {
     Map(Vec<String>),
 }
 
+/// A pattern as its author wrote it, which clients are shown, and what it matches.
+#[derive(Clone, Debug)]
+pub(super) struct Pattern {
+    pub(super) text: String,
+    pub(super) regex: Regex,
+}
+
 /// Limits of a scalar, a list or an object.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Checks {
@@ -71,7 +78,7 @@ pub(super) struct Checks {
     pub(super) multiple_of: Option<f64>,
     pub(super) min_length: Option<usize>,
     pub(super) max_length: Option<usize>,
-    pub(super) pattern: Option<Regex>,
+    pub(super) pattern: Option<Pattern>,
     pub(super) format: Option<Format>,
     pub(super) min_items: Option<usize>,
     pub(super) max_items: Option<usize>,

@@ -28,7 +28,10 @@ pub fn check(schema: &Value, field: &str) -> Vec<Cause> {
         ));
     }
     let before = causes.len();
-    spine::check(schema, field, &mut causes);
+    // A schema with what no structural one has is not looked at as one: the rules below refuse it.
+    if !has_unsupported(schema) {
+        spine::check(schema, field, &mut causes);
+    }
     if causes.len() == before {
         defaults::check(schema, field, &mut causes);
     }
@@ -39,6 +42,24 @@ pub fn check(schema: &Value, field: &str) -> Vec<Cause> {
         cel::check::definitions(schema, field, &mut causes);
     }
     causes
+}
+
+/// Whether it or a schema in it has a part of JSON schema that structural ones cannot say.
+fn has_unsupported(schema: &Value) -> bool {
+    const TEXTS: [&str; 3] = ["id", "$schema", "$ref"];
+    const MAPS: [&str; 3] = ["patternProperties", "definitions", "dependencies"];
+    if TEXTS.iter().any(|name| !text(schema, name).is_empty())
+        || MAPS.iter().any(|name| members(schema, name).is_some_and(|map| !map.is_empty()))
+        || has(schema, "additionalItems")
+    {
+        return true;
+    }
+    let properties =
+        members(schema, "properties").into_iter().flatten().map(|(_, property)| property);
+    let listed = ["allOf", "anyOf", "oneOf"].into_iter().flat_map(|name| list(schema, name));
+    let single =
+        ["items", "additionalProperties", "not"].into_iter().filter_map(|name| child(schema, name));
+    properties.chain(listed).chain(single).any(has_unsupported)
 }
 
 fn flag(schema: &Value, name: &str) -> bool {

@@ -128,9 +128,10 @@ impl Validator {
                 &format!("{path} in body should be at least {least} chars long"),
             );
         } else if let Some(pattern) = &checks.pattern
-            && !pattern.is_match(text)
+            && !pattern.regex.is_match(text)
         {
-            self.invalid(path, value, &format!("{path} in body should match '{pattern}'"));
+            let detail = format!("{path} in body should match '{}'", pattern.text);
+            self.invalid(path, value, &detail);
         }
         if let Some(format) = checks.format
             && !format.holds(text)

@@ -230,7 +230,7 @@ impl Checker<'_> {
         let Some(last) = call.args.last() else { return };
         let Expr::Literal(LiteralValue::String(text)) = &last.expr else { return };
         let holds = match name {
-            "matches" => regex::Regex::new(text.inner()).is_ok(),
+            "matches" => crate::schema::go_regexp::translate(text.inner()).is_ok(),
             "duration" | "timestamp" => super::functions::converts(name, text.inner()),
             _ => true,
         };

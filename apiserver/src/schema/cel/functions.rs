@@ -197,7 +197,8 @@ fn matches(text: &str, pattern: &str) -> Result<bool, Stop> {
         drop(compiled);
         return Ok(found.is_match(text));
     }
-    let regex = RegexBuilder::new(pattern)
+    let translated = super::super::go_regexp::translate(pattern).map_err(Stop::Failed)?;
+    let regex = RegexBuilder::new(&translated)
         .size_limit(PATTERN_BYTES_MAX)
         .build()
         .map_err(|error| Stop::Failed(format!("error parsing regexp: {error}")))?;
