@@ -239,6 +239,14 @@ impl Engine {
         of_group.and_then(|group| group.get(def.plural.as_str())).unwrap_or(&self.plain)
     }
 
+    /// As [`Engine::strategy`], but none for an object whose spec or status is no object: the kinds'
+    /// rules reach into them, and validation tells that they are none.
+    fn strategy_for(&self, def: &ResourceDef, object: &Value) -> &Arc<dyn Strategy> {
+        let part =
+            |name: &str| object.get(name).is_none_or(|part| part.is_object() || part.is_null());
+        if part("spec") && part("status") { self.strategy(def) } else { &self.plain }
+    }
+
     /// `namespace` is empty for cluster-scoped kinds, here and below.
     pub async fn create(
         self: &Arc<Self>,

@@ -75,7 +75,7 @@ impl Engine {
             true => GENERATED_NAMES_MAX,
             false => 1,
         };
-        let strategy = self.strategy(def).clone();
+        let strategy = self.strategy_for(def, &body).clone();
         let mut clash = String::new();
         for left in (0..attempts).rev() {
             let mut object = if left == 0 { body.take() } else { body.clone() };
@@ -177,7 +177,7 @@ impl Engine {
         let mut warnings = self.accept(def, &mut object, options)?;
         meta::accept_create(def, def.is_namespaced().then_some(namespace), &mut object)?;
         meta::prepare_create(def, &mut object, Timestamp::now())?;
-        self.strategy(def).default(&mut object);
+        self.strategy_for(def, &object).default(&mut object);
         managed::record(def, None, None, &mut object, options);
         warnings.extend(meta::warnings(def, None, &object));
         Ok((object, warnings))
@@ -193,7 +193,7 @@ impl Engine {
         options: &WriteOptions,
     ) -> Result<Prepared, ApiError> {
         let context = self.context(def, namespace, &options.user);
-        self.strategy(def).prepare_create(context, &mut object)?;
+        self.strategy_for(def, &object).prepare_create(context, &mut object)?;
         self.validated(def, namespace, object, warnings)
     }
 

@@ -1,6 +1,8 @@
 //! `/scale` of custom kinds: an autoscaling/v1 Scale read out of an object, and written back as one
 //! number of its spec.
 
+mod sent;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -165,19 +167,30 @@ impl Engine {
         let def = &target.def;
         let mut object = current.to_value();
         let Scaled { scale: mut wanted, has_replicas } = scale_of(paths, &object)?;
-        match edit {
-            Edit::Replace(body) => wanted = body.clone(),
+        let mut warnings = match edit {
+            Edit::Replace(body) => {
+                wanted = body.clone();
+                sent::judged(&wanted, options.findings.clone(), options, |why| {
+                    sent::undecodable(KIND, &why)
+                })?
+            }
             Edit::Patch { kind: PatchKind::Apply { force }, body } => {
                 return self.apply_scale(target, paths, (body, *force), options, current).await;
             }
             Edit::Patch { kind, body } => {
-                patch::apply(def, &mut wanted, *kind, body, options.field_validation)?;
+                let findings =
+                    patch::apply(def, &mut wanted, *kind, body, options.field_validation)?;
+                let text = wanted.to_string();
+                let refuse = |why: String| ApiError::invalid_patch(&text, &why);
+                sent::replicas(&mut wanted.clone()).map_err(|wrong| refuse(wrong.why()))?;
+                let warnings = sent::judged(&wanted, findings, options, refuse)?;
                 if !has_replicas && wanted["spec"].get("replicas").is_none() {
                     return Err(without_replicas(paths).into());
                 }
+                warnings
             }
-        }
-        let replicas = check(&mut wanted)?;
+        };
+        let replicas = sent::replicas(&mut wanted)?;
         meta::check_same_object(def, &target.namespace, &target.name, &mut wanted)?;
         if replicas < 0 {
             return Err(negative(replicas, &target.name).into());
@@ -197,7 +210,9 @@ impl Engine {
             object["metadata"]["resourceVersion"] = version.into();
         }
         let old = current.to_value();
-        self.write_edit(target, By::Scaling, old, object, options, current).await
+        let written = self.write_edit(target, By::Scaling, old, object, options, current).await?;
+        warnings.extend(written.warnings);
+        Ok(Written { warnings, ..written })
     }
 
     /// There is one number in a Scale that can be wanted: it is applied to the object, in the name of
@@ -222,7 +237,7 @@ impl Engine {
             let why = format!("invalid object type: {group}/{version}, Kind={kind}");
             return Err(ApiError::bad_request(why).into());
         }
-        let replicas = check(&mut scale)?;
+        let replicas = sent::replicas(&mut scale)?;
         if replicas < 0 {
             return Err(negative(replicas, &target.name).into());
         }
@@ -260,51 +275,6 @@ fn negative(replicas: i64, name: &str) -> ApiError {
     let why = "must be greater than or equal to 0";
     let cause = Cause::invalid("spec.replicas", &replicas.into(), why);
     ApiError::invalid_kind(GROUP, KIND, name, vec![cause])
-}
-
-/// The number of replicas in a Scale that was sent; what has a default may be left out.
-fn check(scale: &mut Value) -> Result<i64, ApiError> {
-    let undecodable = |why: &str| {
-        ApiError::bad_request(format!(
-            "Scale in version \"v1\" cannot be handled as a Scale: {why}"
-        ))
-    };
-    let Some(members) = scale.as_object_mut() else {
-        return Err(undecodable("json: cannot unmarshal into Go value of type v1.Scale"));
-    };
-    for (field, wanted) in [("kind", KIND), ("apiVersion", API_VERSION)] {
-        let given = members.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-        match given.as_str() {
-            "" => drop(members.insert(field.to_owned(), wanted.into())),
-            given if given == wanted => {}
-            given if field == "apiVersion" => {
-                return Err(ApiError::bad_request(format!(
-                    "the API version in the data ({given}) does not match the expected API version ({API_VERSION})"
-                )));
-            }
-            given => {
-                let why = format!("no kind {given:?} is registered for version {API_VERSION:?}");
-                return Err(ApiError::bad_request(format!(
-                    "{given} in version \"v1\" cannot be handled as a Scale: {why}"
-                )));
-            }
-        }
-    }
-    match members.get("spec").and_then(|spec| spec.get("replicas")) {
-        None | Some(Value::Null) => Ok(0),
-        Some(value) => match value.as_i64().filter(|number| i32::try_from(*number).is_ok()) {
-            Some(number) => Ok(number),
-            None => {
-                let what = match value {
-                    Value::Number(number) => format!("number {number}"),
-                    other => crate::schema::go::json_type(other).to_owned(),
-                };
-                Err(undecodable(&format!(
-                    "json: cannot unmarshal {what} into Go struct field ScaleSpec.spec.replicas of type int32"
-                )))
-            }
-        },
-    }
 }
 
 fn set(object: &mut Value, members: &[String], replicas: i64) -> Result<(), ApiError> {
@@ -364,18 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_checked() {
-        let refused = |mut scale: Value| check(&mut scale).unwrap_err().message;
-        assert_eq!(check(&mut json!({"spec": {"replicas": 5}})).unwrap(), 5);
-        assert_eq!(check(&mut json!({})).unwrap(), 0);
-        assert!(
-            refused(json!({"apiVersion": "v1"})).starts_with("the API version in the data (v1)")
-        );
-        assert_eq!(
-            refused(json!({"spec": {"replicas": "5"}})),
-            "Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal string into Go struct field \
-             ScaleSpec.spec.replicas of type int32"
-        );
+    fn a_number_is_set_where_it_belongs() {
         let mut object = json!({});
         set(&mut object, &["spec".to_owned(), "size".to_owned()], 4).unwrap();
         assert_eq!(object, json!({"spec": {"size": 4}}));

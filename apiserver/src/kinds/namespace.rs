@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use commonage_schemas::names;
 
+use crate::meta;
 use crate::status::{ApiError, Cause};
 use crate::strategy::{Companion, Context, Strategy};
 
@@ -59,19 +60,20 @@ impl Strategy for Namespaces {
     }
 
     fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+        let mut causes = meta::finalizer_causes(&object["spec"]["finalizers"], "spec.finalizers");
         let phase = &object["status"]["phase"];
         if old.is_none() || phase.is_null() {
-            return Vec::new();
+            return causes;
         }
         let (wanted, when) = match object["metadata"]["deletionTimestamp"].is_null() {
             true => ("Active", "empty"),
             false => ("Terminating", "not empty"),
         };
-        if phase == wanted {
-            return Vec::new();
+        if phase != wanted {
+            let why = format!("may only be '{wanted}' if `deletionTimestamp` is {when}");
+            causes.push(Cause::invalid("status.Phase", phase, &why));
         }
-        let why = format!("may only be '{wanted}' if `deletionTimestamp` is {when}");
-        vec![Cause::invalid("status.Phase", phase, &why)]
+        causes
     }
 
     fn may_delete(&self, _cx: Context<'_>, object: &Value) -> Result<(), ApiError> {

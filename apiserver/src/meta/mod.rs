@@ -15,6 +15,7 @@ pub use names::{
 };
 pub use owners::dedup_owners;
 pub use shape::{check_api_version, check_shape, check_type, missing_kind};
+pub(crate) use validate::finalizer_causes;
 pub use validate::{
     FOREGROUND_FINALIZER, ORPHAN_FINALIZER, validate, validate_embedded, validate_update, warnings,
 };

@@ -3,8 +3,10 @@
 
 use serde_json::{Map, Value};
 
+use crate::auth::rbac::RBAC_GROUP;
 use crate::resource::{Origin, ResourceDef};
 use crate::schema::go::json_type;
+use crate::schema::go_time;
 use crate::status::{ApiError, Cause};
 
 /// Fills in apiVersion and kind for built-in kinds, whose clients leave them out.
@@ -27,11 +29,7 @@ pub fn check_shape(def: &ResourceDef, object: &mut Value) -> Result<(), String> 
         }
         let given = |field: &str| members[field].as_str().unwrap_or_default().to_owned();
         if given("kind") != def.kind && given("apiVersion") == def.api_version() {
-            return Err(format!(
-                "no kind {:?} is registered for version {:?}",
-                given("kind"),
-                given("apiVersion")
-            ));
+            return Err(other_kind(def, &given("kind")));
         }
     }
     match members.get_mut("metadata") {
@@ -39,6 +37,44 @@ pub fn check_shape(def: &ResourceDef, object: &mut Value) -> Result<(), String> 
         Some(Value::Object(metadata)) => check_metadata(metadata),
         Some(other) => Err(cannot(other, "", "v1.ObjectMeta")),
     }
+}
+
+/// What kube-apiserver says of an object of another kind of the same version: it cannot make this kind of one
+/// that it knows, and has never heard of others.
+fn other_kind(def: &ResourceDef, given: &str) -> String {
+    const CORE: [&str; 17] = [
+        "Binding",
+        "ComponentStatus",
+        "ConfigMap",
+        "Endpoints",
+        "Event",
+        "LimitRange",
+        "Namespace",
+        "Node",
+        "PersistentVolume",
+        "PersistentVolumeClaim",
+        "Pod",
+        "PodTemplate",
+        "ReplicationController",
+        "ResourceQuota",
+        "Secret",
+        "Service",
+        "ServiceAccount",
+    ];
+    const RBAC: [&str; 4] = ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+    let (package, known): (&str, &[&str]) = match def.group.as_str() {
+        "" => ("core", &CORE),
+        RBAC_GROUP => ("rbac", &RBAC),
+        _ => ("", &[]),
+    };
+    let (version, kind) = (&def.version, &def.kind);
+    if known.contains(&given) {
+        return format!("converting ({version}.{given}) to ({package}.{kind}): unknown conversion");
+    }
+    let version = def.api_version();
+    format!(
+        "no kind {given:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+    )
 }
 
 /// # Errors
@@ -172,14 +208,10 @@ fn check_owners(field: &str, value: &mut Value) -> Result<(), String> {
 }
 
 fn check_time(value: &Value) -> Result<(), String> {
-    const LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
-    let Some(text) = value.as_str() else {
-        return Err(cannot(value, "", "string"));
-    };
-    if text.parse::<jiff::Timestamp>().is_ok() {
-        return Ok(());
+    match value.as_str() {
+        Some(text) => go_time::check(text, go_time::SECONDS),
+        None => Err(cannot(value, "", "string")),
     }
-    Err(format!("parsing time {text:?} as {LAYOUT:?}: cannot parse {text:?} as \"2006\""))
 }
 
 fn must(fits: bool, value: &Value, field: &str, wanted: &str) -> Result<(), String> {
@@ -187,7 +219,11 @@ fn must(fits: bool, value: &Value, field: &str, wanted: &str) -> Result<(), Stri
 }
 
 fn cannot(value: &Value, field: &str, wanted: &str) -> String {
-    let what = json_type(value);
+    // Go tells a number that is not whole.
+    let what = match value {
+        Value::Number(number) if wanted == "int64" => format!("number {number}"),
+        value => json_type(value).to_owned(),
+    };
     if field.is_empty() {
         return format!("json: cannot unmarshal {what} into Go value of type {wanted}");
     }

@@ -35,7 +35,17 @@ fn name_rule(def: &ResourceDef) -> NameRule {
 
 /// Checks the metadata of a new object that [`super::prepare_create`] has gone over.
 pub fn validate(def: &ResourceDef, object: &Value) -> Vec<Cause> {
-    validate_named(object, name_rule(def))
+    let mut causes = validate_named(object, name_rule(def));
+    if has_own_finalizers(def) {
+        check_own_finalizers(object, &mut causes);
+    }
+    causes
+}
+
+/// Kinds of Kubernetes' own that refuse finalizers of no domain: not Events, whose metadata nobody checks,
+/// and not definitions.
+fn has_own_finalizers(def: &ResourceDef) -> bool {
+    checked_anew(def) || (def.origin == Origin::BuiltIn && def.kind == "Lease")
 }
 
 fn validate_named(object: &Value, rule: NameRule) -> Vec<Cause> {
@@ -53,6 +63,37 @@ fn validate_named(object: &Value, rule: NameRule) -> Vec<Cause> {
     check_annotations(metadata, &mut causes);
     owners::check(metadata, &mut causes);
     check_finalizers(metadata, &mut causes);
+    causes
+}
+
+/// What Kubernetes' own kinds demand of a finalizer besides: custom kinds only warn.
+fn is_own_finalizer(finalizer: &str) -> bool {
+    finalizer.contains('/') || UNQUALIFIED_FINALIZERS.contains(&finalizer)
+}
+
+const NO_OWN_FINALIZER: &str =
+    "name is neither a standard finalizer name nor is it fully qualified";
+
+fn check_own_finalizers(object: &Value, causes: &mut Vec<Cause>) {
+    for (at, finalizer) in strings(object.pointer("/metadata/finalizers")).enumerate() {
+        if !is_own_finalizer(finalizer) {
+            let field = format!("metadata.finalizers[{at}]");
+            causes.push(Cause::invalid(field, &finalizer.into(), NO_OWN_FINALIZER));
+        }
+    }
+}
+
+/// What is wrong with finalizers that are not those of `metadata`: a namespace's own.
+pub(crate) fn finalizer_causes(finalizers: &Value, field: &str) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    for finalizer in strings(Some(finalizers)) {
+        for why in qualified_name_errors(finalizer) {
+            causes.push(Cause::invalid(field, &finalizer.into(), &why));
+        }
+        if !is_own_finalizer(finalizer) {
+            causes.push(Cause::invalid(field, &finalizer.into(), NO_OWN_FINALIZER));
+        }
+    }
     causes
 }
 
@@ -83,10 +124,23 @@ pub fn validate_update(def: &ResourceDef, old: &Value, new: &Value) -> Vec<Cause
     let mut causes = validate_named(new, path_segment_errors);
     let changes = changes(old, new);
     causes.extend(changes.iter().cloned());
-    if def.origin == Origin::Custom {
-        causes.extend(changes);
+    causes.extend(changes);
+    if has_own_finalizers(def) {
+        check_own_finalizers(new, &mut causes);
+    }
+    if checked_anew(def) {
+        causes.extend(validate(def, new));
     }
     causes
+}
+
+/// Whether the kind's own check of an update is its check of a new object and more: so it is of most of
+/// Kubernetes' kinds, but not of custom ones.
+fn checked_anew(def: &ResourceDef) -> bool {
+    let kinds = ["ConfigMap", "Secret", "ServiceAccount", "Namespace"];
+    let own =
+        def.group == RBAC_GROUP || (def.group.is_empty() && kinds.contains(&def.kind.as_str()));
+    def.origin == Origin::BuiltIn && own
 }
 
 /// `ValidateObjectMetaUpdate`.

@@ -31,6 +31,9 @@ pub(super) fn exact(value: f64) -> Option<i64> {
     (value.fract() == 0.0 && value.abs() < EXACT_MAX).then_some(value as i64)
 }
 
+/// As many as Go's strict decoder names, each once.
+const DUPLICATES_MAX: usize = 100;
+
 struct Strict<'p> {
     path: Path<'p>,
     duplicates: &'p mut Vec<String>,
@@ -101,7 +104,10 @@ impl<'de> Visitor<'de> for Strict<'_> {
             match map.entry(name) {
                 Entry::Vacant(place) => drop(place.insert(value)),
                 Entry::Occupied(mut place) => {
-                    duplicates.push(Path::Member(&path, place.key()).to_string());
+                    let path = Path::Member(&path, place.key()).to_string();
+                    if duplicates.len() < DUPLICATES_MAX && !duplicates.contains(&path) {
+                        duplicates.push(path);
+                    }
                     place.insert(value);
                 }
             }

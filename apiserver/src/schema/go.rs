@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use super::go_time;
 use crate::status::Cause;
 
 /// As Go's decoder names what it found.
@@ -30,6 +31,12 @@ pub(crate) fn type_error(kind: &str, cause: &Cause) -> Option<String> {
         other => other,
     };
     let wanted = cause.message.split("must be of type ").nth(1)?.split(':').next()?;
+    if wanted == "date-time" {
+        let micros = ["renewTime", "acquireTime", "eventTime", "lastObservedTime"];
+        let of_micros = micros.iter().any(|field| cause.field.ends_with(field));
+        let layout = if of_micros { go_time::MICROSECONDS } else { go_time::SECONDS };
+        return go_time::check(found, layout).err();
+    }
     let path: Vec<&str> = cause.field.split('.').collect();
     let (structure, field) = match path.as_slice() {
         [map @ ("data" | "binaryData" | "stringData"), ..] => (kind.to_owned(), (*map).to_owned()),
@@ -47,6 +54,8 @@ pub(crate) fn type_error(kind: &str, cause: &Cause) -> Option<String> {
         ("object", "binaryData") => "map[string][]uint8",
         ("object", "data") if kind == "Secret" => "map[string][]uint8",
         ("object", "data" | "stringData") => "map[string]string",
+        ("object", "spec") => return Some(part_error(kind, found, "spec", "Spec")),
+        ("object", "status") => return Some(part_error(kind, found, "status", "Status")),
         ("object", _) => "struct",
         ("array", _) => "[]string",
         (other, _) => other,
@@ -54,6 +63,13 @@ pub(crate) fn type_error(kind: &str, cause: &Cause) -> Option<String> {
     Some(format!(
         "json: cannot unmarshal {found} into Go struct field {structure}.{field} of type {wanted}"
     ))
+}
+
+/// A part of the object that is none.
+fn part_error(kind: &str, found: &str, field: &str, part: &str) -> String {
+    format!(
+        "json: cannot unmarshal {found} into Go struct field {kind}.{field} of type v1.{kind}{part}"
+    )
 }
 
 /// What apimachinery's converter, which reads what a strategic merge patch made, says where Go's

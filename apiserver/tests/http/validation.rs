@@ -188,3 +188,50 @@ async fn our_own_kinds_speak_as_any_custom_resource() {
     }
     server.stop().await;
 }
+
+/// Kinds with rules of their own look into `spec` and `status`; those who send something else there are told
+/// so, by whatever verb.
+#[tokio::test]
+async fn parts_that_are_no_objects_are_refused_by_every_kind() {
+    let server = Server::start().await;
+    let task = json!({"apiVersion": "commonage.dev/v1", "kind": "Task", "metadata": {"name": "there"},
+        "spec": {"container": {"command": ["true"]}}});
+    assert_eq!(server.call("POST", TASKS, Some(task)).await.status, StatusCode::CREATED);
+    let groups = server.call("GET", "/apis", None).await.json();
+    let groups = groups["groups"].as_array().unwrap();
+    let versions =
+        groups.iter().map(|group| group["preferredVersion"]["groupVersion"].as_str().unwrap());
+    let mut asked = 0;
+    for version in std::iter::once("v1").chain(versions) {
+        let root = if version == "v1" { "/api/v1".to_owned() } else { format!("/apis/{version}") };
+        let found = server.call("GET", &root, None).await.json();
+        for resource in found["resources"].as_array().unwrap() {
+            let creates = resource["verbs"].as_array().unwrap().contains(&"create".into());
+            let name = resource["name"].as_str().unwrap();
+            if !creates || name.contains('/') {
+                continue;
+            }
+            let namespace = if resource["namespaced"] == true { "/namespaces/default" } else { "" };
+            for (part, value) in [
+                ("spec", json!("x")),
+                ("spec", json!(5)),
+                ("spec", json!([])),
+                ("status", json!("x")),
+            ] {
+                let mut body = json!({"apiVersion": version, "kind": resource["kind"], "metadata": {"name": "wrong"}});
+                body[part] = value;
+                let path = format!("{root}{namespace}/{name}?dryRun=All");
+                let answer = server.call("POST", &path, Some(body.clone())).await;
+                assert!(answer.status.as_u16() < 500, "{body}: {answer:?}");
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 60, "{asked} requests");
+    let made = server.call("GET", &format!("{TASKS}/there"), None).await.json();
+    let mut changed = made.clone();
+    changed["spec"] = json!("x");
+    let answer = server.call("PUT", &format!("{TASKS}/there"), Some(changed)).await;
+    let (message, _) = invalid(&answer);
+    assert!(message.contains("spec in body must be of type object: \"string\""), "{message}");
+}

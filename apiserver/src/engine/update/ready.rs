@@ -97,7 +97,7 @@ impl Engine {
         take_version(&mut old);
         check_version(target, take_version(&mut new).as_deref(), current)?;
         self.prepare_edit(target, options, &old, &mut new)?;
-        let strategy = self.strategy(def);
+        let strategy = self.strategy_for(def, &new);
         strategy.default(&mut new);
         let part = if matches!(by, By::Scaling) { Some("scale") } else { subresource };
         let (about_entries, entries) = match entries {
