@@ -5,6 +5,7 @@
 mod labels;
 
 use crate::resource::ResourceDef;
+use crate::schema::go::quoted;
 use crate::status::ApiError;
 
 /// A conjunction of label requirements.
@@ -113,8 +114,9 @@ impl FieldSelector {
         // Kubernetes' kinds without fields of their own share one conversion with its own words.
         Err(ApiError::bad_request(match def.has_plain_fields() {
             true => format!(
-                "{field:?} is not a known field selector: only \"metadata.name\", \
-                 \"metadata.namespace\""
+                "{} is not a known field selector: only \"metadata.name\", \
+                 \"metadata.namespace\"",
+                quoted(field)
             ),
             false => format!("field label not supported: {field}"),
         }))

@@ -278,6 +278,25 @@ impl ApiError {
         error
     }
 
+    /// A path that kube-apiserver's router does not know.
+    pub fn not_found_here() -> ApiError {
+        let message = "the server could not find the requested resource";
+        Self::new(404, "NotFound", message).with_details(StatusDetails::default())
+    }
+
+    /// Nothing that kube-apiserver's router could answer there is asked for.
+    pub fn not_acceptable_here(available: &[&str]) -> ApiError {
+        let available = available.join(", ");
+        let message = format!("406: Not Acceptable\n\nAvailable representations: {available}");
+        Self::new(406, "NotAcceptable", message).with_details(StatusDetails::default())
+    }
+
+    /// A body of a type that kube-apiserver's router gives to no handler.
+    pub fn unsupported_media_type_here() -> ApiError {
+        Self::new(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+            .with_details(StatusDetails::default())
+    }
+
     pub fn not_acceptable(accepted: &[&str]) -> ApiError {
         let message =
             format!("only the following media types are accepted: {}", accepted.join(", "));

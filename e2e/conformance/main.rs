@@ -5,6 +5,7 @@
 //! `CONFORMANCE_KUBECONFIG=FILE` names the server; without it one of ours is started in process.
 #![allow(clippy::unwrap_used)]
 
+mod combine;
 mod compare;
 mod run;
 mod suite;

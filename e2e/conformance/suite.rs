@@ -6,6 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::combine::Combinations;
+
 /// Variables by name: `{name}` in any text of a case stands for the value.
 pub(crate) type Variables = BTreeMap<String, String>;
 
@@ -26,7 +28,11 @@ pub(crate) struct Subject {
     /// Steps that come before those of every case.
     #[serde(default)]
     pub(crate) before: Vec<Step>,
+    #[serde(default)]
     pub(crate) cases: Vec<Case>,
+    /// Tables of more cases.
+    #[serde(default)]
+    combinations: Vec<Combinations>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,7 +81,7 @@ pub(crate) struct Step {
 }
 
 /// What is not said is not looked at.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Expect {
     pub(crate) status: Option<u16>,
@@ -104,6 +110,9 @@ impl Subject {
         let text = std::fs::read_to_string(file).unwrap();
         let mut subject: Subject = serde_saphyr::from_str(&text)
             .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let combined: Vec<Case> =
+            subject.combinations.iter().flat_map(Combinations::cases).collect();
+        subject.cases.extend(combined);
         subject.name = file.file_stem().unwrap().to_string_lossy().into_owned();
         subject
     }

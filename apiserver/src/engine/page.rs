@@ -1,11 +1,22 @@
 //! The token between two pages of a list, in the form that kube-apiserver gives it.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
 use commonage_store::Version;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::schema::{self, go};
 use crate::status::ApiError;
+
+/// As Go decodes: bits that are left over at the end may be anything.
+const AS_GO: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
 
 const FORM: &str = "meta.k8s.io/v1";
 /// A token's version that goes on in the present. (0 is what a broken token has.)
@@ -23,7 +34,7 @@ pub(super) struct PageToken {
 }
 
 /// As it is encoded: `start` is a slash, the last object's path, and a NUL.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Encoded {
     #[serde(rename = "v", default)]
     form: String,
@@ -71,10 +82,20 @@ impl PageToken {
         let invalid = |why: String| {
             ApiError::bad_request(format!("invalid continue token: continue key is not valid{why}"))
         };
-        let json =
-            URL_SAFE_NO_PAD.decode(text).map_err(|error| invalid(base64_message(&error, text)))?;
-        let token: Encoded = serde_json::from_slice(&json)
-            .map_err(|error| invalid(format!(": {}", json_message(&error, &json))))?;
+        let json = AS_GO.decode(text).map_err(|error| invalid(base64_message(&error, text)))?;
+        let (json, _) = schema::decode_strict(&json)
+            .map_err(|refused| invalid(format!(": {}", refused.into_message())))?;
+        let token = match json {
+            Value::Null => Encoded::default(),
+            Value::Object(_) => {
+                serde_json::from_value(json).map_err(|error| invalid(format!(": json: {error}")))?
+            }
+            other => {
+                let found = go::json_type(&other);
+                let into = "into Go value of type storage.continueToken";
+                return Err(invalid(format!(": json: cannot unmarshal {found} {into}")));
+            }
+        };
         if token.form != FORM {
             let why = ": server does not recognize this encoded version";
             return Err(invalid(format!("{why} {}", token.form)));
@@ -108,26 +129,14 @@ impl PageToken {
 
 /// What Go's decoder says.
 fn base64_message(error: &base64::DecodeError, text: &str) -> String {
-    let at = match error {
-        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
-            *at
-        }
-        _ => text.len(),
+    let foreign = |c: u8| !c.is_ascii_alphanumeric() && !matches!(c, b'-' | b'_');
+    let at = match text.bytes().position(foreign) {
+        Some(at) => at,
+        // One character too many: it is no byte by itself.
+        None if text.len() % 4 == 1 => text.len() - 1,
+        None => return format!(": {error}"),
     };
     format!(": illegal base64 data at input byte {at}")
-}
-
-/// What Go's decoder says, where it is simple to say the same.
-fn json_message(error: &serde_json::Error, json: &[u8]) -> String {
-    match json.first() {
-        None => "unexpected end of JSON input".to_owned(),
-        _ if error.is_eof() => "unexpected end of JSON input".to_owned(),
-        Some(first) if !b"{[\"-0123456789tfn ".contains(first) => {
-            let shown = char::from(*first);
-            format!("invalid character '{shown}' looking for beginning of value")
-        }
-        Some(_) => error.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -158,11 +167,23 @@ mod tests {
                 1,
             )
         };
-        assert_eq!(refused("a?b"), ": illegal base64 data at input byte 1");
-        assert_eq!(
-            refused(&encoded("x")),
-            ": invalid character 'x' looking for beginning of value"
-        );
+        for (text, why) in [
+            ("a?b", "illegal base64 data at input byte 1"),
+            ("e30=", "illegal base64 data at input byte 3"),
+            ("bogus", "illegal base64 data at input byte 4"),
+            ("garbage", r"invalid character '\u0081' looking for beginning of value"),
+            ("xyz", "invalid character 'Ç' looking for beginning of value"),
+            ("eyJ", "unexpected end of JSON input"),
+            (&encoded("x"), "invalid character 'x' looking for beginning of value"),
+            (&encoded("nothing"), "invalid character 'o' in literal null (expecting 'u')"),
+            (
+                &encoded("[]"),
+                "json: cannot unmarshal array into Go value of type storage.continueToken",
+            ),
+            (&encoded("null"), "server does not recognize this encoded version "),
+        ] {
+            assert_eq!(refused(text), format!(": {why}"), "{text}");
+        }
         assert_eq!(refused(&encoded("{}")), ": server does not recognize this encoded version ");
         let token = |rv, start: &str| {
             refused(&encoded(&format!(r#"{{"v":"meta.k8s.io/v1","rv":{rv},"start":"{start}"}}"#)))

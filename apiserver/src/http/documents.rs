@@ -13,7 +13,7 @@ use super::chain::Call;
 use super::health;
 use super::metrics::EngineCounts;
 use super::negotiate::{Format, accept, clauses};
-use super::{respond, tokens};
+use super::{respond, routes, tokens};
 use crate::discovery::{self, Root};
 use crate::openapi::Document;
 use crate::status::ApiError;
@@ -25,12 +25,20 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) async fn handle(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
-    if !matches!(call.info.verb, "get" | "head") {
-        return Ok(respond::page_not_found());
-    }
     call.app.engine.definitions_settled().await;
     let scheme = &call.app.engine.scheme();
-    let path: Vec<&str> = call.info.path.split('/').skip(1).collect();
+    let path = call.info.path.strip_prefix('/').unwrap_or_default();
+    let routed = routes::are_of(scheme, &call.info.path);
+    // A slash at the end does not matter to the router, nor to the handler of custom kinds.
+    let path = match routed || path.starts_with("apis/") {
+        true => path.trim_end_matches('/'),
+        false => path,
+    };
+    let path: Vec<&str> = path.split('/').collect();
+    if routed && call.info.verb != "get" {
+        // Elsewhere the method means nothing.
+        return Err(ApiError::method_not_allowed_here());
+    }
     let ok = |json: Vec<u8>| -> Result<Response<Body>, ApiError> {
         let format = Format::negotiate(call.headers, call.query)?;
         Ok(respond::document(StatusCode::OK, json.into(), format))
@@ -47,27 +55,28 @@ pub(super) async fn handle(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
         ["backup"] => Ok(backup(call)),
         [".well-known", "openid-configuration"] => Ok(tokens::issuer_document(call)),
         ["openid", "v1", "jwks"] => Ok(tokens::key_set(call)),
-        [probe @ ("livez" | "readyz" | "healthz"), ..] => {
-            Ok(health::answer(call, probe, path.get(1).copied()).await)
+        [probe @ ("livez" | "readyz" | "healthz")] => Ok(health::answer(call, probe, None).await),
+        [probe @ ("livez" | "readyz" | "healthz"), check] => {
+            Ok(health::answer(call, probe, Some(check)).await)
         }
         ["api"] => discovery_root(call, Root::Core),
         ["apis"] => discovery_root(call, Root::Groups),
         ["api", version] => match discovery::api_resource_list(scheme, "", version) {
             Some(json) => ok(json),
-            None => Ok(respond::page_not_found()),
+            None => routes::not_found(call),
         },
         ["apis", group] => match discovery::api_group(scheme, group) {
             Some(json) => ok(json),
-            None => Ok(respond::page_not_found()),
+            None => routes::not_found(call),
         },
         ["apis", group, version] => match discovery::api_resource_list(scheme, group, version) {
             Some(json) => ok(json),
-            None => Ok(respond::page_not_found()),
+            None => routes::not_found(call),
         },
         ["openapi", "v2"] => openapi_v2(call),
         ["openapi", "v3"] => openapi_index(call),
         ["openapi", "v3", ..] => openapi_v3(call, &path[2..].join("/")),
-        _ => Ok(respond::page_not_found()),
+        _ => routes::not_found(call),
     }
 }
 

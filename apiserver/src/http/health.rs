@@ -70,6 +70,13 @@ pub(super) async fn answer(call: &Call<'_>, probe: &str, only: Option<&str>) -> 
             "warn: some health checks cannot be excluded: no matches for {unknown}\n"
         ));
     }
+    if only.is_some() && !all_hold {
+        // A check asked for by itself has its own words.
+        let why = "internal server error: reason withheld\n";
+        let mut response = text(StatusCode::INTERNAL_SERVER_ERROR, why);
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+        return response;
+    }
     let verbose = call.query.get("verbose").is_some();
     let mut response = match (all_hold, verbose && only.is_none()) {
         (true, false) => text(StatusCode::OK, "ok"),

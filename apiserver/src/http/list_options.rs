@@ -45,9 +45,22 @@ pub(super) fn list(query: &Query) -> Result<ListOptions, ApiError> {
         // A negative limit is none.
         limit: usize::try_from(limit).unwrap_or(0),
         continue_: query.filled("continue").map(str::to_owned),
-        resource_version: query.resource_version()?,
+        resource_version: listed_version(query)?,
         version_match: version_match(query),
     })
+}
+
+/// A list says itself what it can't read, where a get and a watch leave it to the store.
+fn listed_version(query: &Query) -> Result<Option<u64>, ApiError> {
+    match query.resource_version() {
+        // Refused with the token, whatever it is, and after the token itself.
+        Err(_) if query.filled("continue").is_some() => Ok(Some(u64::MAX)),
+        Err(error) => {
+            let message = format!("invalid resource version: {}", error.message);
+            Err(ApiError::bad_request(message))
+        }
+        version => version,
+    }
 }
 
 /// `name`: of the one object that the old `/watch/` prefix names in its URL.
@@ -195,9 +208,12 @@ mod tests {
             "strconv.ParseInt: parsing \"99999999999999999999\": value out of range"
         );
         assert_eq!(list(&Query::parse(Some("limit=-1"))).unwrap().limit, 0);
-        let (code, message) = refused("resourceVersion=abc");
-        assert_eq!(code, 500);
-        assert!(message.starts_with("resourceVersion: Invalid value: \"abc\": strconv.ParseUint"));
+        let why = "resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": \
+                   invalid syntax";
+        let of_list = format!("invalid resource version: {why}");
+        assert_eq!(refused("resourceVersion=abc"), (400, of_list));
+        assert_eq!(refused("watch=1&resourceVersion=abc"), (500, why.to_owned()));
+        assert!(list(&Query::parse(Some("resourceVersion=abc&continue=x"))).is_ok());
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod request_info;
 mod resources;
 mod respond;
 mod reviews;
+mod routes;
 mod stalled;
 mod stopping;
 mod tokens;

@@ -108,6 +108,11 @@ pub(super) fn accept(headers: &HeaderMap) -> String {
     values.join(",")
 }
 
+/// The media types that Accept names, without their parameters.
+pub(super) fn media_types(accept: &str) -> impl Iterator<Item = &str> {
+    accept.split(',').map(|clause| clause.split(';').next().unwrap_or_default().trim())
+}
+
 /// One clause of Accept, its parameters split off.
 pub(super) struct Clause<'a> {
     pub(super) media: &'a str,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::schema::go::quoted;
 use crate::status::ApiError;
 
 #[derive(Clone, Debug, Default)]
@@ -50,7 +51,7 @@ impl Query {
         };
         let number = value.parse().map_err(|error| {
             let why = parse_words(&error);
-            ApiError::bad_request(format!("strconv.ParseInt: parsing {value:?}: {why}"))
+            ApiError::bad_request(format!("strconv.ParseInt: parsing {}: {why}", quoted(value)))
         });
         number.map(Some)
     }
@@ -68,9 +69,9 @@ impl Query {
                 why if value.bytes().all(|byte| byte.is_ascii_digit()) => why,
                 _ => "invalid syntax",
             };
+            let value = quoted(value);
             let message = format!(
-                "resourceVersion: Invalid value: {value:?}: strconv.ParseUint: parsing {value:?}: \
-                 {why}"
+                "resourceVersion: Invalid value: {value}: strconv.ParseUint: parsing {value}: {why}"
             );
             ApiError::new(500, "", message)
         });
@@ -103,7 +104,7 @@ fn parse_words(error: &std::num::ParseIntError) -> &'static str {
 /// # Errors
 /// Why it is no duration, in Go's words.
 fn go_duration(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("invalid duration {text:?}");
+    let invalid = || format!("invalid duration {}", quoted(text));
     let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
     if rest == "0" {
         return Ok(Duration::ZERO);
@@ -125,8 +126,11 @@ fn go_duration(text: &str) -> Result<Duration, String> {
                 "ms" => 1e-3,
                 "us" | "µs" => 1e-6,
                 "ns" => 1e-9,
-                "" => return Err(format!("missing unit in duration {text:?}")),
-                unit => return Err(format!("unknown unit {unit:?} in duration {text:?}")),
+                "" => return Err(format!("missing unit in duration {}", quoted(text))),
+                unit => {
+                    let (unit, text) = (quoted(unit), quoted(text));
+                    return Err(format!("unknown unit {unit} in duration {text}"));
+                }
             };
         rest = &rest[unit_end..];
     }

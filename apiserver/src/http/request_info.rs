@@ -14,7 +14,7 @@ pub(super) struct RequestInfo {
     pub(super) is_resource: bool,
     /// Of a resource.
     pub(super) is_head: bool,
-    /// Without a trailing slash.
+    /// As it was sent, but decoded.
     pub(super) path: String,
     pub(super) group: String,
     pub(super) version: String,
@@ -22,21 +22,21 @@ pub(super) struct RequestInfo {
     pub(super) resource: String,
     pub(super) name: String,
     pub(super) subresource: String,
+    /// The path goes on after the subresource, which says nothing about what is asked for.
+    pub(super) has_more: bool,
 }
 
 impl RequestInfo {
     pub(super) fn new(method: &Method, path: &str, query: &Query) -> RequestInfo {
-        let segments: Vec<String> = path
-            .split('/')
-            .filter(|segment| !segment.is_empty())
-            .map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned())
-            .collect();
+        let path = percent_decode_str(path).decode_utf8_lossy();
+        // Slashes around do not count. Those inside do: between two of them is an empty name.
+        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         let mut info = RequestInfo {
             verb: lower_case(method),
-            path: format!("/{}", segments.join("/")),
+            path: path.clone().into_owned(),
             ..RequestInfo::default()
         };
-        let rest = match segments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        let rest = match segments[..] {
             ["api", version, _, ..] => {
                 info.version = version.to_owned();
                 &segments[2..]
@@ -63,15 +63,27 @@ impl RequestInfo {
         info
     }
 
+    /// Whether the path begins as those that are served: with one slash, and with a group where
+    /// there should be one.
+    pub(super) fn is_served_place(&self) -> bool {
+        match self.path.strip_prefix("/apis/") {
+            Some(_) => !self.group.is_empty(),
+            None => self.path.starts_with("/api/"),
+        }
+    }
+
     /// The name that the old `/watch/` prefix has in its path, not in a selector.
     pub(super) fn watched_name(&self) -> Option<&str> {
         let named = self.verb == "watch"
-            && self.path.ends_with(&format!("/{}/{}", self.resource, self.name));
+            && self
+                .path
+                .trim_end_matches('/')
+                .ends_with(&format!("/{}/{}", self.resource, self.name));
         named.then_some(self.name.as_str()).filter(|name| !name.is_empty())
     }
 
     /// Reads namespace, resource, name and subresource.
-    fn locate(&mut self, segments: &[String]) {
+    fn locate(&mut self, segments: &[&str]) {
         let mut rest = segments;
         // The prefix of old clients: `/api/v1/watch/…`.
         if rest.len() > 1 && rest[0] == "watch" {
@@ -79,21 +91,15 @@ impl RequestInfo {
             rest = &rest[1..];
         }
         if rest[0] == "namespaces" && rest.len() > 1 {
-            self.namespace.clone_from(&rest[1]);
-            let about_namespace =
-                rest.len() == 2 || matches!(rest[2].as_str(), "status" | "finalize");
+            self.namespace = rest[1].to_owned();
+            let about_namespace = rest.len() == 2 || matches!(rest[2], "status" | "finalize");
             if !about_namespace {
                 rest = &rest[2..];
             }
         }
-        let mut rest = rest.iter();
-        let mut next = || rest.next().cloned().unwrap_or_default();
-        (self.resource, self.name) = (next(), next());
-        self.subresource = next();
-        for more in rest {
-            self.subresource.push('/');
-            self.subresource.push_str(more);
-        }
+        let part = |at: usize| rest.get(at).copied().unwrap_or_default().to_owned();
+        (self.resource, self.name, self.subresource) = (part(0), part(1), part(2));
+        self.has_more = rest.len() > 3;
     }
 
     fn settle_verb(&mut self, query: &Query) {
@@ -228,7 +234,26 @@ mod tests {
         for path in ["/", "/api", "/apis/commonage.dev/v1/", "/version/", "/api/v1"] {
             let info = RequestInfo::new(&Method::GET, path, &Query::default());
             assert!(!info.is_resource, "{path}");
-            assert_eq!(info.path, format!("/{}", path.trim_matches('/')));
+            assert_eq!(info.path, path);
         }
+    }
+
+    #[test]
+    fn slashes_are_counted_as_kubernetes_counts_them() {
+        for (uri, expected) in [
+            ("/api/v1/namespaces/x/configmaps/c/", "get  v1 x configmaps c "),
+            ("//api/v1/namespaces/x/configmaps/c", "get  v1 x configmaps c "),
+            ("/api/v1/namespaces/x/configmaps//c", "list  v1 x configmaps  c"),
+            ("/api/v1/namespaces//configmaps", "list  v1  configmaps  "),
+            ("/api//v1/namespaces", "get    v1 namespaces "),
+            ("/api/v1/namespaces/x/configmaps/a%2Fb", "get  v1 x configmaps a b"),
+            ("/api/v1/nodes/n/proxy/a/b", "get  v1  nodes n proxy"),
+        ] {
+            assert_eq!(read(Method::GET, uri).join(" "), expected, "{uri}");
+        }
+        let served =
+            |path| RequestInfo::new(&Method::GET, path, &Query::default()).is_served_place();
+        assert!(served("/api/v1/nodes") && served("/apis/a.b/v1/things/"));
+        assert!(!served("//api/v1/nodes") && !served("/apis//v1/nodes"));
     }
 }

@@ -8,9 +8,10 @@ use http::{Response, StatusCode};
 
 use super::chain::Call;
 use super::negotiate::{Format, Shape};
-use super::{inside, list_options, measured, respond, reviews, tokens, watch, writes};
+use super::{inside, list_options, measured, respond, reviews, routes, tokens, watch, writes};
 use crate::engine::scale;
 use crate::resource::{Origin, ResourceDef, Storage};
+use crate::schema::go::quoted;
 use crate::status::ApiError;
 use crate::streams::Kind;
 
@@ -65,7 +66,7 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
             call.app.engine.definitions_settled().await;
             match target(call) {
                 Some(target) => target,
-                None => return Ok(respond::page_not_found()),
+                None => return routes::not_found(call),
             }
         }
     };
@@ -86,25 +87,29 @@ pub(super) async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>
 
 async fn answer(call: &Call<'_>, target: Target, body: Body) -> Result<Response<Body>, ApiError> {
     let (named, custom) = (!target.name.is_empty(), target.def.origin == Origin::Custom);
-    if call.info.is_head && !custom {
-        // Custom kinds are asked by verb, these by method.
-        return Err(ApiError::method_not_allowed_here());
-    }
     if let Some(why) = impossible(&target.name).filter(|_| call.info.verb != "create") {
-        let why = format!("Name parameter invalid: {:?}: {why}", target.name);
+        let why = format!("Name parameter invalid: {}: {why}", quoted(&target.name));
         return Err(ApiError::bad_request(why));
     }
     if !target.subresource.is_empty() && !target.has_subresource(&target.subresource) {
         return match custom {
             true => Err(ApiError::not_found(&target.def, &target.name)),
-            false => Ok(respond::page_not_found()),
+            false => routes::not_found(call),
         };
+    }
+    if !custom && call.info.has_more {
+        return routes::not_found(call);
+    }
+    if call.info.is_head && !custom {
+        // Custom kinds are asked by verb, these by method.
+        return Err(ApiError::method_not_allowed_here());
     }
     let of_all = target.def.is_namespaced() && target.namespace.is_empty();
     let readable = matches!(call.info.verb, "list" | "watch");
     if target.subresource.is_empty() && !target.def.allows(call.info.verb) || of_all && !readable {
         return Err(target.lacks(call.info.verb));
     }
+    routes::check_accept(call, &target)?;
     match target.def.storage {
         Storage::Virtual => return reviews::create(call, target, body).await,
         Storage::Measured(what) => return measured::read(call, &target, what).await,
@@ -149,6 +154,9 @@ fn impossible(name: &str) -> Option<String> {
 /// `None`: nobody serves this path.
 fn target(call: &Call<'_>) -> Option<Target> {
     let info = call.info;
+    if !info.is_served_place() {
+        return None;
+    }
     let scheme = call.app.engine.scheme();
     let def = scheme.get(&info.group, &info.version, &info.resource)?;
     let collection = matches!(info.verb, "list" | "watch" | "deletecollection");

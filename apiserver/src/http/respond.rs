@@ -18,6 +18,7 @@ use super::query::Query;
 use crate::engine::List;
 use crate::object::Object;
 use crate::resource::{Origin, ResourceDef};
+use crate::schema::go::quoted;
 use crate::status::ApiError;
 use crate::table::{self, Headers, IncludeObject, ListMeta, TableOptions};
 
@@ -171,8 +172,9 @@ pub(super) fn table_options(
         Some("Object") => IncludeObject::Object,
         Some(other) => {
             return Err(ApiError::bad_request(format!(
-                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: \
-                 must be 'Metadata', 'Object', 'None', or empty"
+                "Unable to convert to Table as requested: includeObject: Invalid value: {}: \
+                 must be 'Metadata', 'Object', 'None', or empty",
+                quoted(other)
             )));
         }
     };

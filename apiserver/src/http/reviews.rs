@@ -121,12 +121,8 @@ fn access(
 ) -> Result<(), ApiError> {
     let causes = causes(kind, object);
     if !causes.is_empty() {
-        return Err(ApiError::invalid_kind(
-            crate::builtin::reviews::AUTHORIZATION,
-            kind,
-            "",
-            causes,
-        ));
+        // kube-apiserver has forgotten the kind by then.
+        return Err(ApiError::invalid_kind(crate::builtin::reviews::AUTHORIZATION, "", "", causes));
     }
     let spec = &object["spec"];
     let user = match kind {
@@ -177,11 +173,11 @@ fn causes(kind: &str, object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     if resource.is_object() && path.is_object() {
         let why = "cannot be specified in combination with resourceAttributes";
-        causes.push(Cause::invalid("spec.nonResourceAttributes", path, why));
+        causes.push(Cause::invalid("spec.nonResourceAttributes", &in_go(path), why));
     }
     if !resource.is_object() && !path.is_object() {
         let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-        causes.push(Cause::invalid("spec.resourceAttributes", &Value::Null, why));
+        causes.push(Cause::invalid("spec.resourceAttributes", &"null".into(), why));
     }
     let own = kind == "SelfSubjectAccessReview";
     let nobody = spec["user"].as_str().unwrap_or_default().is_empty()
@@ -207,10 +203,16 @@ fn causes(kind: &str, object: &Value) -> Vec<Cause> {
         }
         if path.is_object() {
             let why = "disallowed on this kind of request";
-            causes.push(Cause::invalid("spec.nonResourceAttributes", path, why));
+            causes.push(Cause::invalid("spec.nonResourceAttributes", &in_go(path), why));
         }
     }
     causes
+}
+
+/// Attributes as kube-apiserver's own type of them prints: all of its fields, by their names in Go.
+fn in_go(path: &Value) -> Value {
+    let text = |field: &str| path[field].as_str().unwrap_or_default();
+    json!({"Path": text("path"), "Verb": text("verb")})
 }
 
 fn texts(list: &Value) -> Vec<String> {

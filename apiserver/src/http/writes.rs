@@ -149,10 +149,10 @@ fn patch_kind(call: &Call<'_>, target: &Target) -> Result<PatchKind, ApiError> {
         Some(APPLY_PATCH) => {
             Ok(PatchKind::Apply { force: call.query.flag("force").unwrap_or(false) })
         }
-        _ => Err(ApiError::unsupported_media_type(match target.def.origin {
-            Origin::BuiltIn => &PatchKind::BUILT_IN,
-            Origin::Custom => &PatchKind::CUSTOM,
-        })),
+        _ => Err(match target.def.origin {
+            Origin::BuiltIn => ApiError::unsupported_media_type_here(),
+            Origin::Custom => ApiError::unsupported_media_type(&PatchKind::CUSTOM),
+        }),
     }
 }
 

@@ -4,6 +4,7 @@
 //! knows dry runs: the paths are not decoration.
 
 use super::components::{META, TOKEN_REQUEST, list_name, name, name_of};
+use crate::engine::PatchKind;
 use crate::resource::{Origin, ResourceDef, Subresource};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,12 +53,6 @@ pub(super) struct Operation {
 
 const OBJECT: &[&str] = &["application/json", "application/yaml"];
 const STREAM: &[&str] = &["application/json", "application/yaml", "application/json;stream=watch"];
-const PATCH: &[&str] = &["application/json-patch+json", "application/merge-patch+json"];
-const PATCH_BUILT_IN: &[&str] = &[
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-];
 
 const WRITE: [Parameter; 3] = [
     ("dryRun", ParameterType::String),
@@ -168,11 +163,18 @@ pub(super) fn words_of(code: &str) -> &'static str {
     }
 }
 
-/// `CommonageDevV1`; `CoreV1`.
-pub(super) fn group_words(def: &ResourceDef) -> String {
+/// `CommonageDev`; `Core`.
+fn group_words(def: &ResourceDef) -> String {
     let group = if def.group.is_empty() { "core" } else { &def.group };
     let group = group.strip_suffix(".k8s.io").unwrap_or(group);
-    group.split(['.', '-']).chain([def.version.as_str()]).map(capitalized).collect()
+    group.split(['.', '-']).map(capitalized).collect()
+}
+
+/// Under which a group's operations come together: `commonageDev_v1`, `core_v1`.
+pub(super) fn tag(def: &ResourceDef) -> String {
+    let words = group_words(def);
+    let (first, rest) = words.split_at(words.chars().next().map_or(0, char::len_utf8));
+    format!("{}{rest}_{}", first.to_ascii_lowercase(), def.version)
 }
 
 fn capitalized(word: &str) -> String {
@@ -185,8 +187,14 @@ fn capitalized(word: &str) -> String {
 
 /// `readCommonageDevV1NamespacedTaskStatus`.
 fn id(def: &ResourceDef, verb: &str, suffix: &str) -> String {
+    id_of(def, verb, "", suffix)
+}
+
+/// `of`: what of the kind, `Collection`.
+fn id_of(def: &ResourceDef, verb: &str, of: &str, suffix: &str) -> String {
     let scope = if def.is_namespaced() && suffix != "ForAllNamespaces" { "Namespaced" } else { "" };
-    format!("{verb}{}{scope}{}{suffix}", group_words(def), def.kind)
+    let (group, version) = (group_words(def), capitalized(&def.version));
+    format!("{verb}{group}{version}{of}{scope}{}{suffix}", def.kind)
 }
 
 fn list(def: &ResourceDef, suffix: &str) -> Operation {
@@ -197,7 +205,8 @@ fn list(def: &ResourceDef, suffix: &str) -> Operation {
         id: id(def, "list", suffix),
         query: LIST.to_vec(),
         body: None,
-        produces: STREAM,
+        // A custom kind's watch is not described.
+        produces: if def.origin == Origin::Custom { OBJECT } else { STREAM },
         responses: vec![("200", list_name(def))],
     }
 }
@@ -238,9 +247,16 @@ fn delete_collection(def: &ResourceDef) -> Operation {
         method: "delete",
         action: "deletecollection",
         kind: def.kind.clone(),
-        id: id(def, "deleteCollection", ""),
-        query: LIST.iter().chain(&DELETE).filter(|(name, _)| *name != "watch").copied().collect(),
-        body: Some((OBJECT, format!("{META}.DeleteOptions"))),
+        id: id_of(def, "delete", "Collection", ""),
+        // Kubernetes describes a custom kind's by what it selects only.
+        query: match def.origin {
+            Origin::Custom => LIST.to_vec(),
+            Origin::BuiltIn => {
+                let list = LIST.iter().filter(|(name, _)| *name != "watch");
+                list.chain(&DELETE).copied().collect()
+            }
+        },
+        body: (def.origin == Origin::BuiltIn).then(|| (OBJECT, format!("{META}.DeleteOptions"))),
         produces: OBJECT,
         responses: vec![("200", format!("{META}.Status"))],
     }
@@ -286,7 +302,10 @@ fn delete(def: &ResourceDef) -> Operation {
 }
 
 fn patch(def: &ResourceDef, suffix: &str) -> Operation {
-    let kinds = if def.origin == Origin::BuiltIn { PATCH_BUILT_IN } else { PATCH };
+    let kinds: &[&str] = match def.origin {
+        Origin::BuiltIn => &PatchKind::BUILT_IN,
+        Origin::Custom => &PatchKind::CUSTOM,
+    };
     Operation {
         method: "patch",
         action: "patch",

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::components::{Components, REFERENCE};
-use super::operations::{self, Operation, PathItem, group_words};
+use super::operations::{self, Operation, PathItem, tag};
 use crate::resource::{ResourceDef, Scheme};
 
 const REFERENCE_V2: &str = "#/definitions/";
@@ -105,7 +105,7 @@ fn operation_value(def: &ResourceDef, operation: &Operation) -> Value {
     }
     responses.insert("401".into(), json!({"description": "Unauthorized"}));
     json!({
-        "tags": [group_words(def)],
+        "tags": [tag(def)],
         "operationId": operation.id,
         "schemes": ["https"],
         "consumes": operation.body.as_ref().map_or(&["*/*"][..], |(kinds, _)| kinds),

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::components::{Components, reference};
-use super::operations::{self, Operation, PathItem, group_words};
+use super::operations::{self, Operation, PathItem, tag};
 use crate::resource::{ResourceDef, Scheme};
 
 pub(super) fn document(
@@ -60,9 +60,8 @@ fn operation_value(def: &ResourceDef, operation: &Operation) -> Value {
         responses.insert((*code).into(), json!({"description": words, "content": content}));
     }
     responses.insert("401".into(), json!({"description": "Unauthorized"}));
-    let words = group_words(def);
     let mut value = json!({
-        "tags": [words],
+        "tags": [tag(def)],
         "operationId": operation.id,
         "parameters": parameters,
         "responses": responses,

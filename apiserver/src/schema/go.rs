@@ -7,6 +7,41 @@ use serde_json::Value;
 use super::go_time;
 use crate::status::Cause;
 
+/// As Go's `%q` shows a text.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len() + 2);
+    shown.push('"');
+    for c in text.chars() {
+        let escape = match c {
+            '"' | '\\' => c,
+            '\x07' => 'a',
+            '\x08' => 'b',
+            '\x0b' => 'v',
+            '\x0c' => 'f',
+            '\n' => 'n',
+            '\r' => 'r',
+            '\t' => 't',
+            c if c.is_ascii_control() => {
+                shown.push_str(&format!("\\x{:02x}", u32::from(c)));
+                continue;
+            }
+            // What takes no ink, as far as the standard library knows it.
+            c if !c.is_ascii() && (c.is_control() || c.is_whitespace()) => {
+                shown.push_str(&format!("\\u{:04x}", u32::from(c)));
+                continue;
+            }
+            c => {
+                shown.push(c);
+                continue;
+            }
+        };
+        shown.push('\\');
+        shown.push(escape);
+    }
+    shown.push('"');
+    shown
+}
+
 /// As Go's decoder names what it found.
 pub(crate) fn json_type(value: &Value) -> &'static str {
     match value {

@@ -2,6 +2,7 @@
 //! for what it does not take.
 
 use super::{LabelRequirement, LabelTest};
+use crate::schema::go::quoted;
 
 const OPERATORS: &str = "in, notin, =, ==, !=, gt, lt";
 
@@ -143,7 +144,7 @@ impl<'t> Parser<'t> {
         }
         let why = crate::meta::qualified_name_errors(key).join("; ");
         if !why.is_empty() {
-            return Err(format!("<nil>: Invalid value: {key:?}: {why}"));
+            return Err(format!("<nil>: Invalid value: {}: {why}", quoted(key)));
         }
         let test = match self.look_value().0 {
             _ if absent => LabelTest::Absent,
@@ -172,12 +173,13 @@ impl<'t> Parser<'t> {
         let number = values.first().and_then(|value| value.parse::<i64>().ok());
         if matches!(operator, Token::Greater | Token::Less) && number.is_none() {
             let why = "for 'Gt', 'Lt' operators, the value must be an integer";
-            wrong.push(format!("values[0]: Invalid value: {:?}: {why}", values[0]));
+            wrong.push(format!("values[0]: Invalid value: {}: {why}", quoted(&values[0])));
         }
         for (at, value) in values.iter().enumerate() {
             let why = crate::meta::label_value_errors(value).join("; ");
             if !why.is_empty() {
-                wrong.push(format!("values[{at}][{key}]: Invalid value: {value:?}: {why}"));
+                let value = quoted(value);
+                wrong.push(format!("values[{at}][{key}]: Invalid value: {value}: {why}"));
             }
         }
         match (wrong.len(), operator, number) {

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::schema::go;
+
 /// One wrong field of a rejected object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cause {
@@ -28,6 +30,7 @@ impl Cause {
             Value::Number(number) if number.is_f64() => {
                 number.as_f64().unwrap_or(f64::NAN).to_string()
             }
+            Value::String(text) => go::quoted(text),
             other => other.to_string(),
         };
         let message = if detail.is_empty() {

@@ -211,8 +211,8 @@ async fn reviews_are_answered_and_forgotten() {
     assert_eq!(empty.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(
         empty.json()["message"],
-        "SelfSubjectAccessReview.authorization.k8s.io \"\" is invalid: spec.resourceAttributes: \
-         Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must \
+        ".authorization.k8s.io \"\" is invalid: spec.resourceAttributes: \
+         Invalid value: \"null\": exactly one of nonResourceAttributes or resourceAttributes must \
          be specified"
     );
     make(&server, BINDINGS, binding("b", "ClusterRole", "view", "bob")).await;
