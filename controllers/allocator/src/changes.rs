@@ -32,6 +32,10 @@ pub(crate) struct Changes {
     /// Open agents, and those of them that have something free, a bit for each.
     pub(crate) open: Bits,
     pub(crate) offerable: Bits,
+    /// Open agents of which something is free or set aside, numbers or not, and those that have
+    /// parts.
+    pub(crate) something: Bits,
+    pub(crate) parted: Bits,
     /// Agents about which there is more to know than their numbers: refusals, GPUs, an old version.
     pub(crate) peculiar: Bits,
     /// By leaf: agents of which it has refused all that is free.
@@ -90,6 +94,11 @@ impl Bits {
 
     pub(crate) fn has(&self, id: Id) -> bool {
         self.word(id as usize / 64) >> (id % 64) & 1 == 1
+    }
+
+    /// What is in both.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(a, b)| a & b).collect())
     }
 
     pub(crate) fn word(&self, at: usize) -> u64 {
@@ -273,6 +282,7 @@ impl Allocator {
         let agent = &self.agents[id];
         let over = !agent.allocated.plus(&agent.offered).minus(&agent.total).is_zero();
         let (open, has_gpus) = (agent.is_open(), agent.has_gpus());
+        let something = !after.free.is_zero() || !agent.free_goods.is_empty() || after.parts;
         let peculiar = has_gpus || agent.single_queue || agent.flat_queues;
         let changes = &mut self.changes;
         changes.total = changes.total.minus(&before.total).plus(&after.total);
@@ -282,6 +292,8 @@ impl Allocator {
         changes.free.change(id, after.free);
         changes.open.set(id, open);
         changes.offerable.set(id, !after.free.is_zero());
+        changes.something.set(id, open && something);
+        changes.parted.set(id, after.parts);
         changes.peculiar.set(id, peculiar || !agent.filters.is_empty());
         if over {
             changes.overfull.insert(id);

@@ -173,7 +173,7 @@ pub(crate) fn run(
             Some(Run::Whole(at)) => cycle.step_whole(leaf, at),
             None => Step::Done,
         };
-        contest.settle(state, &cycle.ledger, leaf, step);
+        contest.settle(&cycle.ledger, state.leaves[leaf].queue, step);
         if cycle.whole_only && !cycle.open.any() {
             break;
         }
@@ -222,8 +222,7 @@ impl<'a> Cycle<'a> {
         let mut cycle = Self::with(state, free, now_ms, seed, ledger, seen, open);
         cycle.everything = everything;
         if state.changes.with_parts > 0 {
-            let there = in_order(&cycle.seen, seed);
-            for id in there.into_iter().filter(|id| !state.agents[*id].parts.is_empty()) {
+            for id in in_order(&cycle.seen.and(&state.changes.parted), seed) {
                 cycle.pieces.insert(id, state.free_pieces(id));
                 cycle.sources.agents.push(id);
             }

@@ -85,11 +85,15 @@ impl Lanes {
         self
     }
 
-    /// The same with GPUs whole.
     #[inline]
-    pub(crate) fn whole_gpus(mut self) -> Self {
-        self.0[GPU_LANE] -= self.0[GPU_LANE] % WHOLE;
-        self
+    pub(crate) fn has_whole_gpus(&self) -> bool {
+        self.0[GPU_LANE] % WHOLE == 0
+    }
+
+    /// In which lanes there is something, a bit for each.
+    #[inline]
+    pub(crate) fn mask(&self) -> u16 {
+        (0..LANES).fold(0, |mask, lane| mask | u16::from(self.0[lane] > 0) << lane)
     }
 
     /// The larger of both in each lane.

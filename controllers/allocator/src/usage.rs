@@ -195,15 +195,8 @@ impl Allocator {
 
 /// The largest fraction of any lane, and which lane that is.
 pub(crate) fn dominant(held: &Lanes, total: &Lanes) -> (f64, Option<usize>) {
-    dominant_of(&held.0, &total.0)
-}
-
-/// The same of some lanes.
-#[inline]
-pub(crate) fn dominant_of(held: &[i64], total: &[i64]) -> (f64, Option<usize>) {
     let mut most = (0.0, None);
-    for (lane, (held, total)) in held.iter().zip(total).enumerate() {
-        // A division costs more than everything else in here.
+    for (lane, (held, total)) in held.0.iter().zip(&total.0).enumerate() {
         if *held > 0 && *total > 0 {
             let share = *held as f64 / *total as f64;
             if share > most.0 {

@@ -160,9 +160,8 @@ impl Contest {
         }
     }
 
-    /// Ranks the leaf that had its turn anew, and all queues above it.
-    pub(super) fn settle(&mut self, state: &Allocator, ledger: &Ledger, leaf: Id, step: Step) {
-        let mut queue = state.leaves[leaf].queue;
+    /// Ranks the leaf of the queue that had its turn anew, and all queues above it.
+    pub(super) fn settle(&mut self, ledger: &Ledger, mut queue: Id, step: Step) {
         let lines = &mut self.lines[queue as usize];
         let took = step == Step::Took;
         let mut hungry = took;
@@ -174,7 +173,7 @@ impl Contest {
             settle_top(&mut lines.below, hungry, |top| anew(queue, top));
         }
         hungry = !lines.own.is_empty() || !lines.below.is_empty();
-        while let Some(parent) = state.queues[queue].parent {
+        while let Some(parent) = ledger.above(queue) {
             let lines = &mut self.lines[parent as usize];
             settle_top(&mut lines.below, hungry, |top| anew(parent, top));
             hungry = !lines.own.is_empty() || !lines.below.is_empty();

@@ -8,13 +8,14 @@ use crate::lanes::{LANES, Lanes};
 use crate::queues::Queue;
 use crate::state::{Allocator, Sorter};
 use crate::table::Id;
-use crate::usage::dominant_of;
 
 /// What is held, with what the run has given, by queue and by leaf.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {
     /// What counts towards shares.
     total: Lanes,
+    /// The same to divide by; nothing is a share of what there is none of.
+    divisors: [f64; LANES],
     /// What nobody holds and nobody has reserved; `None` if no queue has a guarantee.
     available: Option<Lanes>,
     /// Where chance stands, if it decides who is next.
@@ -75,8 +76,21 @@ impl Ledger {
         let dice = (state.options.sorter == Sorter::Random).then(|| Dice(AtomicU64::new(seed)));
         let limits_bind_below = state.options.limits_bind_below;
         let used = state.names.count();
-        let mut ledger =
-            Self { total, available, dice, root, limits_bind_below, used, queues, leaves };
+        let divisors = std::array::from_fn(|lane| match total.0[lane] {
+            0 => f64::INFINITY,
+            total => total as f64,
+        });
+        let mut ledger = Self {
+            total,
+            divisors,
+            available,
+            dice,
+            root,
+            limits_bind_below,
+            used,
+            queues,
+            leaves,
+        };
         if available.is_some() {
             let guaranteed = state.queues.iter().filter(|(_, queue)| !queue.guarantee.is_zero());
             for (id, _) in guaranteed {
@@ -268,8 +282,13 @@ impl Ledger {
         }
     }
 
+    #[inline]
     fn dominant(&self, held: &Lanes) -> f64 {
-        dominant_of(&held.0[..self.used], &self.total.0[..self.used]).0
+        let lanes = held.0[..self.used].iter().zip(&self.divisors[..self.used]);
+        lanes.fold(0.0, |most, (held, total)| {
+            let share = *held as f64 / total;
+            if share > most { share } else { most }
+        })
     }
 
     /// By how much a competitor inside `queue` is ahead, and how often something was given to it.

@@ -125,7 +125,8 @@ impl Cycle<'_> {
         while let Some((place, agent)) = self.open.from(*at, refused) {
             *at = place + 1;
             let free = self.free_of(agent);
-            let lanes = if unbounded { free.whole_gpus() } else { free.min(&room) };
+            let as_it_is = free.has_whole_gpus() && (unbounded || free.fits(&room));
+            let lanes = if as_it_is { *free } else { free.min(&room) };
             if !is_enough(framework, leaf_id, &lanes) {
                 continue;
             }
@@ -140,7 +141,7 @@ impl Cycle<'_> {
             }
             self.outstanding[leaf.framework as usize] += 1;
             let untouched = !self.stripped.has(agent);
-            if self.whole_only && untouched && lanes == *self.free_of(agent) {
+            if self.whole_only && untouched && as_it_is {
                 self.ledger.give(leaf_id, leaf.queue, &lanes);
                 self.whole.push((leaf_id, agent));
                 self.open.close(place, agent);

@@ -51,7 +51,7 @@ impl Cycle<'_> {
         if leaves.is_empty() {
             return;
         }
-        let mut agents = in_order(&self.seen, self.seed);
+        let mut agents = in_order(&self.seen.and(&self.state.changes.something), self.seed);
         if self.ledger.has_guarantees() {
             let guaranteed: Vec<Id> = leaves
                 .iter()
@@ -71,19 +71,32 @@ impl Cycle<'_> {
         }
         let mut ranked = Ranked::new(self.state, &self.ledger, leaves);
         let least = self.least_of(leaves);
+        // By leaf: in which lanes it was seen to want something. It never wants more.
+        let mut wanted = vec![u16::MAX; self.state.leaves.span()];
         for agent in agents {
             if ranked.is_empty() {
                 return;
             }
             let (mut took, mut done) = (Vec::new(), Vec::new());
-            let mut walk = ranked.iter();
-            while !self.is_given_out(*agent) && self.is_worth_sending(*agent, &least) {
-                let Some(leaf) = walk.next() else { break };
-                if self.is_served(stage, leaf) {
+            let plain = stage == Stage::Guarantees && !self.pieces.contains_key(agent);
+            let mut free = self.free_of(*agent).mask();
+            let mut go_on = !self.is_given_out(*agent) && self.is_worth_sending(*agent, &least);
+            for leaf in ranked.iter() {
+                if !go_on {
+                    break;
+                }
+                if plain && wanted[leaf as usize] & free == 0 {
+                    continue;
+                }
+                if self.is_served(stage, leaf, &mut wanted[leaf as usize]) {
                     done.push(leaf);
+                } else if plain && wanted[leaf as usize] & free == 0 {
+                    continue;
                 } else if let Some(share) = self.share(stage, leaf, *agent) {
                     self.grant(leaf, *agent, share);
                     took.push(leaf);
+                    free = self.free_of(*agent).mask();
+                    go_on = !self.is_given_out(*agent) && self.is_worth_sending(*agent, &least);
                 }
             }
             for leaf in done {
@@ -124,14 +137,18 @@ impl Cycle<'_> {
 
     /// Whether the leaf gets nothing more in this stage, of any agent: what it may have only
     /// shrinks within a run.
-    fn is_served(&self, stage: Stage, leaf_id: Id) -> bool {
-        if self.state.changes.with_parts > 0 {
+    fn is_served(&self, stage: Stage, leaf_id: Id, wanted: &mut u16) -> bool {
+        let with_parts = self.state.changes.with_parts > 0;
+        if with_parts && stage == Stage::Fair {
             return false;
         }
         let leaf = &self.state.leaves[leaf_id];
         let limit = self.ledger.below_limits(leaf.queue);
         match stage {
-            Stage::Guarantees => self.ledger.unmet(leaf.queue).min(&limit).is_zero(),
+            Stage::Guarantees => {
+                *wanted = self.ledger.unmet(leaf.queue).min(&limit).mask();
+                *wanted == 0 && !with_parts
+            }
             Stage::Fair => {
                 let framework = &self.state.frameworks[leaf.framework];
                 let room = limit.min(&self.ledger.surplus());
@@ -174,7 +191,7 @@ impl Cycle<'_> {
         let mut order = Vec::with_capacity(leaves.len());
         while let Some(leaf) = contest.next() {
             order.push(leaf);
-            contest.settle(self.state, &self.ledger, leaf, Step::Done);
+            contest.settle(&self.ledger, self.state.leaves[leaf].queue, Step::Done);
         }
         order
     }
