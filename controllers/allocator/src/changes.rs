@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::amounts::Amounts;
-use crate::cycle::{Decided, Standing};
+use crate::cycle::{Decided, Standing, Whys};
 use crate::lanes::{Goods, LaneNames, Lanes};
 use crate::offers::Filter;
 use crate::plan::{Address, Names, Plan};
@@ -62,6 +62,10 @@ pub(crate) struct Changes {
     pub(crate) everything: bool,
     /// Some queue was given a guarantee, or a larger one, since the last plan.
     pub(crate) new_guarantee: bool,
+    /// Some queue that somebody is in was given another weight since the last plan.
+    pub(crate) new_weights: bool,
+    /// There was a plan.
+    pub(crate) decided: bool,
     /// Some framework has ever asked for ports.
     pub(crate) port_demand: bool,
     /// Some framework has as many offers as it may.
@@ -115,6 +119,8 @@ pub(crate) struct Free {
     pub(crate) amounts: Amounts,
     undo: Vec<(usize, Lanes)>,
     running: bool,
+    /// What was found against agents for those that wait.
+    pub(crate) whys: Whys,
 }
 
 impl Free {
@@ -155,8 +161,9 @@ impl Free {
         self.running = false;
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.lanes.len()
+    /// Agents that the run has changed, some of them more than once.
+    pub(crate) fn touched(&self) -> impl Iterator<Item = Id> {
+        self.undo.iter().map(|(at, _)| *at as Id)
     }
 }
 

@@ -25,6 +25,7 @@ mod standing;
 mod sweep;
 mod victims;
 mod why;
+mod whys;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -48,6 +49,7 @@ use crate::state::{Allocator, Turn};
 use crate::table::Id;
 
 pub(crate) use crate::cycle::standing::{Standing, run_few};
+pub(crate) use crate::cycle::whys::Whys;
 
 /// Whether a leaf got something and may want more, or is out of the contest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use commonage_schemas::resources::Resources;
 
+use crate::accounts::Held;
 use crate::lanes::{Goods, LaneNames, Lanes};
 use crate::state::Allocator;
 use crate::table::Id;
@@ -58,10 +59,28 @@ impl Piece {
         self.lanes.is_zero() && self.goods.is_empty()
     }
 
+    /// Whether tasks of the queue may take of it; volumes are mounted instead. `lent`: also what
+    /// can be taken back at any time.
+    pub(crate) fn is_for(&self, queue: &str, lent: bool) -> bool {
+        let kind = &self.kind;
+        let reserved = kind.owner().is_some_and(|owner| is_at_or_below(queue, owner));
+        let mine = match kind.revocable {
+            true => lent && (kind.reserved.is_empty() || reserved),
+            false => reserved,
+        };
+        mine && kind.volume.is_none() && !kind.shared && !kind.indivisible
+    }
+
     pub(crate) fn part(&self, names: &LaneNames) -> Part {
         let resources = names.resources(&self.lanes, Some(&self.goods));
         Part { kind: (*self.kind).clone(), resources }
     }
+}
+
+/// Whether a queue is the other, or one below it.
+pub(crate) fn is_at_or_below(queue: &str, owner: &str) -> bool {
+    let rest = queue.strip_prefix(owner);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Whether all of `some` is in `all`.
@@ -144,13 +163,26 @@ impl Allocator {
 
     /// What nobody holds of an agent's parts. Of what is shared there is always one more.
     pub(crate) fn free_pieces(&self, agent: Id) -> Vec<Piece> {
+        let offers = self.agents[agent].offers.iter().map(|id| &self.offers[*id].held);
+        self.pieces_without(agent, offers)
+    }
+
+    /// The same if there were no offers.
+    pub(crate) fn pieces_but_for_offers(&self, agent: Id) -> Vec<Piece> {
+        self.pieces_without(agent, std::iter::empty())
+    }
+
+    fn pieces_without<'a>(
+        &'a self,
+        agent: Id,
+        offers: impl Iterator<Item = &'a Held>,
+    ) -> Vec<Piece> {
         let agent = &self.agents[agent];
         let mut free = agent.parts.clone();
         if free.is_empty() {
             return free;
         }
         let tasks = agent.tasks.iter().filter_map(|id| self.tasks[*id].held.as_ref());
-        let offers = agent.offers.iter().map(|id| &self.offers[*id].held);
         for held in tasks.chain(offers).flat_map(|held| &held.parts) {
             for piece in free.iter_mut().filter(|piece| piece.kind == held.kind) {
                 if !piece.kind.shared {

@@ -141,15 +141,17 @@ pub enum RescindReason {
     QueueLimit,
     /// A queue is guaranteed what it holds, and waits for it.
     QueueGuarantee,
+    /// A queue was given another weight.
+    WeightChanged,
     /// Nobody has answered it for a while, and a waiting task would fit if it were not there.
     NeededForTask,
 }
 
 impl RescindReason {
-    /// Whether a queue's limit or guarantee is the reason.
+    /// Whether a queue's limit, guarantee or weight is the reason.
     #[must_use]
-    pub fn is_about_quota(self) -> bool {
-        matches!(self, Self::QueueLimit | Self::QueueGuarantee)
+    pub fn is_about_queues(self) -> bool {
+        matches!(self, Self::QueueLimit | Self::QueueGuarantee | Self::WeightChanged)
     }
 }
 

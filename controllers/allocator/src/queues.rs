@@ -84,9 +84,10 @@ impl Allocator {
         let limit = self.names.limit(&info.limit);
         let (guarantee, _) = self.names.lanes(&info.guarantee);
         let id = self.queue_id(name);
+        let weight = if info.weight.is_finite() && info.weight > 0.0 { info.weight } else { 1.0 };
+        self.weigh(id, weight);
         let queue = &mut self.queues[id];
         queue.declared = true;
-        queue.weight = if info.weight.is_finite() && info.weight > 0.0 { info.weight } else { 1.0 };
         queue.limit = limit;
         self.changes.new_guarantee |= !guarantee.fits(&queue.guarantee);
         queue.guarantee = guarantee;
@@ -99,14 +100,22 @@ impl Allocator {
     /// with weight 1 and without limit.
     pub fn remove_queue(&mut self, name: &str) {
         let Some(id) = self.queues.id(name) else { return };
+        self.weigh(id, 1.0);
         let queue = &mut self.queues[id];
         queue.declared = false;
-        queue.weight = 1.0;
         queue.limit = Lanes::UNLIMITED;
         queue.guarantee = Lanes::ZERO;
         queue.priority = 0;
         self.note_quota(id);
         self.collect_queue(id);
+    }
+
+    /// Offers that were made by other weights, while somebody was in the queue, are taken back.
+    fn weigh(&mut self, id: Id, weight: f64) {
+        let before = std::mem::replace(&mut self.queues[id].weight, weight);
+        // What the first plan finds was offered by weights that nobody here knows.
+        let known = self.changes.decided && self.has_leaves(id);
+        self.changes.new_weights |= known && before != weight;
     }
 
     fn note_quota(&mut self, id: Id) {

@@ -12,6 +12,7 @@ mod cluster;
 mod format;
 mod matching;
 mod metrics;
+mod role_names;
 mod roles;
 mod sorter;
 mod told;

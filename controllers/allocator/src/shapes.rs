@@ -49,6 +49,10 @@ impl Shapes {
         &self.0[id].0
     }
 
+    pub(crate) fn shared(&self, id: Id) -> Arc<Shape> {
+        self.0[id].0.clone()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Shape> {
         self.0.iter().map(|(_, (shape, _))| &**shape)
     }

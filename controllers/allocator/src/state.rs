@@ -303,7 +303,11 @@ impl Allocator {
         let scope: Option<BTreeSet<Id>> =
             agents.map(|names| names.iter().filter_map(|name| self.agents.id(*name)).collect());
         let look = scope.as_ref().map(|scope| scope.iter().copied().collect());
-        self.run(now_ms, seed, look, scope.as_ref()).plan
+        // It looks at others than those that have changed.
+        self.changes.free.whys.clear();
+        let plan = self.run(now_ms, seed, look, scope.as_ref()).plan;
+        self.changes.free.whys.clear();
+        plan
     }
 
     fn run(
@@ -315,6 +319,9 @@ impl Allocator {
     ) -> Decided {
         let mut free = std::mem::take(&mut self.changes.free);
         free.begin();
+        if self.changes.pending == 0 {
+            free.whys.clear();
+        }
         let few = match (&look, scope) {
             (Some(look), None) => crate::cycle::run_few(self, free, now_ms, seed, look),
             _ => Err(free),
@@ -328,7 +335,8 @@ impl Allocator {
         });
         free.put_back();
         self.changes.free = free;
-        self.changes.new_guarantee = false;
+        (self.changes.new_guarantee, self.changes.new_weights) = (false, false);
+        self.changes.decided = true;
         decided
     }
 

@@ -145,7 +145,7 @@ impl Allocator {
         Some(dominant(&held, &total).0 / weight)
     }
 
-    fn has_leaves(&self, queue: Id) -> bool {
+    pub(crate) fn has_leaves(&self, queue: Id) -> bool {
         let queue = &self.queues[queue];
         !queue.leaves.is_empty() || queue.children.iter().any(|child| self.has_leaves(*child))
     }
@@ -165,6 +165,25 @@ impl Allocator {
     pub fn reserved(&self, queue: &str) -> Option<Resources> {
         let queue = &self.queues[self.queues.id(queue)?];
         Some(self.names.resources(&queue.reserved, None))
+    }
+
+    /// What of an agent's parts a task in the queue could have beside what is plain: what is
+    /// reserved for the queue or one above it and, for one that can be killed at any time, what is
+    /// lent. First what nobody holds of it, then the same without offers.
+    #[must_use]
+    pub fn set_aside_for(
+        &self,
+        agent: &str,
+        queue: &str,
+        revocable: bool,
+    ) -> (Resources, Resources) {
+        let Some(id) = self.agents.id(agent) else { return Default::default() };
+        let sum = |pieces: Vec<parts::Piece>| {
+            let mine = pieces.iter().filter(|piece| piece.is_for(queue, revocable));
+            let lanes = mine.fold(Lanes::ZERO, |sum, piece| sum.plus(&piece.lanes));
+            self.names.resources(&lanes, None)
+        };
+        (sum(self.free_pieces(id)), sum(self.pieces_but_for_offers(id)))
     }
 
     /// What is held of one agent; nothing if nobody has told of it.

@@ -4,14 +4,14 @@
 use std::{collections::BTreeMap, fmt::Debug};
 
 use commonage_allocator::{ObjectKey, Options, Why};
-use commonage_schemas::{Agent, Resources, Task};
+use commonage_schemas::{Agent, Resources, Task, names::DEFAULT_QUEUE};
 use jiff::Timestamp;
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams, runtime::watcher::Event};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    accounting::Accounting, apply::Write, cache::key, info, preemption, words::in_words,
-    world::Input,
+    accounting::Accounting, apply::Write, cache::key, info, preemption, reserved::plus,
+    words::in_words, world::Input,
 };
 
 /// What would become of one task.
@@ -162,10 +162,15 @@ fn obstacle(books: &Accounting, agent: &Agent, name: &str, task: &Task) -> Strin
     }
     let usage = books.allocator().agent_usage(name).unwrap_or_default();
     let wanted: Resources = task.spec.resources.only_scalars();
-    if let Some(short) = usage.free_but_for_offers.missing(&wanted).first() {
+    // What is reserved for its queue there, or lent if it may be killed at any time, is had first.
+    let queue = task.spec.queue.as_deref().unwrap_or(DEFAULT_QUEUE);
+    let (own, own_but_for_offers) =
+        books.allocator().set_aside_for(name, queue, task.spec.revocable);
+    let had = plus(&usage.free_but_for_offers, &own_but_for_offers);
+    if let Some(short) = had.missing(&wanted).first() {
         return short.clone();
     }
-    if !usage.free.contains(&wanted) {
+    if !plus(&usage.free, &own).contains(&wanted) {
         return "offered".to_owned();
     }
     "fits".to_owned()

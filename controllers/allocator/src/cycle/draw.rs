@@ -101,20 +101,13 @@ impl Cycle<'_> {
         self.sources.agents.iter().filter(has).copied().collect()
     }
 
-    /// Whether tasks of the queue may take of it; volumes are mounted instead.
+    /// Whether tasks of the queue may take of it.
     fn is_drawable(&self, queue: Id, lent: bool, piece: &Piece) -> bool {
-        let kind = &piece.kind;
-        let reserved = kind.owner().is_some_and(|owner| self.is_at_or_below(queue, owner));
-        let mine = match kind.revocable {
-            true => lent && (kind.reserved.is_empty() || reserved),
-            false => reserved,
-        };
-        mine && kind.volume.is_none() && !kind.shared && !kind.indivisible
+        piece.is_for(&self.state.queues[queue].path, lent)
     }
 
     pub(super) fn is_at_or_below(&self, queue: Id, owner: &str) -> bool {
-        let rest = self.state.queues[queue].path.strip_prefix(owner);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        parts::is_at_or_below(&self.state.queues[queue].path, owner)
     }
 
     /// All that tasks of the bundle could take of these parts.
@@ -132,8 +125,35 @@ impl Cycle<'_> {
         (lanes, goods)
     }
 
+    /// What they could take on the agent, if these parts came back.
+    pub(super) fn own_on(&self, bundle: &Bundle, agent: Id, back: &[Piece]) -> (Lanes, Goods) {
+        let there = self.pieces.get(&agent).map_or(&[][..], Vec::as_slice);
+        if bundle.tasks.is_empty() || there.is_empty() && back.is_empty() {
+            return (Lanes::ZERO, Goods::default());
+        }
+        let (mut lanes, mut goods) = self.drawable(bundle, there);
+        let (more, more_goods) = self.drawable(bundle, back);
+        lanes.add(&more);
+        goods.add(&more_goods);
+        (lanes, goods)
+    }
+
+    /// Counts parts as free that were held.
+    pub(super) fn return_parts(&mut self, agent: Id, back: &[Piece]) {
+        let Some(pieces) = self.pieces.get_mut(&agent) else { return };
+        for piece in back.iter().filter(|piece| !piece.kind.shared) {
+            if pieces.iter().any(|there| there.kind == piece.kind) {
+                parts::put_back(pieces, piece);
+            } else {
+                pieces.push(piece.clone());
+            }
+        }
+        self.sources.of_queue.clear();
+        self.sources.hope();
+    }
+
     /// What the bundle takes there; `None` if there is nothing for it, or too little of the rest.
-    fn draw(&self, bundle: &Bundle, agent: Id, room: &Lanes) -> Option<Draw> {
+    pub(super) fn draw(&self, bundle: &Bundle, agent: Id, room: &Lanes) -> Option<Draw> {
         let named: usize = self.shapes(bundle).map(|shape| shape.goods.ports.len()).sum();
         if named != bundle.goods.ports.len() {
             // Two of a group name the same port.

@@ -1,5 +1,6 @@
 //! Steps of frameworks whose tasks are placed for them.
 
+use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -236,10 +237,10 @@ impl Cycle<'_> {
     }
 
     /// What the run has put into offers of an agent, by agent.
-    pub(super) fn drafted(&self) -> Vec<Lanes> {
-        let mut drafted = vec![Lanes::ZERO; self.free.len()];
+    pub(super) fn drafted(&self) -> HashMap<Id, Lanes> {
+        let mut drafted: HashMap<Id, Lanes> = HashMap::new();
         for draft in &self.drafts {
-            drafted[draft.agent as usize].add(&draft.lanes);
+            drafted.entry(draft.agent).or_default().add(&draft.lanes);
         }
         drafted
     }

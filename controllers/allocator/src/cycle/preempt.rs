@@ -14,10 +14,12 @@ use crate::cycle::Cycle;
 use crate::cycle::fit::Bundle;
 use crate::cycle::gangs::Party;
 use crate::cycle::victims::{Claim, Unit};
-use crate::cycle::why::{Cause, Waiting};
+use crate::cycle::why::{Cause, Waiting, with};
 use crate::info::Placement;
 use crate::lanes::{Goods, Lanes};
+use crate::parts::Piece;
 use crate::plan::{Preemption, PreemptionReason};
+use crate::state::{Allocator, Unit as DemandUnit};
 use crate::table::Id;
 
 /// Tasks that others are killed for in one plan, at most: each looks at all that runs, and the next
@@ -43,6 +45,29 @@ pub(super) struct Preempting {
 struct Way {
     agent: Id,
     units: Vec<Unit>,
+}
+
+impl Allocator {
+    /// What a framework that answers offers has said that it wants in a queue, if it may have it.
+    fn demand_of(&self, leaf_id: Id) -> Option<&[DemandUnit]> {
+        let leaf = &self.leaves[leaf_id];
+        let framework = &self.frameworks[leaf.framework];
+        let asks = framework.known
+            && framework.info.active
+            && framework.info.placement == Placement::Offers
+            && leaf.listed
+            && !leaf.suppressed;
+        framework.demand.get(&leaf_id).filter(|_| asks).map(Vec::as_slice)
+    }
+
+    /// Whether any of that is for a queue that has less than it is guaranteed.
+    fn guaranteed_demand(&self, unmet: impl Fn(Id) -> Lanes) -> bool {
+        !self.guaranteed.is_empty()
+            && self
+                .leaves
+                .iter()
+                .any(|(id, leaf)| self.demand_of(id).is_some() && !unmet(leaf.queue).is_zero())
+    }
 }
 
 impl Cycle<'_> {
@@ -91,11 +116,16 @@ impl Cycle<'_> {
             let kept = agent.is_some_and(|agent| {
                 let ending = self.coming_on(agent);
                 let free = *self.free_of(agent);
-                if !bundle.lanes.fits(&free.plus(&ending)) || !self.suits(bundle, agent) {
+                let ending_tasks = self.state.agents[agent].tasks.iter();
+                let ending_tasks = ending_tasks.map(|id| &self.state.tasks[*id]);
+                let held = ending_tasks.filter(|task| task.ending).filter_map(|t| t.held.as_ref());
+                let back: Vec<Piece> = held.flat_map(|held| held.parts.iter().cloned()).collect();
+                let plain = bundle.lanes.minus(&self.own_on(bundle, agent, &back).0);
+                if !plain.fits(&free.plus(&ending)) || !self.suits(bundle, agent) {
                     return false;
                 }
-                let rest = bundle.lanes.minus(&ending);
-                self.preempting.coming.insert(agent, ending.minus(&bundle.lanes));
+                let rest = plain.minus(&ending);
+                self.preempting.coming.insert(agent, ending.minus(&plain));
                 frees.push((agent, free));
                 self.free[agent as usize].sub(&rest);
                 true
@@ -145,7 +175,7 @@ impl Cycle<'_> {
                 && self.may_preempt(first)
         };
         let mut tasks: Vec<Id> = waiting.iter().filter(could).map(|w| w.bundle.tasks[0]).collect();
-        let demand = self.ledger.has_guarantees();
+        let demand = state.guaranteed_demand(|queue| self.ledger.unmet(queue));
         if tasks.is_empty() && !demand {
             return;
         }
@@ -205,7 +235,10 @@ impl Cycle<'_> {
         for task in state.ending.iter().map(|id| &state.tasks[*id]) {
             let Some(held) = task.held.as_ref() else { continue };
             if state.agents[held.agent].is_open() {
-                self.ledger.take_back(held.leaf, state.leaves[held.leaf].queue, &held.lanes);
+                self.take_back(held);
+                if !held.parts.is_empty() {
+                    self.return_parts(held.agent, &held.parts);
+                }
                 eased.push(held.agent);
             }
         }
@@ -237,14 +270,16 @@ impl Cycle<'_> {
 
     /// Makes way for all of these, or for none; whether it did, or need not.
     fn preempt_for(&mut self, claim: &Claim, bundles: &[Bundle], eased: &[Id]) -> bool {
-        let before = (bundles.len() > 1)
-            .then(|| (self.free.clone(), self.goods.clone(), self.ledger.clone()));
+        let before = (bundles.len() > 1).then(|| {
+            (self.free.clone(), self.goods.clone(), self.pieces.clone(), self.ledger.clone())
+        });
         let (killed, promised) = (self.preempting.killed.clone(), self.preempting.promised.clone());
         let mut ways = Vec::new();
         for bundle in bundles {
             let Some(way) = self.cheapest_way(claim, bundle, eased) else {
-                if let Some((free, goods, ledger)) = before {
+                if let Some((free, goods, pieces, ledger)) = before {
                     (self.free, self.goods, self.ledger) = (free, goods, ledger);
+                    self.pieces = pieces;
                 }
                 (self.preempting.killed, self.preempting.promised) = (killed, promised);
                 return false;
@@ -295,9 +330,10 @@ impl Cycle<'_> {
     /// The agent on which the least has to be killed for the bundle: nothing at best.
     fn cheapest_way(&mut self, claim: &Claim, bundle: &Bundle, eased: &[Id]) -> Option<Way> {
         let mine = |agent: &Id| bundle.pinned.is_none_or(|pinned| pinned == *agent);
-        let room = bundle.lanes.fits(&self.ledger.room(claim.queue));
-        for agent in eased.iter().copied().filter(mine).filter(|_| room) {
-            if self.suits(bundle, agent) && claim.suits(self, agent) && self.holds(bundle, agent) {
+        let room = self.ledger.room(claim.queue);
+        for agent in eased.iter().copied().filter(mine) {
+            let suits = self.suits(bundle, agent) && claim.suits(self, agent);
+            if suits && self.holds(bundle, agent, &room) {
                 return Some(Way { agent, units: Vec::new() });
             }
         }
@@ -323,11 +359,14 @@ impl Cycle<'_> {
         best.map(|(_, way)| way)
     }
 
-    pub(super) fn holds(&self, bundle: &Bundle, agent: Id) -> bool {
-        bundle.lanes.fits(self.free_of(agent)) && self.has_goods(bundle, self.goods_of(agent))
+    /// Whether there is room for the bundle on the agent and in its queue.
+    fn holds(&self, bundle: &Bundle, agent: Id, room: &Lanes) -> bool {
+        let (own, own_goods) = self.own_on(bundle, agent, &[]);
+        bundle.lanes.fits(&self.free_of(agent).plus(&own))
+            && bundle.lanes.minus(&own).fits(room)
+            && self.has_goods(bundle, &with(self.goods_of(agent), &own_goods))
     }
 
-    /// Whether the agent is one for the bundle, full or not.
     /// Whether nothing but room speaks against the agent.
     pub(super) fn suits(&self, bundle: &Bundle, agent: Id) -> bool {
         self.shapes(bundle).all(|shape| {
@@ -341,14 +380,8 @@ impl Cycle<'_> {
     fn preempt_for_demand(&mut self, eased: &[Id], mut left: usize) {
         let state = self.state;
         for (id, leaf) in state.leaves.iter() {
-            let framework = &state.frameworks[leaf.framework];
-            let asks = framework.known
-                && framework.info.active
-                && framework.info.placement == Placement::Offers
-                && leaf.listed
-                && !leaf.suppressed
-                && !self.ledger.unmet(leaf.queue).is_zero();
-            let Some(units) = framework.demand.get(&id).filter(|_| asks) else { continue };
+            let asks = !self.ledger.unmet(leaf.queue).is_zero();
+            let Some(units) = state.demand_of(id).filter(|_| asks) else { continue };
             for (unit, mut count) in self.unserved_demand(id, units) {
                 let bundle = Bundle {
                     tasks: Vec::new(),

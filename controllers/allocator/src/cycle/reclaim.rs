@@ -9,11 +9,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use crate::accounts::Held;
 use crate::cycle::Cycle;
 use crate::cycle::fit::Bundle;
 use crate::cycle::gangs::Party;
 use crate::cycle::sweep::earlier;
-use crate::cycle::why::{Cause, Waiting};
+use crate::cycle::why::{Cause, Waiting, with};
 use crate::info::Placement;
 use crate::lanes::{Goods, Lanes};
 use crate::offers::Offer;
@@ -137,13 +138,15 @@ impl Cycle<'_> {
     /// Makes way for all of these, or none.
     fn make_way(&mut self, pool: &mut Pool, leaf: Id, bundles: &[Bundle]) -> bool {
         let before = (bundles.len() > 1).then(|| {
-            (self.free.clone(), self.goods.clone(), self.ledger.clone(), pool.idle.clone())
+            let goods = (self.goods.clone(), self.pieces.clone());
+            (self.free.clone(), goods, self.ledger.clone(), pool.idle.clone())
         });
         let (taken, mut claimed) = (pool.taken.len(), BTreeSet::new());
         for bundle in bundles {
             let Some(way) = self.find_way(pool, leaf, bundle) else {
                 if let Some((free, goods, ledger, idle)) = before {
-                    (self.free, self.goods, self.ledger, pool.idle) = (free, goods, ledger, idle);
+                    (self.free, self.ledger, pool.idle) = (free, ledger, idle);
+                    (self.goods, self.pieces) = goods;
                 }
                 for offer in pool.taken.drain(taken..) {
                     self.preempting.returned.remove(&offer);
@@ -171,7 +174,8 @@ impl Cycle<'_> {
     fn find_way(&self, pool: &Pool, leaf: Id, bundle: &Bundle) -> Option<Way> {
         let queue = self.state.leaves[leaf].queue;
         let short = !bundle.lanes.fits(&self.ledger.room(queue));
-        if short && !self.idle_under_limit(pool, queue) {
+        let own = !self.sources.agents.is_empty();
+        if short && !own && !self.idle_under_limit(pool, queue) {
             return None;
         }
         let mut best: Option<Way> = None;
@@ -185,11 +189,11 @@ impl Cycle<'_> {
             {
                 continue;
             }
-            let Some(mut offers) = self.in_the_way(pool, bundle, agent) else { continue };
+            let Some((mut offers, rest)) = self.in_the_way(pool, bundle, agent) else { continue };
             if best.as_ref().is_some_and(|best| offers.len() >= best.offers.len()) {
                 continue;
             }
-            if !self.make_room(pool, queue, bundle, &mut offers) {
+            if !self.make_room(pool, queue, &rest, &mut offers) {
                 continue;
             }
             if best.as_ref().is_none_or(|best| offers.len() < best.offers.len()) {
@@ -203,8 +207,9 @@ impl Cycle<'_> {
         best
     }
 
-    /// The offers of this agent without which the bundle would fit; `None` if it never would.
-    fn in_the_way(&self, pool: &Pool, bundle: &Bundle, agent: Id) -> Option<Vec<Id>> {
+    /// The offers of this agent without which the bundle would fit, and what it would take of what
+    /// is plain; `None` if it never would.
+    fn in_the_way(&self, pool: &Pool, bundle: &Bundle, agent: Id) -> Option<(Vec<Id>, Lanes)> {
         let suits = self.shapes(bundle).all(|shape| {
             shape.unknown.is_empty()
                 && shape.required.matches(&self.state.agents[agent].labels)
@@ -213,13 +218,23 @@ impl Cycle<'_> {
         if !suits {
             return None;
         }
-        let mut free = *self.free_of(agent);
+        // What is set aside for it counts with what is plain, also what offers hold of that.
+        let (mut own, own_goods) = self.own_on(bundle, agent, &[]);
+        let mut free = self.free_of(agent).plus(&own);
+        let of_offer = |id: &Id| {
+            let held = &self.state.offers[*id].held;
+            let (own, own_goods) = match held.parts.is_empty() {
+                true => (Lanes::ZERO, Goods::default()),
+                false => self.drawable(bundle, &held.parts),
+            };
+            (held.lanes.plus(&own), with(&held.goods, &own_goods).into_owned(), own)
+        };
         let idle = pool.idle.get(&agent).into_iter().flatten();
-        let most = idle.fold(free, |sum, id| sum.plus(&self.state.offers[*id].held.lanes));
+        let most = idle.fold(free, |sum, id| sum.plus(&of_offer(id).0));
         if !bundle.lanes.fits(&most) {
             return None;
         }
-        let mut goods = self.goods_of(agent).clone();
+        let mut goods = with(self.goods_of(agent), &own_goods).into_owned();
         let fits =
             |free: &Lanes, goods: &Goods| bundle.lanes.fits(free) && self.has_goods(bundle, goods);
         let mut offers = Vec::new();
@@ -227,9 +242,10 @@ impl Cycle<'_> {
             if fits(&free, &goods) {
                 break;
             }
-            let held = &self.state.offers[*id].held;
-            free.add(&held.lanes);
-            goods.add(&held.goods);
+            let (lanes, more, of_own) = of_offer(id);
+            free.add(&lanes);
+            goods.add(&more);
+            own.add(&of_own);
             offers.push(*id);
         }
         if !fits(&free, &goods) {
@@ -238,30 +254,31 @@ impl Cycle<'_> {
         // One that was taken early may not be needed after those that were taken late.
         let mut at = 0;
         while at < offers.len() {
-            let held = &self.state.offers[offers[at]].held;
-            let rest = free.minus(&held.lanes);
+            let (lanes, less, of_own) = of_offer(&offers[at]);
+            let rest = free.minus(&lanes);
             let mut rest_goods = goods.clone();
-            rest_goods.sub(&held.goods);
+            rest_goods.sub(&less);
             if fits(&rest, &rest_goods) {
                 (free, goods) = (rest, rest_goods);
+                own.sub(&of_own);
                 offers.remove(at);
             } else {
                 at += 1;
             }
         }
-        Some(offers)
+        Some((offers, bundle.lanes.minus(&own)))
     }
 
     /// Adds the offers that use up what the task's queue, or one above, may hold.
-    fn make_room(&self, pool: &Pool, queue: Id, bundle: &Bundle, offers: &mut Vec<Id>) -> bool {
-        if bundle.lanes.fits(&self.ledger.room(queue)) {
+    fn make_room(&self, pool: &Pool, queue: Id, lanes: &Lanes, offers: &mut Vec<Id>) -> bool {
+        if lanes.fits(&self.ledger.room(queue)) {
             return true;
         }
         let mut ledger = self.ledger.clone();
         let mut give_back = |id: Id| {
             let held = &self.state.offers[id].held;
             ledger.take_back(held.leaf, self.state.leaves[held.leaf].queue, &held.lanes);
-            bundle.lanes.fits(&ledger.room(queue))
+            lanes.fits(&ledger.room(queue))
         };
         // Each of them: what makes way on the agent may be of the same queue.
         let mut enough = false;
@@ -305,21 +322,58 @@ impl Cycle<'_> {
             goods.add(&held.goods);
             self.goods.insert(held.agent, goods);
         }
-        self.ledger.take_back(held.leaf, self.state.leaves[held.leaf].queue, &held.lanes);
+        self.take_back(held);
+        if !held.parts.is_empty() {
+            self.return_parts(held.agent, &held.parts);
+        }
+    }
+
+    /// Books what is held as given back, with its parts.
+    pub(super) fn take_back(&mut self, held: &Held) {
+        let (all, charged) = with_parts(held);
+        let queue = self.state.leaves[held.leaf].queue;
+        self.ledger.take_parts_back(held.leaf, queue, &all, &charged);
+    }
+
+    /// The other way round.
+    pub(super) fn give_again(&mut self, held: &Held) {
+        let (all, charged) = with_parts(held);
+        let queue = self.state.leaves[held.leaf].queue;
+        self.ledger.give_parts(held.leaf, queue, &all, &charged);
     }
 
     /// Counts the bundle as placed, so that the next one does not count on the same.
     pub(super) fn pretend(&mut self, leaf: Id, agent: Id, bundle: &Bundle) {
-        self.free[agent as usize].sub(&bundle.lanes);
+        let draw = self.draw(bundle, agent, &Lanes::UNLIMITED);
+        let (lanes, taken, picks) = match &draw {
+            Some(draw) => (draw.lanes, &draw.goods, draw.picks),
+            None => (bundle.lanes, &bundle.goods, bundle.picks),
+        };
+        self.free[agent as usize].sub(&lanes);
         let mut goods = self.goods_of(agent).clone();
-        goods.sub(&bundle.goods);
-        if let Some((_, rest)) = goods.ports.take(bundle.picks) {
+        goods.sub(taken);
+        if let Some((_, rest)) = goods.ports.take(picks) {
             goods.ports = rest;
         }
         self.goods.insert(agent, goods);
-        self.ledger.give(leaf, self.state.leaves[leaf].queue, &bundle.lanes);
+        if let Some(draw) = &draw {
+            self.move_parts(agent, &draw.parts, true);
+        }
+        self.ledger.give_parts(leaf, self.state.leaves[leaf].queue, &bundle.lanes, &lanes);
         if self.neighbours_matter {
             self.placed_on.entry(agent).or_default().extend(&bundle.tasks);
         }
     }
+}
+
+/// All that is held, and what of it counts towards limits. What is shared stays with the others.
+fn with_parts(held: &Held) -> (Lanes, Lanes) {
+    let (mut all, mut charged) = (held.lanes, held.lanes);
+    for piece in held.parts.iter().filter(|piece| !piece.kind.shared) {
+        all.add(&piece.lanes);
+        if piece.kind.is_charged() {
+            charged.add(&piece.lanes);
+        }
+    }
+    (all, charged)
 }

@@ -26,7 +26,7 @@ impl Cycle<'_> {
         let state = self.state;
         let due = state.deadlines.range(..=(self.now_ms, Id::MAX)).map(|(_, id)| *id);
         let mut look: BTreeSet<Id> = due.chain(state.changes.suspects.iter().copied()).collect();
-        if !excess.is_empty() || !claims.is_empty() {
+        if !excess.is_empty() || !claims.is_empty() || state.changes.new_weights {
             look.extend(state.offers.iter().map(|(id, _)| id));
         }
         let mut obsolete = BTreeSet::new();
@@ -48,6 +48,7 @@ impl Cycle<'_> {
                 })
                 .or_else(|| excess.relieve(self, offer))
                 .or_else(|| claims.relieve(self, offer))
+                .or_else(|| self.outweighed(offer))
             {
                 self.plan.rescind.push(Rescind { offer: offer.key.clone(), reason });
             }
@@ -108,6 +109,13 @@ impl Cycle<'_> {
             return Some(RescindReason::FrameworkNotActive);
         }
         (!leaf.listed).then_some(RescindReason::QueueLeft)
+    }
+
+    /// After a change of weights all that was offered whole is shared out anew (as Mesos' master
+    /// does); what is cut to a demand would be offered again.
+    fn outweighed(&self, offer: &Offer) -> Option<RescindReason> {
+        (self.state.changes.new_weights && self.is_open_ended(offer))
+            .then_some(RescindReason::WeightChanged)
     }
 
     fn excess(&self) -> Excess {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::cycle::Cycle;
 use crate::cycle::fit::Bundle;
+use crate::cycle::why::with;
 use crate::lanes::{Goods, Lanes};
+use crate::parts::Piece;
 use crate::state::Allocator;
 use crate::table::Id;
 
@@ -29,6 +31,7 @@ pub(super) struct Unit {
     /// What they hold of the agent that is looked at.
     lanes: Lanes,
     goods: Goods,
+    parts: Vec<Piece>,
     rank: Rank,
     revocable: bool,
     youngest_ms: u64,
@@ -112,7 +115,8 @@ impl Cycle<'_> {
         for unit in &units {
             most.add(&unit.lanes);
         }
-        let most = self.free_of(agent).plus(&self.gain(agent, &most));
+        let (own, _) = self.own_on(bundle, agent, &parts_of(&units));
+        let most = self.free_of(agent).plus(&self.gain(agent, &most)).plus(&own);
         if units.is_empty() || !bundle.lanes.fits(&most) {
             return None;
         }
@@ -154,21 +158,23 @@ impl Cycle<'_> {
                 goods.get_or_insert_with(|| self.goods_of(agent).clone()).add(&unit.goods);
             }
         }
-        let free = self.free_of(agent).plus(&self.gain(agent, &lanes));
+        let (own, own_goods) = self.own_on(bundle, agent, &parts_of(without));
+        let free = self.free_of(agent).plus(&self.gain(agent, &lanes)).plus(&own);
+        let goods = goods.as_ref().unwrap_or(self.goods_of(agent));
         bundle.lanes.fits(&free)
-            && self.has_goods(bundle, goods.as_ref().unwrap_or(self.goods_of(agent)))
-            && bundle.lanes.fits(&self.ledger.room(claim.queue))
+            && self.has_goods(bundle, &with(goods, &own_goods))
+            && bundle.lanes.minus(&own).fits(&self.ledger.room(claim.queue))
     }
 
     /// Books what a unit holds again, or as given back.
     fn charge(&mut self, unit: &Unit, held: bool) {
         for task in &unit.tasks {
-            let Some(of_it) = &self.state.tasks[*task].held else { continue };
-            let queue = self.state.leaves[of_it.leaf].queue;
+            let state = self.state;
+            let Some(of_it) = &state.tasks[*task].held else { continue };
             if held {
-                self.ledger.give(of_it.leaf, queue, &of_it.lanes);
+                self.give_again(of_it);
             } else {
-                self.ledger.take_back(of_it.leaf, queue, &of_it.lanes);
+                self.take_back(of_it);
             }
         }
     }
@@ -184,6 +190,10 @@ impl Cycle<'_> {
                 let mut goods = self.goods_of(held.agent).clone();
                 goods.add(&held.goods);
                 self.goods.insert(held.agent, goods);
+            }
+            let state = self.state;
+            if let Some(held) = state.tasks[*task].held.as_ref().filter(|h| !h.parts.is_empty()) {
+                self.return_parts(held.agent, &held.parts);
             }
         }
     }
@@ -220,6 +230,7 @@ impl Cycle<'_> {
         let mut unit = Unit {
             lanes: Lanes::ZERO,
             goods: Goods::default(),
+            parts: Vec::new(),
             rank: (i32::MIN, i32::MIN),
             revocable: true,
             youngest_ms: 0,
@@ -241,6 +252,7 @@ impl Cycle<'_> {
             if let Some(held) = task.held.as_ref().filter(|held| held.agent == agent) {
                 unit.lanes.add(&held.lanes);
                 unit.goods.add(&held.goods);
+                unit.parts.extend(held.parts.iter().cloned());
             }
         }
         let higher = claim.rank.is_some_and(|mine| mine > unit.rank);
@@ -264,4 +276,8 @@ impl Cycle<'_> {
                 && self.ledger.is_needed_for_guarantee(*queue, lanes, &promised)
         })
     }
+}
+
+fn parts_of(units: &[Unit]) -> Vec<Piece> {
+    units.iter().flat_map(|unit| unit.parts.iter().cloned()).collect()
 }

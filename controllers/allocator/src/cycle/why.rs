@@ -1,16 +1,17 @@
 //! Why those who wait do: for each shape once, at the end, when all that could be placed is.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use commonage_schemas::resources::{PORTS, Ranges};
 
 use crate::cycle::Cycle;
 use crate::cycle::fit::Bundle;
+use crate::cycle::whys::{Book, Key};
 use crate::info::{Availability, Placement};
 use crate::lanes::{Goods, Lanes};
-use crate::plan::{Excluded, NoSuchPorts, WaitingFor, Why};
+use crate::plan::{NoSuchPorts, WaitingFor, Why};
 use crate::table::Id;
 
 /// What stood in the way.
@@ -40,44 +41,81 @@ impl Cycle<'_> {
     /// Fills in why each waiting task waits; returns those that nothing was found for.
     pub(super) fn explain(&mut self) -> Vec<Waiting> {
         let waiting = std::mem::take(&mut self.waiting);
-        let drafted = if waiting.is_empty() { Vec::new() } else { self.drafted() };
-        let mut known: HashMap<(Vec<Id>, Cause, Option<Id>), Arc<Why>> = HashMap::new();
-        for Waiting { bundle, cause } in &waiting {
-            let cause = *cause;
-            let key = (bundle.shapes.clone(), cause, bundle.pinned);
-            let why =
-                known.entry(key).or_insert_with(|| Arc::new(self.why(bundle, cause, &drafted)));
-            for task in &bundle.tasks {
-                self.plan.why.push((self.state.tasks[*task].key.clone(), why.clone()));
+        let mut kept = std::mem::take(&mut self.free.whys);
+        if !waiting.is_empty() {
+            let drafted = self.drafted();
+            let mut touched: Vec<Id> =
+                self.free.touched().chain(self.goods.keys().copied()).collect();
+            let mut changed = std::mem::replace(&mut kept.touched, touched.clone());
+            changed.append(&mut touched);
+            changed.extend(&self.state.changes.agents);
+            changed.sort_unstable();
+            changed.dedup();
+            let mut known: HashMap<Key, Book> = HashMap::new();
+            for Waiting { bundle, cause } in &waiting {
+                let key = (bundle.shapes.clone(), *cause, bundle.pinned);
+                let book = known.entry(key).or_insert_with_key(|key| {
+                    let before = kept.books.remove(key).filter(|_| !self.everything);
+                    self.brought_up(before, bundle, *cause, &changed, &drafted)
+                });
+                for (task, why) in bundle.tasks.iter().zip(std::iter::repeat(&book.why)) {
+                    let why = why.clone().map(|why| (self.state.tasks[*task].key.clone(), why));
+                    self.plan.why.extend(why);
+                }
             }
+            kept.books = known;
+            self.free.whys = kept;
         }
         self.explain_unplaced();
         waiting
     }
 
-    fn why(&self, bundle: &Bundle, cause: Cause, drafted: &[Lanes]) -> Why {
-        let mut agents = 0;
-        let mut excluded: BTreeMap<&str, u64> = BTreeMap::new();
-        for (id, agent) in self.state.agents.iter().filter(|(_, agent)| agent.known) {
-            agents += 1;
-            let by = match agent.availability {
+    /// What is against each agent: only those are looked at that have changed, if the others are
+    /// known.
+    fn brought_up(
+        &self,
+        before: Option<Book>,
+        bundle: &Bundle,
+        cause: Cause,
+        changed: &[Id],
+        drafted: &HashMap<Id, Lanes>,
+    ) -> Book {
+        let shapes: Vec<_> = bundle.shapes.iter().map(|id| self.state.shapes.shared(*id)).collect();
+        let kept = before.filter(|book| book.is_of(&shapes));
+        let all = kept.is_none();
+        let mut book = kept.unwrap_or_else(|| Book::new(shapes));
+        let mut look = |id: Id| {
+            let agent = self.state.agents.get(id).filter(|agent| agent.known);
+            let by = agent.map(|agent| match agent.availability {
                 Availability::NotReady => "notReady",
                 Availability::Unschedulable => "unschedulable",
                 Availability::Draining => "draining",
-                Availability::Open => self.excluded_by(bundle, cause, id, &drafted[id as usize]),
-            };
-            *excluded.entry(by).or_default() += 1;
-        }
-        let mut excluded: Vec<_> = excluded
-            .into_iter()
-            .map(|(by, agents)| Excluded { by: by.to_owned(), agents })
-            .collect();
-        excluded.sort_by(|a, b| b.agents.cmp(&a.agents).then_with(|| a.by.cmp(&b.by)));
-        let waiting_for = match cause {
-            Cause::GangIncomplete => WaitingFor::Gang,
-            _ => WaitingFor::Resources,
+                Availability::Open => self.excluded_by(bundle, cause, id, drafted.get(&id)),
+            });
+            book.note(id, by);
         };
-        Why { waiting_for, agents, excluded, no_such_ports: self.no_such_ports(bundle) }
+        if all {
+            self.state.agents.iter().for_each(|(id, _)| look(id));
+        } else {
+            changed.iter().for_each(|id| look(*id));
+        }
+        if !bundle.goods.ports.is_empty() && (all || !changed.is_empty()) {
+            book.why = None;
+        }
+        if book.why.is_none() {
+            let excluded = book.excluded();
+            let waiting_for = match cause {
+                Cause::GangIncomplete => WaitingFor::Gang,
+                _ => WaitingFor::Resources,
+            };
+            book.why = Some(Arc::new(Why {
+                waiting_for,
+                agents: excluded.iter().map(|one| one.agents).sum(),
+                excluded,
+                no_such_ports: self.no_such_ports(bundle),
+            }));
+        }
+        book
     }
 
     /// The ports that a task names and no agent has.
@@ -101,7 +139,7 @@ impl Cycle<'_> {
         bundle: &'b Bundle,
         cause: Cause,
         agent: Id,
-        drafted: &Lanes,
+        drafted: Option<&Lanes>,
     ) -> &'b str {
         let here = &self.state.agents[agent];
         for shape in self.shapes(bundle) {
@@ -128,7 +166,8 @@ impl Cycle<'_> {
         let (own, own_goods) = self.drawable(bundle, free_pieces);
         let free = &self.free_of(agent).plus(&own);
         let total = here.total.plus(&own);
-        let without_offers = free.plus(&here.offered).plus(drafted).min(&total);
+        let offered = here.offered.plus(drafted.unwrap_or(&Lanes::ZERO));
+        let without_offers = free.plus(&offered).min(&total);
         if let Some(lane) = bundle.lanes.short_in(&without_offers) {
             return self.state.names.name(lane);
         }
@@ -173,7 +212,7 @@ impl Cycle<'_> {
 }
 
 /// Both together.
-fn with<'g>(goods: &'g Goods, more: &Goods) -> Cow<'g, Goods> {
+pub(super) fn with<'g>(goods: &'g Goods, more: &Goods) -> Cow<'g, Goods> {
     if more.is_empty() {
         return Cow::Borrowed(goods);
     }

@@ -215,6 +215,9 @@ impl Cluster {
                     self.roles.entry(role.clone()).or_default().weight = Some(weight);
                     self.tell_role(role);
                 }
+                if self.master {
+                    self.decide_on_agents(&[]);
+                }
                 Ok(())
             }
             Op::Advance { seconds } => {
@@ -288,10 +291,10 @@ impl Cluster {
             self.hold((framework.clone(), role.clone(), agent.clone()), &bag);
             self.offered.push(Emitted { framework, role, agent, resources: bag });
         }
-        // Mesos' allocator takes nothing back; its master does when quotas change.
+        // Mesos' allocator takes nothing back; its master does when quotas or weights change.
         for rescind in plan.rescind.iter() {
             let holder = self.held.keys().find(|h| offer_key(h) == rescind.offer).cloned();
-            let taken_back = self.master && rescind.reason.is_about_quota();
+            let taken_back = self.master && rescind.reason.is_about_queues();
             if let (Some(holder), true) = (holder, taken_back) {
                 self.held.remove(&holder);
                 self.tell_held(&holder);

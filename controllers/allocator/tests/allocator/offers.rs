@@ -323,3 +323,28 @@ fn a_resource_of_the_operators_own_is_offered_and_limited() {
     let plan = world.step();
     assert_eq!(*plan.offers.get(0).unwrap().resources, resources("cpu=3 example.com/fpga=3"));
 }
+
+#[test]
+fn a_new_weight_has_whole_agents_shared_out_anew() {
+    let mut world = World::default();
+    for name in ["a", "b", "c"] {
+        world.agent(name, "cpu=2");
+    }
+    world.framework("f", &["q"], |_| {});
+    world.queue("q", 2.0, "");
+    world.step();
+    world.framework("g", &["r"], |_| {});
+    assert_eq!(world.holders(), ["f@a", "f@b", "f@c"]);
+    assert_eq!(world.step().rescind, [], "weights that the first plan found are not new");
+    world.queue("q", 2.0, "");
+    world.queue("nobody", 3.0, "");
+    assert_eq!(world.step().rescind, [], "neither is the same again, nor one of nobody");
+    world.queue("r", 4.0, "");
+    let plan = world.step();
+    let reasons: Vec<_> = plan.rescind.iter().map(|rescind| rescind.reason).collect();
+    assert_eq!(reasons, [RescindReason::WeightChanged; 3]);
+    let plan = world.step();
+    let of_g = plan.offers.iter().filter(|offer| &*offer.to.framework.name == "g").count();
+    assert_eq!((plan.offers.len(), of_g), (3, 2), "by the new weights");
+    assert_eq!(world.step().rescind, []);
+}

@@ -211,3 +211,50 @@ fn reserved_ports_that_wait_are_explained() {
     let why = &plan.why[0].1;
     assert_eq!((why.excluded[0].by.as_str(), &why.no_such_ports), ("ports", &None));
 }
+
+#[test]
+fn what_is_reserved_counts_when_others_are_killed_for_the_rest() {
+    let mut world = cluster("cpu=2", vec![reserved("q", "cpu=2")]);
+    world.task("low", "f", "other", "cpu=2");
+    world.step();
+    world.task_with("vip", "f", "q", "cpu=5", |task| task.priority = 5);
+    assert_eq!(world.step().preempt.len(), 0, "it would not fit all the same");
+    world.finish(&crate::world::key("vip"));
+    world.task_with("vip", "f", "q", "cpu=3", |task| task.priority = 5);
+    assert_eq!(world.step().preempt.len(), 1);
+    assert_eq!(world.step().preempt.len(), 0, "once is enough");
+    world.bury();
+    world.step();
+    assert_eq!(number(&world, "vip"), [1, 2]);
+}
+
+#[test]
+fn what_is_reserved_comes_back_when_its_holder_is_killed() {
+    let mut world = cluster("memory=1Gi", vec![reserved("q", "cpu=2")]);
+    world.task("low", "f", "q", "cpu=2");
+    world.step();
+    assert_eq!(number(&world, "low"), [0, 2]);
+    world.task_with("stranger", "f", "other", "cpu=2", |task| task.priority = 5);
+    assert_eq!(world.step().preempt.len(), 0, "it is not for others");
+    world.task_with("vip", "f", "q.below", "cpu=2", |task| task.priority = 5);
+    assert_eq!(world.step().preempt.len(), 1);
+    assert_eq!(world.step().preempt.len(), 0, "once is enough");
+    world.bury();
+    world.step();
+    assert_eq!(number(&world, "vip"), [0, 2]);
+    assert_eq!(took(&world, "stranger"), "waits");
+}
+
+#[test]
+fn an_offer_of_what_is_reserved_makes_way_for_a_task_of_the_queue() {
+    let mut world = cluster("cpu=1", vec![reserved("q", "cpu=2")]);
+    world.framework("silent", &["q"], |_| {});
+    world.step();
+    assert_eq!(world.holders(), ["silent@a"]);
+    world.task("mine", "f", "q.below", "cpu=3");
+    assert_eq!(world.step().rescind.len(), 0, "it may answer yet");
+    world.now_ms = 1_000;
+    assert_eq!(world.step().rescind.len(), 1);
+    world.step();
+    assert_eq!(number(&world, "mine"), [1, 2]);
+}

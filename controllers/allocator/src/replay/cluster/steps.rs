@@ -3,6 +3,7 @@
 use super::{AgentBook, Cluster, FrameworkBook, Holder, key, least_by_role};
 use crate::replay::bag::{Bag, queue_of};
 use crate::replay::format::{Attributes, Op, Start, Used};
+use crate::replay::role_names;
 
 /// Mesos' capabilities, also those that change nothing here.
 const AGENTS_CAN: [&str; 8] = [
@@ -30,6 +31,11 @@ const FRAMEWORKS_CAN: [&str; 9] = [
 fn check_known(field: &str, named: &Option<Vec<String>>, known: &[&str]) -> Result<(), String> {
     let strange = named.iter().flatten().find(|name| !known.contains(&name.as_str()));
     strange.map_or(Ok(()), |name| Err(format!("{field}: unknown {name:?}")))
+}
+
+fn check_names(roles: &[String]) -> Result<(), String> {
+    let wrong = roles.iter().find_map(|role| role_names::wrong(role));
+    wrong.map_or(Ok(()), |wrong| Err(format!("roles: {wrong}")))
 }
 
 impl Cluster {
@@ -138,6 +144,7 @@ impl Cluster {
                 suppressed_roles,
             } => {
                 check_known("capabilities", capabilities, &FRAMEWORKS_CAN)?;
+                check_names(roles)?;
                 let active = active.unwrap_or(true);
                 let book = FrameworkBook {
                     roles: roles.clone(),
@@ -171,6 +178,7 @@ impl Cluster {
                 check_known("capabilities", capabilities, &FRAMEWORKS_CAN)?;
                 let book = self.framework(framework)?;
                 if let Some(roles) = roles {
+                    check_names(roles)?;
                     book.roles.clone_from(roles);
                 }
                 if let Some(capabilities) = capabilities {

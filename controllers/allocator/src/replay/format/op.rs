@@ -176,7 +176,7 @@ pub(in crate::replay) enum Op {
     },
     ParseRoles {
         #[serde(rename = "in")]
-        _text: String,
+        roles: String,
     },
     Validate {},
     Ancestors {
