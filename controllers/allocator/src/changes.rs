@@ -120,7 +120,7 @@ pub(crate) struct Free {
     undo: Vec<(usize, Lanes)>,
     running: bool,
     /// What was found against agents for those that wait.
-    pub(crate) whys: Whys,
+    pub(crate) whys: Box<Whys>,
 }
 
 impl Free {
