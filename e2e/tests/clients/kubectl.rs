@@ -10,13 +10,13 @@ use commonage_e2e::{Cluster, host, repository, run};
 
 use crate::{Running, cluster_with_parts, text};
 
-const BOLT: &str = "
+pub(crate) const BOLT: &str = "
 apiVersion: workshop.example/v1
 kind: Part
 metadata: {name: bolt, labels: {size: m8}}
 spec: {color: red, note: long, holes: [{name: a, depth: 3}]}
 ";
-const NUT: &str = "
+pub(crate) const NUT: &str = "
 apiVersion: workshop.example/v1
 kind: Part
 metadata: {name: nut, labels: {size: m6}}
@@ -24,13 +24,13 @@ spec: {color: blue, replicas: 5}
 ";
 
 /// One kubectl in one namespace of a cluster.
-struct Kubectl<'a> {
+pub(crate) struct Kubectl<'a> {
     cluster: &'a Cluster,
     path: std::path::PathBuf,
 }
 
 impl Kubectl<'_> {
-    fn command(&self, line: &str) -> Command {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = Command::new(&self.path);
         command
             .env("KUBECONFIG", self.cluster.kubeconfig())
@@ -41,26 +41,26 @@ impl Kubectl<'_> {
     }
 
     /// What a command line prints, first its errors, with what differs from run to run replaced.
-    fn prints(&self, line: &str) -> String {
+    pub(crate) fn prints(&self, line: &str) -> String {
         let output = run(&mut self.command(line));
         steady(&(output.stderr + &output.stdout))
     }
 
     #[track_caller]
-    fn expect(&self, line: &str, printed: &str) {
+    pub(crate) fn expect(&self, line: &str, printed: &str) {
         assert_eq!(self.prints(line), printed, "kubectl {line}");
     }
 
     /// Prints lines of which these are some.
     #[track_caller]
-    fn shows(&self, line: &str, parts: &[&str]) {
+    pub(crate) fn shows(&self, line: &str, parts: &[&str]) {
         let printed = self.prints(line);
         for part in parts {
             assert!(printed.contains(part), "kubectl {line}: no {part:?} in\n{printed}");
         }
     }
 
-    fn file(&self, name: &str, content: &str) -> String {
+    pub(crate) fn file(&self, name: &str, content: &str) -> String {
         text(&self.cluster.file(name, content)).to_owned()
     }
 }
@@ -97,13 +97,13 @@ fn steady(printed: &str) -> String {
     lines
 }
 
-fn with<'a>(cluster: &'a Cluster, path: std::path::PathBuf) -> Kubectl<'a> {
+pub(crate) fn with<'a>(cluster: &'a Cluster, path: std::path::PathBuf) -> Kubectl<'a> {
     let kubectl = Kubectl { cluster, path };
     kubectl.expect("create namespace shop", "namespace/shop created\n");
     kubectl
 }
 
-fn minor(path: &std::path::Path) -> u32 {
+pub(crate) fn minor(path: &std::path::Path) -> u32 {
     let printed = run(Command::new(path).args(["version", "--client", "-o", "json"])).ok();
     let version: serde_json::Value = serde_json::from_str(&printed).unwrap();
     let version = version["clientVersion"]["gitVersion"].as_str().unwrap().to_owned();

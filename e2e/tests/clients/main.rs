@@ -9,6 +9,7 @@ mod client_node;
 mod helm;
 mod kube_rs;
 mod kubectl;
+mod kubectl_more;
 mod python;
 
 use std::{
