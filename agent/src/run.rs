@@ -141,6 +141,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let result = work(driver.run(on_shutdown, shutdown), parts, background).await;
     registration.say_farewell().await;
     detect::remove_empty_group(&group);
+    commonage_shim::leave_run_dir();
     result
 }
 

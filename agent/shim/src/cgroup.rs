@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::devices::{self, Rule};
 use crate::sys;
 
 /// Processes still there after this long are stuck in the kernel.
@@ -159,15 +160,31 @@ impl Group<'_> {
         text.and_then(|text| keyed(&text, "oom_kill")).unwrap_or(0)
     }
 
-    /// Takes back the device rules that libcontainer adds to those of the specification: making
-    /// any node, the console, and network tunnels. Only version 1 has a list to write to.
-    pub(crate) fn deny_added_devices(&self) -> io::Result<()> {
+    /// Leaves it only the devices that it may use. In version 1 that is to take back the rules that libcontainer adds to
+    /// those of the specification (making any node, the console, and network tunnels), in version 2 all of it.
+    ///
+    /// # Errors
+    /// The kernel's. Where it has no such rules in version 2, a task still has only the nodes that it was given, and can
+    /// make none: that is no error.
+    pub(crate) fn restrict_devices(&self, rules: &[Rule]) -> io::Result<()> {
         let Some(hierarchy) = self.hierarchies.with("devices") else { return Ok(()) };
-        if hierarchy.controllers.is_none() {
-            return Ok(());
+        let directory = hierarchy.mount_point.join(&self.path);
+        if hierarchy.controllers.is_some() {
+            let list = directory.join("devices.deny");
+            return ADDED_DEVICES.iter().try_for_each(|rule| std::fs::write(&list, rule));
         }
-        let list = hierarchy.mount_point.join(&self.path).join("devices.deny");
-        ADDED_DEVICES.iter().try_for_each(|rule| std::fs::write(&list, rule))
+        match devices::allow_only(&directory, rules) {
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)
+                ) =>
+            {
+                eprintln!("no device rules: {error}");
+                Ok(())
+            }
+            allowed => allowed,
+        }
     }
 
     /// Version 2 limits swap by itself, and libcontainer 0.7.0 leaves it unlimited where it ought to write a zero: a

@@ -19,6 +19,8 @@ mod cgroup;
 pub mod client;
 mod cni;
 mod control;
+#[allow(unsafe_code)]
+mod devices;
 pub mod exec;
 #[allow(unsafe_code)]
 mod fds;
@@ -76,6 +78,12 @@ pub fn dispatch() {
         }
         _ => {}
     }
+}
+
+/// Removes what is empty of the directory that all agents of a machine share, and that nobody else is about to use.
+pub fn leave_run_dir() {
+    run_dir::sweep(std::path::Path::new(group::PLACE));
+    stage::leave();
 }
 
 /// A shim without a zygote, for debugging: this very process becomes it.

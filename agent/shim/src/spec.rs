@@ -11,7 +11,7 @@ use crate::launch::{
     Device, ExitError, FailureReason, Launch, Limits, Network, Root, SANDBOX_MOUNT,
 };
 use crate::state_dir::StateDir;
-use crate::{cgroup, rootfs};
+use crate::{cgroup, devices, rootfs};
 
 /// What a name without a slash is looked up in when the task does not say.
 pub(crate) const DEFAULT_PATH: &str =
@@ -367,7 +367,7 @@ fn masked(launch: &Launch, state: &StateDir) -> Vec<String> {
     paths
 }
 
-fn resources(limits: &Limits, devices: &[Device], host: Host) -> Value {
+fn resources(limits: &Limits, given: &[Device], host: Host) -> Value {
     let device = |major: u64, minor: Option<u64>| {
         let mut rule = json!({ "allow": true, "type": "c", "major": major, "access": "rwm" });
         if let Some(minor) = minor {
@@ -375,20 +375,10 @@ fn resources(limits: &Limits, devices: &[Device], host: Host) -> Value {
         }
         rule
     };
-    // First nothing, because libcontainer by itself forbids nothing; then null, zero, full,
-    // random, urandom, tty, ptmx and the terminals of devpts.
-    let mut rules = vec![
-        json!({ "allow": false, "access": "rwm" }),
-        device(1, Some(3)),
-        device(1, Some(5)),
-        device(1, Some(7)),
-        device(1, Some(8)),
-        device(1, Some(9)),
-        device(5, Some(0)),
-        device(5, Some(2)),
-        device(136, None),
-    ];
-    rules.extend(devices.iter().map(|own| device(own.major, Some(own.minor))));
+    // First nothing, because libcontainer by itself forbids nothing.
+    let nothing = json!({ "allow": false, "access": "rwm" });
+    let allowed = devices::rules(given).into_iter().map(|rule| device(rule.major, rule.minor));
+    let rules: Vec<Value> = std::iter::once(nothing).chain(allowed).collect();
     let mut resources = json!({ "devices": rules, "pids": { "limit": limits.pids } });
     let mut cpu = serde_json::Map::new();
     if let Some(millis) = limits.cpu_millis {

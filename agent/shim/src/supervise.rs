@@ -18,7 +18,7 @@ use crate::init::{FILTERED, Failure};
 use crate::launch::{Exit, ExitError, FailureReason, Launch, Network};
 use crate::output::Output;
 use crate::shim::Created;
-use crate::{exec, fds, network, sys};
+use crate::{devices, exec, fds, network, sys};
 
 /// At most these come through the exec pipe: the question, a failure, the end.
 const EXEC_MESSAGES: usize = 3;
@@ -232,7 +232,7 @@ impl Supervisor {
         let error = if !seccomp_in_force(self.watched.init) {
             let reason = FailureReason::SeccompMissing;
             ExitError { reason, message: "the system call filter is not in force".to_owned() }
-        } else if let Err(error) = self.deny_added_devices() {
+        } else if let Err(error) = self.restrict_devices() {
             let reason = FailureReason::CreateFailed;
             ExitError { reason, message: format!("device rules: {error}") }
         } else if let Err(error) = self.forbid_swap() {
@@ -250,8 +250,8 @@ impl Supervisor {
         self.error = Some(error);
     }
 
-    fn deny_added_devices(&self) -> io::Result<()> {
-        self.watched.group()?.deny_added_devices()
+    fn restrict_devices(&self) -> io::Result<()> {
+        self.watched.group()?.restrict_devices(&devices::rules(&self.launch.devices))
     }
 
     fn forbid_swap(&self) -> io::Result<()> {

@@ -34,15 +34,12 @@ fn devices(mounts: &str) -> Check {
     const NAME: &str = "devices";
     match (mode(mounts), options(mounts).contains(&"devices")) {
         (_, true) => Check::good(NAME, "tasks may use those that they were given, by device rules"),
-        ("v2", _) => Check::good(
-            NAME,
-            "no device rules here: tasks see only nodes that they were given, and can make none",
-        ),
-        _ => Check::worse(
+        ("v1", false) => Check::worse(
             NAME,
             "no devices controller: tasks see only nodes that they were given, and can make none",
             "mount -t cgroup -o devices devices /sys/fs/cgroup/devices",
         ),
+        _ => Check::good(NAME, "tasks may use those that they were given, by a BPF program"),
     }
 }
 
@@ -131,7 +128,7 @@ mod tests {
         let hybrid = format!("{V1}cgroup /sys/fs/cgroup/devices cgroup rw,devices 0 0\n{V2}");
         assert_eq!([mode(V1), mode(V2), mode(&hybrid)], ["v1", "v2", "hybrid"]);
         assert!(devices(&hybrid).found.contains("by device rules"));
-        assert!(devices(V2).fix.is_none() && devices(V2).found.starts_with("no device rules"));
+        assert!(devices(V2).fix.is_none() && devices(V2).found.contains("BPF"));
         assert!(devices(V1).fix.is_some());
         assert!(starts(V1).fix.is_some_and(|fix| fix.ends_with("/pids")));
         assert!(starts(V2).fix.is_none());

@@ -76,9 +76,27 @@ fn a_group_of_version_2_is_read_as_one() {
     std::fs::remove_file(at.join("memory.swap.max")).unwrap();
     group.forbid_swap().unwrap();
     assert!(!at.join("memory.swap.max").exists(), "a kernel without swap");
-    // Device rules are no list there.
-    group.deny_added_devices().unwrap();
     assert_eq!(group.processes().unwrap(), BTreeSet::new());
+}
+
+#[test]
+fn what_is_killed_has_no_quota_any_more() {
+    let root = tempfile::tempdir().unwrap();
+    for (controllers, file, limited, unlimited) in [
+        (None, "cpu.max", "20000 100000", "max"),
+        (Some(vec!["cpu".to_owned()]), "cpu.cfs_quota_us", "20000", "-1"),
+    ] {
+        let mount_point = root.path().join(file);
+        let at = mount_point.join("commonage/node/t-1");
+        std::fs::create_dir_all(&at).unwrap();
+        std::fs::write(at.join(file), limited).unwrap();
+        std::fs::write(at.join("cgroup.procs"), "").unwrap();
+        let hierarchies = Hierarchies(vec![Hierarchy { mount_point, controllers }]);
+        hierarchies.group("/commonage/node/t-1").unwrap().kill().unwrap();
+        assert_eq!(std::fs::read_to_string(at.join(file)).unwrap(), unlimited);
+        // One without a group is no error.
+        hierarchies.group("/commonage/node/t-2").unwrap().kill().unwrap();
+    }
 }
 
 #[test]
