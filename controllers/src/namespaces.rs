@@ -36,13 +36,14 @@ use crate::patch::{Written, overtaken};
 use crate::resources::{Served, discover};
 use contents::Contents;
 
-/// A namespace that is not empty yet, or a failed reconcile, is looked at again after this long at
-/// first; later after a fifth of the time that it has taken so far. Not before, though what is said about it changes
-/// with every look, which is a change of it.
+/// A namespace that is not empty yet, or a failed reconcile, is looked at again after this long; after a quarter longer
+/// each time when nothing of it has gone meanwhile. Not before, though what is said about it changes with every look, which is
+/// a change of it.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(15);
-/// Looking at what is left takes at most one part in so many of the time that emptying takes.
-const REST_PER_LOOK: u32 = 10;
+/// After a look that has taken long, so many times as long, up to this: there is much, and it takes its time to go.
+const REST_PER_LOOK: u32 = 4;
+const REST_PER_LOOK_MAX: Duration = Duration::from_secs(2);
 /// Namespaces that are emptied at once: each takes dozens of requests.
 const AT_ONCE: u16 = 8;
 /// Ours among the finalizers of a namespace's spec.
@@ -60,8 +61,27 @@ struct Context {
     kinds: KnownKinds,
     /// PEM; without it, nothing is published.
     ca_pem: Option<String>,
-    /// When those that are being emptied are looked at next, by name.
-    looks: Mutex<HashMap<String, Instant>>,
+    /// Those that are being emptied, by name.
+    looks: Mutex<HashMap<String, Look>>,
+}
+
+/// A look at a namespace that was not empty.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    next: Instant,
+    rest: Duration,
+    /// Objects that were left.
+    left: usize,
+}
+
+impl Look {
+    /// After one that has found so many objects `left` and has taken so long.
+    fn after(before: Option<Look>, left: usize, took: Duration) -> Look {
+        let stuck = before.filter(|before| left >= before.left);
+        let rest = stuck.map_or(RETRY_AFTER, |before| before.rest * 5 / 4);
+        let rest = rest.max((took * REST_PER_LOOK).min(REST_PER_LOOK_MAX)).min(RETRY_AFTER_MAX);
+        Look { next: Instant::now() + rest, rest, left }
+    }
 }
 
 pub(crate) async fn run(
@@ -112,8 +132,9 @@ async fn reconcile(namespace: Arc<Namespace>, cx: Arc<Context>) -> Result<Action
     }
     let name = namespace.name_any();
     let began = Instant::now();
-    if let Some(at) = cx.looks.lock().await.get(&name).filter(|at| **at > began) {
-        return Ok(Action::requeue(*at - began));
+    let last = cx.looks.lock().await.get(&name).copied();
+    if let Some(last) = last.filter(|last| last.next > began) {
+        return Ok(Action::requeue(last.next - began));
     }
     let contents = match cx.kinds.since(&cx.client, deleted).await {
         Ok(kinds) => Contents::remove(&cx.client, &kinds, &name).await,
@@ -128,11 +149,9 @@ async fn reconcile(namespace: Arc<Namespace>, cx: Arc<Context>) -> Result<Action
         overtaken(api.patch_status(&name, &params, &Patch::Merge(status)).await)?;
     }
     if !contents.is_empty() {
-        let age = Timestamp::now().duration_since(deleted).unsigned_abs();
-        let rest = (age / 5).clamp(RETRY_AFTER, RETRY_AFTER_MAX);
-        let rest = rest.max(began.elapsed() * REST_PER_LOOK);
-        cx.looks.lock().await.insert(name, Instant::now() + rest);
-        return Ok(Action::requeue(rest));
+        let look = Look::after(last, contents.left(), began.elapsed());
+        cx.looks.lock().await.insert(name, look);
+        return Ok(Action::requeue(look.rest));
     }
     cx.looks.lock().await.remove(&name);
     match finalize(&api, &name).await? {
@@ -298,6 +317,28 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_namespace_from_which_nothing_goes_is_looked_at_ever_less() {
+        let at_once = Duration::ZERO;
+        let first = Look::after(None, 9, at_once);
+        let going = Look::after(Some(first), 8, at_once);
+        assert_eq!((first.rest, going.rest), (RETRY_AFTER, RETRY_AFTER));
+        let mut stuck = going;
+        for _ in 0..3 {
+            let before = stuck.rest;
+            stuck = Look::after(Some(stuck), 8, at_once);
+            assert_eq!(stuck.rest, before * 5 / 4);
+        }
+        assert_eq!(Look::after(Some(stuck), 7, at_once).rest, RETRY_AFTER, "something has gone");
+        let took = Duration::from_millis(300);
+        assert_eq!(Look::after(Some(stuck), 7, took).rest, took * REST_PER_LOOK);
+        assert_eq!(Look::after(Some(stuck), 7, 100 * took).rest, REST_PER_LOOK_MAX);
+        for _ in 0..30 {
+            stuck = Look::after(Some(stuck), 8, at_once);
+        }
+        assert_eq!(stuck.rest, RETRY_AFTER_MAX);
     }
 
     #[test]

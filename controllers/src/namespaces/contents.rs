@@ -74,6 +74,11 @@ impl Contents {
         self.undiscovered.is_none() && self.failures.is_empty() && self.remaining.is_empty()
     }
 
+    /// How many objects are left, of all kinds together.
+    pub(super) fn left(&self) -> usize {
+        self.remaining.values().sum()
+    }
+
     /// In the order in which kube-controller-manager writes them.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let list = |counts: &BTreeMap<String, usize>, verb: &str| {
