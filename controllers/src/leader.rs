@@ -178,11 +178,14 @@ async fn campaign(leases: &Leases) -> Term {
 async fn keep(leases: &Leases, term: &mut Term) -> End {
     let Election { renew_deadline, retry_period, .. } = *leases.election();
     let mut renewed = Instant::now();
+    let mut was_stopped = false;
     loop {
+        let turn = Instant::now();
         sleep(retry_period).await;
-        // A process that was stopped for a while finds its deadline passed: it looks once more, to
-        // know why.
-        let left = renew_deadline.saturating_sub(renewed.elapsed()).max(retry_period);
+        let left = match was_stopped {
+            true => renew_deadline,
+            false => renew_deadline.saturating_sub(renewed.elapsed()).max(retry_period),
+        };
         match timeout(left, leases.renew(term)).await {
             Ok(Ok(true)) => renewed = Instant::now(),
             Ok(Ok(false)) => return End::Deposed,
@@ -191,7 +194,10 @@ async fn keep(leases: &Leases, term: &mut Term) -> End {
             }
             Err(_) => warn!("the API does not answer a leader that renews its lease"),
         }
-        if renewed.elapsed() >= renew_deadline {
+        // A process that was stopped for a while, also while it asked, finds its deadline passed: it
+        // asks once more, to know why.
+        was_stopped = turn.elapsed() > left + retry_period * 2;
+        if renewed.elapsed() >= renew_deadline && !was_stopped {
             return End::Unrenewed;
         }
     }
