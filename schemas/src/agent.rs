@@ -87,6 +87,7 @@ pub struct Drain {
 #[serde(rename_all = "camelCase")]
 pub struct Maintenance {
     pub start: Time,
+    /// How long it lasts, in seconds; without it, until the window is taken away.
     #[schemars(range(min = 0))]
     pub duration_seconds: i64,
 }
@@ -124,6 +125,7 @@ pub struct AgentStatus {
     /// Images that it keeps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<AgentImage>,
+    /// What holds of the agent: `Ready` above all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -139,6 +141,7 @@ pub struct AgentGpu {
     /// Such as `NVIDIA H200`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Its memory, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<i64>,
     /// Whether it can be given to tasks.
@@ -155,6 +158,7 @@ pub struct AgentAddress {
     /// `Hostname`, `InternalIP` or `ExternalIP`.
     #[serde(rename = "type")]
     pub type_: String,
+    /// An IP address or a name.
     pub address: String,
 }
 
@@ -175,10 +179,13 @@ pub struct AgentImage {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentSystem {
+    /// The version of the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
+    /// The operating system, as it names itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os: Option<String>,
+    /// The architecture of its processors: `x86_64`, `aarch64`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arch: Option<String>,
     /// Changes with every start of the machine.

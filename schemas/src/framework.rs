@@ -186,6 +186,7 @@ pub struct FrameworkStatus {
     /// The largest fraction that it holds of any one resource of the cluster, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dominant_share: Option<String>,
+    /// What holds of the framework.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -69,6 +69,7 @@ pub struct OfferSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReservedPart {
+    /// The Reservation that it is of, by name.
     pub reservation: String,
     pub resources: Resources,
 }
@@ -194,20 +195,28 @@ impl OfferAcceptance {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OfferOperation {
+    /// Starts tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch: Option<Launch>,
+    /// Starts tasks that share their fate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch_group: Option<LaunchGroup>,
+    /// Sets offered resources aside for a queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserve: Option<Reserve>,
+    /// Gives a reservation of the offer up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreserve: Option<Unreserve>,
+    /// Makes a volume on reserved disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create_volume: Option<CreateVolume>,
+    /// Deletes a volume, and what is in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destroy_volume: Option<DestroyVolume>,
+    /// Gives a volume more of the reserved disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grow_volume: Option<ResizeVolume>,
+    /// Gives disk of a volume back to its reservation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shrink_volume: Option<ResizeVolume>,
 }
@@ -216,6 +225,7 @@ pub struct OfferOperation {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Launch {
+    /// The tasks to start on the offered resources.
     pub tasks: Vec<Task>,
 }
 
@@ -226,6 +236,7 @@ pub struct Launch {
 pub struct LaunchGroup {
     /// What their `spec.group` is.
     pub group: String,
+    /// The members of the group; they start together or not at all.
     pub tasks: Vec<Task>,
 }
 
@@ -248,6 +259,7 @@ pub struct Reserve {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Unreserve {
+    /// The Reservation, by name.
     pub reservation: String,
     /// How much of it. Absent: all of it, and the Reservation is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -260,6 +272,7 @@ pub struct Unreserve {
 pub struct CreateVolume {
     /// The name of the Volume.
     pub name: String,
+    /// The Reservation whose disk it takes, by name.
     pub reservation: String,
     /// A quantity, such as `10Gi`.
     pub size: String,
@@ -272,6 +285,7 @@ pub struct CreateVolume {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DestroyVolume {
+    /// The Volume, by name.
     pub volume: String,
 }
 
@@ -279,6 +293,7 @@ pub struct DestroyVolume {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResizeVolume {
+    /// The Volume, by name.
     pub volume: String,
     /// The size that it is to have, a quantity such as `20Gi`.
     pub size: String,

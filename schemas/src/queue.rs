@@ -133,6 +133,7 @@ pub struct QueueStatus {
     /// How long the oldest of them has waited, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_pending_seconds: Option<i64>,
+    /// What holds of the queue.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -67,6 +67,7 @@ pub struct ReservationStatus {
     /// Held by tasks and volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Resources>,
+    /// What holds of the reservation: `Bound`, and what it waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -130,6 +130,7 @@ pub struct TaskSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Gang {
+    /// Whose tasks it are: all that name it in their namespace.
     pub name: String,
     /// How many tasks the gang has.
     #[schemars(range(min = 1))]
@@ -211,10 +212,13 @@ pub struct TaskStatus {
     /// The same for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// The agent that it runs on, or ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+    /// The container, as its runtime calls it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_id: Option<String>,
+    /// The address of the task in its network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
     /// The agent's ports that it was given, in the order of `spec.container.ports`.
@@ -230,6 +234,7 @@ pub struct TaskStatus {
     pub started_at: Option<Time>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+    /// What its command ended with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// The signal that ended it, by number.
@@ -259,6 +264,7 @@ pub struct TaskStatus {
 pub struct StateChange {
     pub state: TaskState,
     pub time: Time,
+    /// Why: one of the reasons that `status.reason` can have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -280,6 +286,7 @@ pub struct WhyPending {
 pub struct Excluded {
     /// A resource's name, `constraints`, `unschedulable`, `notReady`, `queueLimit`, `offered`, …
     pub by: String,
+    /// How many agents.
     pub agents: i64,
 }
 
@@ -294,6 +301,7 @@ pub struct TaskBinding {
     #[serde(default)]
     #[schemars(skip)]
     pub metadata: ObjectMeta,
+    /// The Agent, by name.
     pub agent: String,
     /// For the ports with `hostPort: 0`, in order.
     #[serde(default)]

@@ -19,6 +19,7 @@ pub struct Container {
     /// More arguments. Default: the image's, if `command` is its too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
+    /// Variables of its environment, beside those that every task gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
     /// Where the command starts. Default: what the image says, without one the sandbox.
@@ -46,8 +47,10 @@ pub struct Container {
     /// `Host`, `None`, or the name of a CNI network. Default: `Host`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
+    /// Ports that it listens on, or asks of its agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<ContainerPort>,
+    /// What is mounted into it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Mount>,
     /// A token with which the task may read its own Task and report its `status.message` and `status.ready`. It and
@@ -61,7 +64,9 @@ pub struct Container {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
+    /// Its name; not empty, and without `=`.
     pub name: String,
+    /// Its value; nothing in it is expanded.
     #[serde(default)]
     pub value: String,
     /// Instead of `value`: where it is read when the task starts.
@@ -85,7 +90,9 @@ pub struct EnvSource {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyReference {
+    /// The object, by name, in the namespace of the task.
     pub name: String,
+    /// The key of its `data`.
     pub key: String,
 }
 
@@ -93,6 +100,7 @@ pub struct KeyReference {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalReference {
+    /// The Secret, by name, in the namespace of the task.
     pub name: String,
 }
 
@@ -119,6 +127,7 @@ pub struct ContainerPort {
 pub struct Mount {
     /// Where it appears, an absolute path.
     pub path: String,
+    /// Whether the task may only read it.
     #[serde(default, skip_serializing_if = "crate::is_false")]
     pub read_only: bool,
     /// A Volume, by name.
@@ -150,13 +159,18 @@ pub struct Tmpfs {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Fetch {
+    /// Where it is: `http`, `https`, or `file` for a file of the agent.
     pub uri: String,
+    /// The SHA-256 digest that it must have, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// Whether it is an archive to be unpacked.
     #[serde(default, skip_serializing_if = "crate::is_false")]
     pub extract: bool,
+    /// Whether it may be executed.
     #[serde(default, skip_serializing_if = "crate::is_false")]
     pub executable: bool,
+    /// Whether the agent keeps it for other tasks.
     #[serde(default, skip_serializing_if = "crate::is_false")]
     pub cache: bool,
 }
@@ -219,5 +233,6 @@ pub struct TcpCheck {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecCheck {
+    /// The program and its arguments; an exit code of 0 is a success.
     pub command: Vec<String>,
 }
