@@ -1,7 +1,10 @@
 //! Directories below `/run/commonage`: they come with the first who needs one, and go with the last.
 
 use std::fs;
-use std::io;
+use std::io::{
+    self,
+    ErrorKind::{AlreadyExists, NotFound},
+};
 use std::path::Path;
 
 /// The directory that they all lie in, by its last name.
@@ -15,8 +18,14 @@ const TRIES: usize = 100;
 /// The file system's.
 pub fn make_in<T>(directory: &Path, mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 1..TRIES {
-        match fs::create_dir_all(directory).and_then(|()| make()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        match fs::create_dir_all(directory) {
+            // Its parent went; or it was there, and was gone when it was looked at.
+            Err(error) if matches!(error.kind(), NotFound | AlreadyExists) => continue,
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+        match make() {
+            Err(error) if error.kind() == NotFound => {}
             made => return made,
         }
     }
