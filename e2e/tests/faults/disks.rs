@@ -161,7 +161,11 @@ async fn images_that_nobody_runs_make_room_and_are_pulled_again() {
         1 => Ok(()),
         other => Err(format!("{other} images are kept")),
     });
-    assert!(seat.printed().contains("images removed"), "{}", seat.printed());
+    // The line is printed after the image went.
+    eventually("the agent to say so", || match seat.printed() {
+        printed if printed.contains("images removed") => Ok(()),
+        printed => Err(printed),
+    });
     field.create("again", sh_in(&registry.image("unused:1"), "test -s /noise")).await.unwrap();
     let task = field.until("again", "to end", has_ended).await;
     assert_eq!(task.state(), TaskState::Finished, "{:?}", task.status);
