@@ -3,6 +3,8 @@
 //! The only place that calls `commonage-shim`. A simulated runtime would take its place here. All
 //! of it but [`Shims::ended`] blocks, so the driver calls it from blocking threads.
 
+mod errors;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,13 +15,14 @@ use commonage_schemas::reasons::task as reasons;
 use commonage_shim::client::{self, Observed, Shim};
 use commonage_shim::exec::{Exec, ExecError, Order};
 use commonage_shim::group::Shared;
-use commonage_shim::launch::ExitError;
 use commonage_shim::quota::{Quotas, counted};
 use commonage_shim::{Group, Launch, Phase, Status, ZygoteHandle};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use tokio::io::AsyncReadExt;
 
+pub(crate) use self::errors::describe;
+use self::errors::{StartError, is_disk_full, is_gone};
 use crate::disk::{self, DiskLimit};
 use crate::ledger::{Entry, Ledger, LedgerError};
 use crate::prepare::Prepared;
@@ -450,58 +453,4 @@ impl Shims {
         let stream = connected.await.map_err(std::io::Error::other)??;
         tokio::net::UnixStream::from_std(stream)
     }
-}
-
-/// A shim could not be had.
-#[derive(Debug, thiserror::Error)]
-enum StartError {
-    #[error("write the ledger")]
-    Ledger {
-        #[from]
-        source: LedgerError,
-    },
-    #[error("write the order to the shim")]
-    Prepare { source: std::io::Error },
-    #[error("limit what the task may have of the disk")]
-    Quota { source: std::io::Error },
-    #[error("start a shim")]
-    Shim { source: std::io::Error },
-    #[error("{}", .0.message)]
-    Group(ExitError),
-}
-
-fn is_gone(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::*;
-    matches!(
-        error.kind(),
-        NotFound | ConnectionRefused | ConnectionReset | BrokenPipe | UnexpectedEof
-    )
-}
-
-/// Whether what stands behind an error is a disk that takes no more.
-fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    let full = |error: &std::io::Error| {
-        matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
-    };
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.downcast_ref().is_some_and(full) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
-}
-
-/// An error with all its causes on one line.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -7,8 +7,10 @@
 mod cause;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use cause::Cause;
+pub use wire::success_status;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -407,26 +409,6 @@ impl ApiError {
     pub fn retry_after_s(&self) -> Option<u32> {
         self.details.as_ref().and_then(|details| details.retry_after_seconds)
     }
-
-    /// The `Status` object as JSON.
-    pub fn to_json(&self) -> Vec<u8> {
-        Status {
-            kind: "Status",
-            api_version: "v1",
-            metadata: StatusMeta { continue_: self.continue_.as_deref() },
-            status: "Failure",
-            message: &self.message,
-            reason: &self.reason,
-            details: self.details.as_deref(),
-            code: self.code,
-        }
-        .to_json()
-    }
-
-    /// As [`ApiError::to_json`], for the object of a watch's ERROR event.
-    pub fn to_value(&self) -> Value {
-        serde_json::from_slice(&self.to_json()).expect("a Status we serialized parses")
-    }
 }
 
 impl fmt::Display for ApiError {
@@ -436,55 +418,6 @@ impl fmt::Display for ApiError {
 }
 
 impl std::error::Error for ApiError {}
-
-/// The `Status` of a DELETE that removed the object.
-pub fn success_status(def: &ResourceDef, name: &str, uid: &str) -> Vec<u8> {
-    let details = StatusDetails { uid: uid.into(), ..about(&def.group, &def.plural, name) };
-    Status {
-        kind: "Status",
-        api_version: "v1",
-        metadata: StatusMeta { continue_: None },
-        status: "Success",
-        message: "",
-        reason: "",
-        details: Some(&details),
-        code: 0,
-    }
-    .to_json()
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Status<'a> {
-    kind: &'a str,
-    api_version: &'a str,
-    metadata: StatusMeta<'a>,
-    status: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    message: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    reason: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<&'a StatusDetails>,
-    #[serde(skip_serializing_if = "is_zero")]
-    code: u16,
-}
-
-#[derive(Serialize)]
-struct StatusMeta<'a> {
-    #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
-    continue_: Option<&'a str>,
-}
-
-impl Status<'_> {
-    fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("strings and integers always serialize")
-    }
-}
-
-fn is_zero(code: &u16) -> bool {
-    *code == 0
-}
 
 fn about(group: &str, kind: &str, name: &str) -> StatusDetails {
     StatusDetails {
