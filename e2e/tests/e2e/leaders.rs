@@ -1,16 +1,17 @@
 //! Two processes of controllers: one decides, and when it is gone, or only slept, the other does.
 
-use std::{
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{path::Path, process::Command};
 
 use commonage_e2e::{Output, eventually, host, process::Role, run};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+/// That a test can wait for.
+const SHORT: [&str; 2] = ["4s", "3s"];
+/// That no test can wait for.
+const LONG: [&str; 2] = ["600s", "500s"];
 
 /// An API server, and as many controllers as a test wants.
 struct Plane {
@@ -42,8 +43,8 @@ impl Plane {
         plane
     }
 
-    /// With times that a test can wait for.
-    fn controllers(&self, name: &str) -> Role {
+    /// Whose Lease has so long to run, and is given up by themselves after so long without a renewal.
+    fn controllers(&self, name: &str, [lease, renew]: [&str; 2]) -> Role {
         let kubeconfig = format!("{}/controllers.kubeconfig", self.path("server"));
         self.role(
             name,
@@ -52,9 +53,9 @@ impl Plane {
                 "--kubeconfig",
                 &kubeconfig,
                 "--leader-elect-lease-duration",
-                "4s",
+                lease,
                 "--leader-elect-renew-deadline",
-                "3s",
+                renew,
                 "--leader-elect-retry-period",
                 "0.5s",
                 "-v",
@@ -114,36 +115,32 @@ fn signal(role: &Role, signal: Signal) {
 #[test]
 fn one_decides_and_another_takes_over() {
     let plane = Plane::start();
-    let mut first = plane.controllers("first");
+    let mut first = plane.controllers("first", LONG);
     plane.await_lead(&first);
-    let second = plane.controllers("second");
+    let second = plane.controllers("second", LONG);
     plane.decides("one");
     assert!(plane.leads(&first));
     assert_eq!(plane.lease("leaseTransitions"), "0");
 
-    // Stopped: it lets go, and the next one decides within 4 s.
+    // Stopped: it lets go.
     assert_eq!(first.stop(), 0);
-    let stopped = Instant::now();
     plane.decides("two");
-    assert!(stopped.elapsed() < Duration::from_secs(4), "it took {:?}", stopped.elapsed());
     assert!(plane.leads(&second));
     assert_eq!(plane.lease("leaseTransitions"), "1");
 
-    // Killed: its lease has 4 s to run, but on the same machine it is seen to be dead.
-    let third = plane.controllers("third");
+    // Killed: its lease has minutes to run, but on the same machine it is seen to be dead.
+    let third = plane.controllers("third", LONG);
     second.kill();
-    let killed = Instant::now();
     plane.decides("three");
-    assert!(killed.elapsed() < Duration::from_secs(4), "it took {:?}", killed.elapsed());
     assert!(plane.leads(&third));
 }
 
 #[test]
 fn a_leader_that_slept_writes_nothing_and_ends() {
     let plane = Plane::start();
-    let mut first = plane.controllers("first");
+    let mut first = plane.controllers("first", SHORT);
     plane.await_lead(&first);
-    let second = plane.controllers("second");
+    let second = plane.controllers("second", SHORT);
     plane.decides("before");
     signal(&first, Signal::SIGSTOP);
     // What it will find to do when it wakes; by then the other one has done it.
