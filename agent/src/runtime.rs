@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use commonage_failpoint::reach;
 use commonage_schemas::reasons::task as reasons;
+use commonage_shim::attach::Attachment;
 use commonage_shim::client::{self, Observed, Shim};
 use commonage_shim::exec::{Exec, ExecError, Order};
 use commonage_shim::group::Shared;
@@ -383,6 +384,11 @@ impl Shims {
     pub fn exec(&self, uid: &str, order: &Order) -> Result<Exec, ExecError> {
         let dir = self.ledger.state_dir(uid);
         Shim::connect(dir.path()).map_err(ExecError::Container)?.exec(order)
+    }
+
+    /// Attaches to a running task: `stdin` to write to it, else only to size its terminal.
+    pub fn attach(&self, uid: &str, stdin: bool) -> std::io::Result<Attachment> {
+        Shim::connect(self.ledger.state_dir(uid).path())?.attach(stdin)
     }
 
     /// Connects to a port in a task's network.

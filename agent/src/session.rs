@@ -23,6 +23,7 @@ mod forward;
 pub(crate) mod process;
 mod query;
 mod refusal;
+mod typed;
 
 pub(crate) use refusal::Refusal;
 

@@ -61,8 +61,8 @@ pub(crate) enum Verb {
     Top(crate::top::Args),
     /// Run a command in a running task
     Exec(crate::exec::Args),
-    /// Print what a running task writes from now on
-    Attach(crate::exec::AttachArgs),
+    /// Print what a running task writes from now on, and type into it
+    Attach(crate::attach::Args),
     /// Copy files into or out of a running task
     Cp(crate::cp::Args),
     /// Look into the directory of a task, also of one that has ended

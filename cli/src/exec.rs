@@ -1,5 +1,4 @@
-//! `cmn exec`: a command in a running task, on this terminal. `cmn attach`: what its own command
-//! writes; tasks have no input.
+//! `cmn exec`: a command in a running task, on this terminal.
 
 use std::process::ExitCode;
 
@@ -30,49 +29,41 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
-#[derive(Debug, ClapArgs)]
-#[command(after_help = "Examples:
-  cmn attach web                  what the task `web` writes from now on
-  cmn logs -f web                 what it has written before, too")]
-pub(crate) struct AttachArgs {
-    /// A task: `NAME` or `task/NAME`
-    #[arg(value_name = "TASK")]
-    task: String,
-}
-
 /// What of this terminal the command gets.
 #[derive(Clone, Copy, Debug, ClapArgs)]
-struct With {
+pub(crate) struct With {
     /// Pass our standard input on
     #[arg(short = 'i', long)]
-    stdin: bool,
+    pub(crate) stdin: bool,
     /// Give it a terminal: ours
     #[arg(short, long)]
-    tty: bool,
+    pub(crate) tty: bool,
 }
 
 pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
     let task = session::task_name(&args.task)?;
     let tried = format!("cannot run {} in task \"{task}\"", args.command[0]);
     let command = args.command.iter().map(|word| format!("command={}", encode(word)));
-    start(cluster, task, "exec", command.collect(), args.with, &tried).await
+    let session = start(cluster, task, "exec", command.collect(), args.with, &tried).await;
+    session.ended.map(ExitCode::from)
 }
 
-pub(crate) async fn attach(args: AttachArgs, cluster: &Cluster) -> Result<ExitCode> {
-    let task = session::task_name(&args.task)?;
-    let tried = format!("cannot attach to task \"{task}\"");
-    let with = With { stdin: false, tty: false };
-    start(cluster, task, "attach", Vec::new(), with, &tried).await
+/// What became of a session.
+pub(crate) struct Session {
+    pub(crate) ended: session::Ended,
+    /// Whether anything came out of it.
+    pub(crate) printed: bool,
 }
 
-async fn start(
+/// A session of `exec` or `attach` from its beginning to its end, with its output on ours.
+pub(crate) async fn start(
     cluster: &Cluster,
     task: &str,
     subresource: &str,
     mut query: Vec<String>,
     with: With,
     tried: &str,
-) -> Result<ExitCode> {
+) -> Session {
     let tty = with.tty && terminal::is_there();
     if with.tty && !tty {
         output::note("without a terminal: standard input is none");
@@ -87,14 +78,18 @@ async fn start(
         sizes: tty.then(terminal::sizes),
     };
     let raw = tty.then(terminal::Raw::enter);
-    let ended = session::run(cluster, &path, tried, inputs, |stream, data| match stream {
-        Stream::Stdout => output::data(data),
-        Stream::Stderr => {
-            output::passed_on(data);
-            Ok(())
+    let mut printed = false;
+    let ended = session::run(cluster, &path, tried, inputs, |stream, data| {
+        printed |= !data.is_empty();
+        match stream {
+            Stream::Stdout => output::data(data),
+            Stream::Stderr => {
+                output::passed_on(data);
+                Ok(())
+            }
         }
     });
     let ended = ended.await;
     drop(raw);
-    ended.map(ExitCode::from)
+    Session { ended, printed }
 }

@@ -9,6 +9,7 @@ mod allocator;
 mod apiserver;
 mod apply;
 mod args;
+mod attach;
 mod backup;
 mod controllers;
 mod cp;
@@ -78,7 +79,7 @@ fn dispatch(global: Global, verb: Verb) -> Result<ExitCode> {
         Verb::Logs(args) => as_client(&global, async |cluster| logs::run(args, cluster).await),
         Verb::Top(args) => as_client(&global, async |cluster| top::run(args, cluster).await),
         Verb::Exec(args) => as_client(&global, async |cluster| exec::run(args, cluster).await),
-        Verb::Attach(args) => as_client(&global, async |cluster| exec::attach(args, cluster).await),
+        Verb::Attach(args) => as_client(&global, async |cluster| attach::run(args, cluster).await),
         Verb::Cp(args) => as_client(&global, async |cluster| cp::run(args, cluster).await),
         Verb::Sandbox(args) => {
             as_client(&global, async |cluster| sandbox::run(args, cluster).await)

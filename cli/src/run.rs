@@ -18,11 +18,14 @@ use kube::{
 };
 
 use crate::{
+    attach,
     errors::{Failure, Result, count, exit},
+    exec::With,
     follow,
     kubeconfig::Cluster,
     logs,
     output::{self, Tone},
+    terminal,
 };
 
 /// How long the last lines may take to arrive after the task's end was seen.
@@ -32,6 +35,8 @@ const LOG_GRACE: Duration = Duration::from_secs(5);
 #[command(after_help = "Examples:
   cmn run --name hello --cpu 0.1 --memory 32Mi -- sh -c 'echo hello; sleep 5'
   cmn run --port http=http:0 -- sh -c 'exec busybox httpd -f -p $PORT_HTTP'
+  cmn run -it --rm -- bash        a shell on some agent, on this terminal
+  cmn run -i -- wc -l < lines     what it reads is our standard input
   cmn run --detach --queue batch -- make -C /src")]
 pub(crate) struct Args {
     /// The task's name; made up from the command if not given
@@ -70,6 +75,15 @@ pub(crate) struct Args {
     /// Killed after so many seconds
     #[arg(long, value_name = "SECONDS")]
     max_seconds: Option<i64>,
+    /// Pass our standard input on to it
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// Run it in a terminal: ours
+    #[arg(short, long, requires = "stdin")]
+    tty: bool,
+    /// Keep its standard input open when we are gone, for `cmn attach -i`; otherwise it ends then
+    #[arg(long, requires = "stdin")]
+    leave_stdin_open: bool,
     /// Return as soon as the task exists
     #[arg(long, short, conflicts_with = "rm")]
     detach: bool,
@@ -137,6 +151,10 @@ impl Args {
                 command: self.command.clone(),
                 env: self.env.clone(),
                 ports: self.ports.clone(),
+                stdin: self.stdin,
+                // As kubectl has it. Whoever is to come later finds it open.
+                stdin_once: self.stdin && !self.leave_stdin_open && !self.detach,
+                tty: self.tty,
                 ..Container::default()
             },
             max_completion_seconds: self.max_seconds,
@@ -175,13 +193,19 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
         .map_err(|error| Failure::api(format!("task \"{name}\" was not created"), &error))?;
     output::step(&format!("task {}/{name} created", cluster.namespace));
     if args.detach {
-        output::message(Tone::Hint, "next:", &format!("cmn logs -f {name}"));
+        let next = match (args.stdin, args.tty) {
+            (true, true) => "attach -it",
+            (true, false) => "attach -i",
+            _ => "logs -f",
+        };
+        output::message(Tone::Hint, "next:", &format!("cmn {next} {name}"));
         return Ok(ExitCode::SUCCESS);
     }
     let mut watched = Watched {
         cluster,
         name: &name,
         uid: created.uid().unwrap_or_default(),
+        with: args.stdin.then_some(With { stdin: true, tty: args.tty }),
         shown: 0,
         why: None,
     };
@@ -207,6 +231,8 @@ struct Watched<'a> {
     cluster: &'a Cluster,
     name: &'a str,
     uid: String,
+    /// What of ours it gets, if anything: then we are attached to it.
+    with: Option<With>,
     /// How many states of its history have been shown.
     shown: usize,
     why: Option<WhyPending>,
@@ -216,6 +242,7 @@ impl Watched<'_> {
     /// Shows states and passes on output until both have ended.
     async fn follow_to_end(&mut self, api: Api<Task>) -> Result<TaskStatus> {
         let mut states = follow::task(api, self.name);
+        let uid = self.uid.clone();
         let mut log: Option<BoxFuture<'_, Result<()>>> = None;
         let mut log_ended = false;
         let ended = loop {
@@ -228,11 +255,15 @@ impl Watched<'_> {
                     let status = task.status.unwrap_or_default();
                     let over = status.state.is_terminal();
                     // The last state is shown after the last line of output.
-                    if !over {
+                    let hidden = log.is_some() && self.has_the_terminal();
+                    if !(over || hidden) {
                         self.show(&status);
                     }
                     if status.started_at.is_some() && log.is_none() {
-                        log = Some(logs::both_streams(&self.cluster.client, &self.cluster.namespace, self.name).boxed());
+                        log = Some(match self.with {
+                            Some(with) => attach::to_new(self.cluster, self.name, &uid, with).boxed(),
+                            None => logs::both_streams(&self.cluster.client, &self.cluster.namespace, self.name).boxed(),
+                        });
                     }
                     if over {
                         break status;
@@ -252,6 +283,11 @@ impl Watched<'_> {
         }
         self.show(&ended);
         Ok(ended)
+    }
+
+    /// Whether what we say would be written over what it shows.
+    fn has_the_terminal(&self) -> bool {
+        self.with.is_some_and(|with| with.tty) && terminal::is_there()
     }
 
     /// What is new in the task's history, and why it waits if it does.
@@ -333,7 +369,7 @@ fn why_words(why: &WhyPending) -> String {
 }
 
 /// The exit code that a shell would give the task's end.
-fn exit_code(status: &TaskStatus) -> u8 {
+pub(crate) fn exit_code(status: &TaskStatus) -> u8 {
     let by_signal = |signal: i32| u8::try_from(128 + signal).unwrap_or(exit::REFUSED);
     match (status.exit_code, status.signal) {
         (_, Some(signal)) if signal > 0 => by_signal(signal),

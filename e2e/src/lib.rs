@@ -12,6 +12,7 @@ pub mod host;
 pub mod process;
 pub mod recorder;
 pub mod registry;
+pub mod screen;
 
 use std::{
     fs,

@@ -147,6 +147,11 @@ impl Shim {
         })
     }
 
+    /// The bare connection, on which nothing was asked yet.
+    pub(crate) fn into_stream(self) -> UnixStream {
+        self.stream.into_inner()
+    }
+
     pub(crate) fn state(&self) -> &StateDir {
         &self.state
     }

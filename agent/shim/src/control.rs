@@ -1,15 +1,18 @@
 //! The shim's end of `ctl.sock`: one JSON object per line, both ways.
 //!
 //! Requests: `{"op":"status"}`, `{"op":"kill","signal":15}`, `{"op":"subscribe"}`, `{"op":"settle"}`,
-//! `{"op":"exec","command":["ls"],"tty":false}` with descriptors (see [`crate::exec`]). Answers:
+//! `{"op":"exec","command":["ls"],"tty":false}` with descriptors (see [`crate::exec`]),
+//! `{"op":"attach","stdin":true}`, whose answer comes with one (see [`crate::attach`]). Answers:
 //! `{"ok":true,"status":{…}}` or `{"ok":false,"error":"…"}`; a subscriber gets
 //! `{"ok":true,"exit":{…}}` as its last line. `settle` is answered when the command runs, and if it never
 //! does, not at all: the connection ends. Whoever does not read is dropped, never waited for.
 
 use std::io::{self, ErrorKind, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use nix::sys::socket::MsgFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Phase, Status};
@@ -39,6 +42,7 @@ pub(crate) enum Request {
     Subscribe,
     Settle,
     Exec { command: Vec<String>, tty: bool },
+    Attach { stdin: bool },
 }
 
 /// What is answered.
@@ -60,6 +64,10 @@ pub(crate) trait Task {
     fn kill(&mut self, signal: i32) -> io::Result<()>;
     /// Has a further command started, whose ends of things these are.
     fn exec(&mut self, command: &[String], tty: bool, fds: &[OwnedFd]) -> io::Result<()>;
+    /// What somebody gets who attaches.
+    fn attach(&mut self, stdin: bool) -> io::Result<BorrowedFd<'_>>;
+    /// Somebody who was attached is gone. True: and so is the input, for everybody.
+    fn detach(&mut self, stdin: bool) -> bool;
 }
 
 pub(crate) struct Control {
@@ -75,6 +83,13 @@ struct Client {
     subscribed: bool,
     /// Waits for the command to run.
     settling: bool,
+    attached: Option<Attached>,
+}
+
+/// To be told when the task's input is closed.
+struct Attached {
+    /// To write to the task.
+    stdin: bool,
 }
 
 impl Control {
@@ -101,7 +116,17 @@ impl Control {
                 self.clients.push(Client::new(stream));
             }
         }
-        self.clients.retain_mut(|client| client.serve(task));
+        let mut closed = false;
+        self.clients.retain_mut(|client| {
+            let stays = client.serve(task);
+            if let (false, Some(attached)) = (stays, &client.attached) {
+                closed |= task.detach(attached.stdin);
+            }
+            stays
+        });
+        if closed {
+            self.clients.retain(|client| client.attached.is_none());
+        }
     }
 
     /// Answers those who wait for the command to run, if it does.
@@ -124,7 +149,8 @@ impl Control {
 
 impl Client {
     fn new(stream: UnixStream) -> Self {
-        Self { stream, pending: Vec::new(), fds: Vec::new(), subscribed: false, settling: false }
+        let (pending, fds) = (Vec::new(), Vec::new());
+        Self { stream, pending, fds, subscribed: false, settling: false, attached: None }
     }
 
     /// False: hang up.
@@ -172,12 +198,34 @@ impl Client {
                 let fds = std::mem::take(&mut self.fds);
                 task.exec(&command, tty, &fds).map_err(|e| e.to_string())
             }
+            Ok(Request::Attach { stdin }) if self.attached.is_none() => {
+                return self.attach(stdin, task);
+            }
+            Ok(Request::Attach { .. }) => Err("attached already".to_owned()),
             Err(error) => Err(error.to_string()),
         };
         Some(match outcome {
             Ok(()) => Answer { ok: true, status: Some(task.status()), ..Answer::default() },
             Err(error) => Answer { error: Some(error), ..Answer::default() },
         })
+    }
+
+    /// The answer, unless it has gone out with what the client is given.
+    fn attach(&mut self, stdin: bool, task: &mut impl Task) -> Option<Answer> {
+        let answer = Answer { ok: true, status: Some(task.status()), ..Answer::default() };
+        match task.attach(stdin) {
+            Ok(input) => {
+                let line = line(&answer);
+                let sent = fds::send(&self.stream, &line, &[input], MsgFlags::MSG_DONTWAIT);
+                self.attached = Some(Attached { stdin });
+                if sent.ok() != Some(line.len()) {
+                    // It is found to be gone when it is looked at next.
+                    let _ = self.stream.shutdown(Shutdown::Both);
+                }
+                None
+            }
+            Err(error) => Some(Answer { error: Some(error.to_string()), ..Answer::default() }),
+        }
     }
 
     /// False: hang up.
@@ -192,8 +240,12 @@ impl Client {
 
     /// False if it could not be written at once: the peer does not read.
     fn answer(&mut self, answer: &Answer) -> bool {
-        let mut line = serde_json::to_vec(answer).expect("an answer has only string keys");
-        line.push(b'\n');
-        self.stream.write_all(&line).is_ok()
+        self.stream.write_all(&line(answer)).is_ok()
     }
+}
+
+fn line(answer: &Answer) -> Vec<u8> {
+    let mut line = serde_json::to_vec(answer).expect("an answer has only string keys");
+    line.push(b'\n');
+    line
 }

@@ -23,12 +23,21 @@ pub(crate) fn send(
     Ok(sendmsg::<()>(socket, &[IoSlice::new(bytes)], attached, flags, None)?)
 }
 
-/// Receives bytes and the descriptors that came along, closed on exec. No bytes: the end.
+/// Receives bytes and the descriptors that came along, closed on exec. No bytes: the end. Waits as the socket does.
 pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    receive_with(socket, buffer, MsgFlags::empty())
+}
+
+/// The same, with flags.
+pub(crate) fn receive_with(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    flags: MsgFlags,
+) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = nix::cmsg_space!([RawFd; FDS_MAX]);
     let mut slices = [IoSliceMut::new(buffer)];
     let socket = socket.as_fd().as_raw_fd();
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(socket, &mut slices, Some(&mut space), flags)?;
     let mut fds = Vec::new();
     for attached in message.cmsgs()? {

@@ -11,10 +11,13 @@
 //! It talks to the shim through three pipes and a socket, of which the command holds none. On the *exec pipe*
 //! it says [`FILTERED`] and waits; the shim asks the kernel whether that is true and answers on
 //! the *go pipe*. Then the exec pipe ends when the command was executed, or a [`Failure`] comes.
-//! On the *status pipe* comes the command's wait status. On the *exec socket* come orders.
+//! On the *status pipe* comes the command's wait status. On the *exec socket* come orders, and the other way, before
+//! the command is executed, the master of its terminal if it has one.
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -28,10 +31,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::launch::{ExitError, FailureReason, Launch, SANDBOX_MOUNT};
+use crate::launch::{ExitError, FailureReason, Launch, SANDBOX_MOUNT, Stdio};
 use crate::seccomp::Filters;
-use crate::spec;
-use crate::sys;
+use crate::{attach, spec, sys, terminal};
 
 mod execs;
 
@@ -44,6 +46,7 @@ pub(crate) struct Plan {
     /// Where the program may be, in order.
     pub(crate) candidates: Vec<CString>,
     pub(crate) working_dir: CString,
+    pub(crate) stdio: Stdio,
     pub(crate) filters: Filters,
     pub(crate) exec_pipe: RawFd,
     pub(crate) status_pipe: RawFd,
@@ -83,7 +86,7 @@ pub(crate) enum Step {
     Fork = b'F',
     WorkingDir = b'D',
     Exec = b'X',
-    /// Only of further commands: too many at once, no terminal.
+    /// Only of further commands: too many at once.
     Busy = b'B',
     Terminal = b'T',
 }
@@ -93,7 +96,10 @@ impl Plan {
     pub(crate) fn new(launch: &Launch, filters: Filters, pipes: PlanPipes) -> Self {
         let PlanPipes { exec_pipe, status_pipe, go_pipe, exec_socket } = pipes;
         let c = |s: &str| CString::new(s).unwrap_or_default();
-        let environment = spec::environment(launch);
+        let mut environment = spec::environment(launch);
+        if launch.stdio.tty && !environment.iter().any(|v| v.starts_with("TERM=")) {
+            environment.push(terminal::TERM.to_owned());
+        }
         let program = launch.command.first().map_or("", String::as_str);
         let path = environment.iter().find_map(|v| v.strip_prefix("PATH=")).unwrap_or_default();
         let working_dir = launch.working_dir.as_deref().unwrap_or(Path::new(SANDBOX_MOUNT));
@@ -102,6 +108,7 @@ impl Plan {
             envp: environment.iter().map(|s| c(s)).collect(),
             candidates: candidates(program, path).iter().map(|s| c(s)).collect(),
             working_dir: c(&working_dir.display().to_string()),
+            stdio: launch.stdio,
             filters,
             exec_pipe,
             status_pipe,
@@ -177,6 +184,9 @@ fn run(plan: &Plan) -> Failure {
         Ok(Some(child)) => {
             let _ = nix::unistd::close(plan.exec_pipe);
             let _ = nix::unistd::close(plan.go_pipe);
+            if plan.stdio.stdin {
+                let_go_of_stdin();
+            }
             supervise(child, plan, &signals)
         }
         Err(error) => fail(Step::Fork, error.raw_os_error().unwrap_or(libc::EAGAIN)),
@@ -186,11 +196,31 @@ fn run(plan: &Plan) -> Failure {
 fn become_command(plan: &Plan) -> Failure {
     let _ = nix::unistd::setsid();
     let _ = nix::sys::prctl::set_pdeathsig(None);
+    if plan.stdio.tty
+        && let Err(error) = enter_terminal(plan)
+    {
+        return Failure { step: Step::Terminal, errno: error.raw_os_error().unwrap_or(libc::EIO) };
+    }
     let unblocked = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
     if let Err(errno) = unblocked {
         return Failure { step: Step::Fork, errno: errno as i32 };
     }
     execute(&plan.working_dir, &plan.candidates, &plan.argv, &plan.envp)
+}
+
+/// The shim keeps the master: whoever is attached may come and go.
+fn enter_terminal(plan: &Plan) -> io::Result<()> {
+    let master = terminal::enter()?;
+    // SAFETY: the descriptor is the socket kept open for this and for orders.
+    let socket = unsafe { BorrowedFd::borrow_raw(plan.exec_socket) };
+    attach::hand_over(socket, master.as_fd())
+}
+
+/// A command that closes its input is to be the last who does.
+fn let_go_of_stdin() {
+    if let Ok(null) = File::open("/dev/null") {
+        let _ = sys::redirect(&null, libc::STDIN_FILENO);
+    }
 }
 
 /// Becomes the first of the candidates that is there. Returns only on a failure.
@@ -307,7 +337,11 @@ impl Failure {
                 FailureReason::LimitsTooSmall,
                 format!("no room to start {program:?} within the limits: {}", errno.desc()),
             ),
-            (Step::Fork | Step::Go | Step::Busy | Step::Terminal, _) => (
+            (Step::Terminal, _) => (
+                FailureReason::CreateFailed,
+                format!("the task's terminal could not be made: {}", errno.desc()),
+            ),
+            (Step::Fork | Step::Go | Step::Busy, _) => (
                 FailureReason::CreateFailed,
                 format!("the container's first process: {}", errno.desc()),
             ),

@@ -88,6 +88,9 @@ pub struct Launch {
     /// How much of its output is kept.
     #[serde(default)]
     pub log: LogLimits,
+    /// What it reads from, and whether it writes to a terminal.
+    #[serde(default, skip_serializing_if = "Stdio::is_plain")]
+    pub stdio: Stdio,
 }
 
 impl Launch {
@@ -116,7 +119,30 @@ impl Launch {
             devices: Vec::new(),
             capabilities: Capabilities::default(),
             log: LogLimits::default(),
+            stdio: Stdio::default(),
         }
+    }
+}
+
+/// A task's standard streams, with the names and the meaning that Kubernetes gives them. By default it reads from
+/// `/dev/null`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stdio {
+    /// What it reads comes from those who are attached to it. Until somebody is it waits.
+    #[serde(default)]
+    pub stdin: bool,
+    /// Its input ends when the first who was attached to it is gone; with a terminal, that hangs up.
+    #[serde(default)]
+    pub stdin_once: bool,
+    /// It runs in a terminal of its own: there is one output then.
+    #[serde(default)]
+    pub tty: bool,
+}
+
+impl Stdio {
+    fn is_plain(&self) -> bool {
+        *self == Stdio::default()
     }
 }
 

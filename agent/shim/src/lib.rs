@@ -15,6 +15,7 @@
 #![warn(missing_docs)]
 
 mod allowance;
+pub mod attach;
 mod cgroup;
 pub mod client;
 mod cni;

@@ -37,6 +37,14 @@ impl Output {
         Ok(Self { pipe: Some(pipe.into()), log: RotatingLog::open(path, limits)? })
     }
 
+    /// Takes what is read from now on, instead of the pipe that nobody else has: the master of the task's terminal.
+    pub(crate) fn read_from(&mut self, master: OwnedFd) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        fcntl(master.as_raw_fd(), FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+        self.pipe = Some(master.into());
+        Ok(())
+    }
+
     /// What to poll for reading; nothing once every writer is gone.
     pub(crate) fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)

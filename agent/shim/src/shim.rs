@@ -25,7 +25,7 @@ use crate::cgroup::Hierarchies;
 use crate::cni::{self, Attached};
 use crate::control::Control;
 use crate::init::{Init, Plan, PlanPipes};
-use crate::launch::{Exit, ExitError, FailureReason, Launch, Network, Root, Stream};
+use crate::launch::{Exit, ExitError, FailureReason, Launch, Network, Root, Stdio, Stream};
 use crate::lock::Lock;
 use crate::network;
 use crate::output::Output;
@@ -151,6 +151,8 @@ fn block_signals() -> io::Result<nix::sys::signalfd::SignalFd> {
 pub(crate) struct Created {
     pub(crate) init: i32,
     pub(crate) outputs: [Output; 2],
+    /// Where what it reads is written, unless that is a terminal.
+    pub(crate) stdin: Option<OwnedFd>,
     pub(crate) exec_pipe: File,
     pub(crate) status_pipe: File,
     pub(crate) go_pipe: File,
@@ -181,7 +183,9 @@ fn create(
     };
     write_spec(state, &seen.in_place(launch), &seen, &root, &hierarchies).map_err(other)?;
     let outside = |id| stage.as_ref().map_or(id, |stage| stage.outside(id));
-    let pipes = Pipes::new((outside(launch.user.uid), outside(launch.user.gid))).map_err(other)?;
+    let owner = (outside(launch.user.uid), outside(launch.user.gid));
+    let pipes = Pipes::new(owner, &launch.stdio).map_err(other)?;
+    let (stdin, to_stdin) = pipes.stdin.unzip();
     let plan_pipes = PlanPipes {
         exec_pipe: pipes.exec.1.as_raw_fd(),
         status_pipe: pipes.status.1.as_raw_fd(),
@@ -190,7 +194,7 @@ fn create(
     };
     let plan = Plan::new(launch, filters.clone(), plan_pipes);
     sys::alarm(CREATE_TIMEOUT_SECONDS);
-    let init = start(state, launch, plan, pipes.stdout.1, pipes.stderr.1);
+    let init = start(state, launch, plan, stdin, [pipes.stdout.1, pipes.stderr.1]);
     sys::alarm(0);
     // These ends are the container's now.
     drop((pipes.exec.1, pipes.status.1, pipes.go.0, pipes.exec_socket.1));
@@ -198,7 +202,7 @@ fn create(
         let _ = remove_group(launch);
     })?;
     let outputs = || -> io::Result<[Output; 2]> {
-        for pipe in [&pipes.exec.0, &pipes.status.0] {
+        for pipe in [&pipes.exec.0, &pipes.status.0].into_iter().chain(&to_stdin) {
             fcntl(pipe.as_raw_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
         Ok([
@@ -213,6 +217,7 @@ fn create(
     Ok(Created {
         init,
         outputs,
+        stdin: to_stdin,
         exec_pipe: pipes.exec.0.into(),
         status_pipe: pipes.status.0.into(),
         go_pipe: pipes.go.1.into(),
@@ -304,6 +309,8 @@ fn give_away(directory: &Path, user: &crate::launch::User) -> io::Result<()> {
 type Pipe = (OwnedFd, OwnedFd);
 
 struct Pipes {
+    /// If it is to read from one.
+    stdin: Option<Pipe>,
     stdout: Pipe,
     stderr: Pipe,
     exec: Pipe,
@@ -315,10 +322,11 @@ struct Pipes {
 
 impl Pipes {
     /// For a user and a group, as the machine counts them.
-    fn new((user, group): (u32, u32)) -> io::Result<Self> {
+    fn new((user, group): (u32, u32), stdio: &Stdio) -> io::Result<Self> {
         let pipe = || pipe2(OFlag::O_CLOEXEC);
         let (packets, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
         let pipes = Self {
+            stdin: (stdio.stdin && !stdio.tty).then(pipe).transpose()?,
             stdout: pipe()?,
             stderr: pipe()?,
             exec: pipe()?,
@@ -326,10 +334,11 @@ impl Pipes {
             go: pipe()?,
             exec_socket: socketpair(AddressFamily::Unix, packets, None, flags)?,
         };
-        // So that the task may open /dev/stdout and /dev/stderr, which is a new open of the pipe.
-        for output in [&pipes.stdout, &pipes.stderr] {
+        // So that the task may open /dev/stdout and its like, which is a new open of the pipe.
+        let stdin = pipes.stdin.iter().map(|stdin| &stdin.0);
+        for end in [&pipes.stdout.1, &pipes.stderr.1].into_iter().chain(stdin) {
             nix::unistd::fchown(
-                output.1.as_raw_fd(),
+                end.as_raw_fd(),
                 Some(Uid::from_raw(user)),
                 Some(Gid::from_raw(group)),
             )?;
@@ -343,14 +352,17 @@ fn start(
     state: &StateDir,
     launch: &Launch,
     plan: Plan,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+    stdin: Option<OwnedFd>,
+    [stdout, stderr]: [OwnedFd; 2],
 ) -> Result<i32, ExitError> {
     let failed = |what: &str, error: &dyn std::error::Error| ExitError {
         reason: FailureReason::CreateFailed,
         message: format!("{what}: {}", chain(error)),
     };
-    let stdin = File::open("/dev/null").map_err(|e| failed("/dev/null", &e))?;
+    let stdin = match stdin {
+        Some(stdin) => stdin,
+        None => File::open("/dev/null").map_err(|e| failed("/dev/null", &e))?.into(),
+    };
     let builder = ContainerBuilder::new(launch.id.clone(), SyscallType::default())
         .with_root_path(state.runtime_root())
         .and_then(ContainerBuilder::validate_id)

@@ -11,6 +11,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::MsgFlags;
 
 use crate::allowance::Allowance;
+use crate::attach::Input;
 use crate::cgroup::{self, Hierarchies};
 use crate::client::{Phase, Status};
 use crate::control::{Control, Task};
@@ -42,6 +43,7 @@ pub(crate) struct Supervisor {
 struct Watched {
     init: i32,
     exec_socket: OwnedFd,
+    input: Input,
     started_at: Option<Timestamp>,
     /// Init's own wait status, once reaped. Before that its process id cannot be reused, so a
     /// signal never hits a stranger.
@@ -98,6 +100,14 @@ impl Task for Watched {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         fds::send(&self.exec_socket, &order, &fds, MsgFlags::MSG_DONTWAIT).map(drop)
     }
+
+    fn attach(&mut self, stdin: bool) -> io::Result<BorrowedFd<'_>> {
+        self.input.attach(stdin)
+    }
+
+    fn detach(&mut self, stdin: bool) -> bool {
+        self.input.detach(stdin)
+    }
 }
 
 impl Supervisor {
@@ -113,6 +123,7 @@ impl Supervisor {
             watched: Watched {
                 init: created.init,
                 exec_socket: created.exec_socket,
+                input: Input::new(launch.stdio, created.stdin),
                 started_at: None,
                 ended: None,
                 killed: false,
@@ -144,6 +155,10 @@ impl Supervisor {
             }
             if ready.control {
                 control.serve(&mut self.watched);
+                if self.watched.input.has_hung_up() {
+                    // Closes the last copy of the terminal's master that is ours.
+                    self.outputs[0].drain(&mut self.buffer);
+                }
             }
             control.tell_settled(&self.watched);
             if ready.signal {
@@ -219,6 +234,7 @@ impl Supervisor {
         }
         if message.is_empty() {
             self.exec_pipe = None;
+            self.take_terminal();
             if self.error.is_none() {
                 self.on_end_of_exec();
             }
@@ -266,6 +282,19 @@ impl Supervisor {
             // A network that was made before has its loopback on.
             Network::Host | Network::Cni(_) | Network::Shared(_) => Ok(()),
             Network::None => network::start_loopback(self.watched.init),
+        }
+    }
+
+    /// What the command prints into its terminal is its output from now on.
+    fn take_terminal(&mut self) {
+        let Watched { input, exec_socket, .. } = &mut self.watched;
+        let taken = input.receive_terminal(exec_socket.as_fd()).and_then(|master| match master {
+            Some(master) => self.outputs[0].read_from(master),
+            None => Ok(()),
+        });
+        if let Err(error) = taken {
+            // It failed before, which was said, or it was killed.
+            eprintln!("shim: no terminal: {error}");
         }
     }
 

@@ -15,7 +15,7 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 }
 
 /// Makes one: its master and its slave, both closed on exec.
-pub(crate) fn make() -> io::Result<(OwnedFd, OwnedFd)> {
+fn make() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let master = open(MULTIPLEXER, flags, Mode::empty())?;
     // SAFETY: just opened, known to nobody else.
@@ -29,8 +29,21 @@ pub(crate) fn make() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((master, unsafe { OwnedFd::from_raw_fd(slave as RawFd) }))
 }
 
+/// What a terminal of ours can do; programs look it up.
+pub(crate) const TERM: &str = "TERM=xterm";
+
+/// Makes one and has this process, which leads a session without one, run in it. Returns its master.
+pub(crate) fn enter() -> io::Result<OwnedFd> {
+    let (master, slave) = make()?;
+    control(slave.as_fd())?;
+    for place in 0..3 {
+        nix::unistd::dup2(slave.as_raw_fd(), place)?;
+    }
+    Ok(master)
+}
+
 /// Makes it the controlling terminal of this process, which leads a session without one.
-pub(crate) fn control(slave: BorrowedFd<'_>) -> io::Result<()> {
+fn control(slave: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: touches no memory.
     check(unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
 }

@@ -85,6 +85,15 @@ impl Output {
 /// The master of a terminal.
 pub(crate) struct Terminal(OwnedFd);
 
+/// The input of a task that somebody is attached to, and the terminal that it may be. Its output is not read here.
+pub(crate) fn input_of_task(end: OwnedFd, tty: bool) -> io::Result<(Input, Option<Terminal>)> {
+    if !tty {
+        return Ok((Input(pipe::Sender::from_owned_fd(end)?), None));
+    }
+    let input = pipe::Sender::from_owned_fd_unchecked(end.try_clone()?)?;
+    Ok((Input(input), Some(Terminal(end))))
+}
+
 impl Terminal {
     /// In characters.
     pub(crate) fn resize(&self, columns: u16, rows: u16) {

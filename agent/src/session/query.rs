@@ -12,6 +12,8 @@ pub(super) struct Wanted {
     pub stdout: bool,
     pub stderr: bool,
     pub tty: bool,
+    /// Of `attach`: what was printed before, too.
+    pub logs: bool,
 }
 
 impl Wanted {
@@ -25,6 +27,7 @@ impl Wanted {
                 "stdout" => wanted.stdout = yes,
                 "stderr" => wanted.stderr = yes,
                 "tty" => wanted.tty = yes,
+                "logs" => wanted.logs = yes,
                 _ => {}
             }
         }

@@ -12,7 +12,9 @@ use commonage_schemas::reasons::task as reasons;
 use commonage_schemas::task::{Check, Container, ContainerPort};
 use commonage_schemas::{Resources, Task};
 use commonage_shim::Launch;
-use commonage_shim::launch::{CniNetwork, Limits, LogLimits, Network, PortMapping, Root, User};
+use commonage_shim::launch::{
+    CniNetwork, Limits, LogLimits, Network, PortMapping, Root, Stdio, User,
+};
 use kube::ResourceExt;
 use nix::sys::signal::Signal;
 
@@ -122,6 +124,11 @@ pub fn launch(
         user_namespace: None,
         capabilities: capabilities::of(container, &site.leave)?,
         log: LogLimits::default(),
+        stdio: Stdio {
+            stdin: container.stdin,
+            stdin_once: container.stdin_once,
+            tty: container.tty,
+        },
     })
 }
 

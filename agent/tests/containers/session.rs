@@ -213,8 +213,12 @@ fn attach_shows_what_comes() {
     let (_dir, hands, caller) = waiting();
     eventually("it is ready", || hands.stdout().contains("ready").then_some(()));
     let seen = caller.runtime.block_on(async {
-        let query = "stdin=true&stdout=true&stderr=true";
-        let mut socket = caller.open("attach", query).await.unwrap();
+        let Err((code, said)) = caller.open("attach", "stdin=true&stdout=true").await else {
+            panic!("it has no input");
+        };
+        let words = "task \"t\" has no standard input: that takes spec.container.stdin";
+        assert!(code == 400 && said["message"].as_str().unwrap().starts_with(words), "{said}");
+        let mut socket = caller.open("attach", "stdout=true&stderr=true").await.unwrap();
         socket.say(0, b"not wanted").await;
         socket.say(4, b"{\"Width\":132,\"Height\":43}").await;
         socket.ping().await;

@@ -76,7 +76,8 @@ fn parameters(query: &Query) -> String {
     for command in query.all("command") {
         parameters.append_pair("command", command);
     }
-    for flag in ["stdin", "stdout", "stderr", "tty"] {
+    // The last is ours and Docker's: what an attached task printed before, too.
+    for flag in ["stdin", "stdout", "stderr", "tty", "logs"] {
         if query.flag(flag) == Some(true) {
             parameters.append_pair(flag, "true");
         }

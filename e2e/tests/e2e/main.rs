@@ -21,4 +21,5 @@ mod seeing_in;
 mod sessions;
 mod shares;
 mod task_token;
+mod terminals;
 mod tidiness;

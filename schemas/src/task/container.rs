@@ -58,6 +58,17 @@ pub struct Container {
     /// `/var/run/secrets/kubernetes.io/serviceaccount`; it is renewed while the task runs, and worthless after.
     #[serde(default, skip_serializing_if = "crate::is_false")]
     pub api_token: bool,
+    /// Whether it has a standard input, fed by those who are attached to it (`kubectl attach -i`, `cmn attach -i`);
+    /// until somebody is, what reads from it waits. Otherwise it is empty.
+    #[serde(default, skip_serializing_if = "crate::is_false")]
+    pub stdin: bool,
+    /// Whether its standard input ends when the first who was attached to it has gone, and stays closed; a `tty` is
+    /// hung up then. Of no effect without `stdin`. Otherwise people may come and go, and it never ends.
+    #[serde(default, skip_serializing_if = "crate::is_false")]
+    pub stdin_once: bool,
+    /// Whether it runs in a terminal of its own, which has one output. To type into it takes `stdin` too.
+    #[serde(default, skip_serializing_if = "crate::is_false")]
+    pub tty: bool,
 }
 
 /// One environment variable.

@@ -10,9 +10,6 @@ use super::{Failure, Plan, Step, candidates, execute};
 use crate::exec::{COMMAND_BYTES_MAX, EXECS_MAX, Message, StartFailure, say};
 use crate::{fds, sys, terminal};
 
-/// What a terminal of ours can do; programs look it up.
-const TERM: &str = "TERM=xterm";
-
 /// One command that runs.
 struct Running {
     pid: i32,
@@ -147,7 +144,7 @@ fn become_command(plan: &Plan, order: &Order) -> Failure {
     }
     let mut envp = plan.envp.clone();
     if order.tty && !envp.iter().any(|variable| variable.to_bytes().starts_with(b"TERM=")) {
-        envp.extend(CString::new(TERM));
+        envp.extend(CString::new(terminal::TERM));
     }
     execute(&plan.working_dir, &order.candidates, &order.words, &envp)
 }
@@ -160,11 +157,7 @@ fn join_pipes(order: &Order) -> io::Result<()> {
 }
 
 fn join_terminal(order: &Order) -> io::Result<()> {
-    let (master, slave) = terminal::make()?;
-    terminal::control(slave.as_fd())?;
-    for place in 0..3 {
-        nix::unistd::dup2(slave.as_raw_fd(), place)?;
-    }
+    let master = terminal::enter()?;
     say(order.control.as_fd(), Message::Terminal, &[master.as_fd()]);
     Ok(())
 }

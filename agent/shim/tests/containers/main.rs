@@ -5,6 +5,7 @@
 //! command line as `cargo test` and `cargo nextest` need.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod attach;
 mod exec;
 mod fixture;
 mod image;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         limits::TESTS,
         isolation::TESTS,
         recovery::TESTS,
+        attach::TESTS,
         exec::TESTS,
         image::TESTS,
         intruder::TESTS,

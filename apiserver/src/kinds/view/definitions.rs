@@ -213,6 +213,9 @@ fn pod_schema() -> Value {
                 "hostPort": integer("The port on the agent."), "protocol": string("Always TCP."),
             }))),
             "resources": record("What it may use.", resources),
+            "stdin": boolean("Whether it has a standard input, fed by those who are attached to it."),
+            "stdinOnce": boolean("Whether that ends when the first who was attached to it has gone."),
+            "tty": boolean("Whether it runs in a terminal of its own."),
         }),
     );
     let spec = record(

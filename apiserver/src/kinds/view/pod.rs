@@ -69,6 +69,9 @@ fn container(task: &Value) -> Value {
         ("workingDir", field("workingDir")),
         ("ports", ports(task)),
         ("env", field("env")),
+        ("stdin", field("stdin")),
+        ("stdinOnce", field("stdinOnce")),
+        ("tty", field("tty")),
         ("resources", Some(object([("limits", limits), ("requests", requests)]))),
     ])
 }
