@@ -95,13 +95,15 @@ pub fn aggregated(scheme: &Scheme, root: Root) -> (Vec<u8>, String) {
 /// `GET /version`.
 pub fn version() -> Vec<u8> {
     let minor = "34";
+    // As a release of Kubernetes: data of the one before is understood.
+    let compatible = "33";
     bytes(&json!({
         "major": "1",
         "minor": minor,
         "emulationMajor": "1",
         "emulationMinor": minor,
         "minCompatibilityMajor": "1",
-        "minCompatibilityMinor": minor,
+        "minCompatibilityMinor": compatible,
         "gitVersion": GIT_VERSION,
         "gitCommit": "",
         "gitTreeState": "",

@@ -83,10 +83,12 @@ pub(super) enum Said {
     Resize { columns: u16, rows: u16 },
 }
 
+/// In the letters of Go's clients, or of client-node: Go's decoder takes either.
 #[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
 struct Size {
+    #[serde(alias = "Width")]
     width: u16,
+    #[serde(alias = "Height")]
     height: u16,
 }
 
@@ -197,7 +199,8 @@ mod tests {
         assert_eq!(said(b"\0ls\n"), Some(Said::Stdin(Bytes::from_static(b"ls\n"))));
         assert_eq!(said(b"\xff\0"), Some(Said::StdinClosed));
         let size = Said::Resize { columns: 80, rows: 24 };
-        assert_eq!(said(b"\x04{\"Width\":80,\"Height\":24}"), Some(size));
+        assert_eq!(said(b"\x04{\"Width\":80,\"Height\":24}"), Some(size.clone()));
+        assert_eq!(said(b"\x04{\"height\":24,\"width\":80}"), Some(size));
         for nothing in [&b""[..], b"\0", b"\xff\x01", b"\x04{", b"\x01x", b"\x07"] {
             assert_eq!(said(nothing), None, "{nothing:?}");
         }

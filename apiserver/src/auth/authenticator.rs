@@ -122,7 +122,7 @@ fn go_list(texts: &[String]) -> String {
     format!("[{}]", quoted.join(" "))
 }
 
-/// An object that a token depends on. A pod is a view of the Task of the same name.
+/// An object that a token depends on. A pod is a view of the Task of the same name, a node of the Agent.
 pub(crate) fn find(engine: &Engine, plural: &str, namespace: &str, name: &str) -> Option<Found> {
     if plural == "tasks" {
         let task = engine.cached(GROUP, plural, namespace, name)?;
@@ -130,6 +130,7 @@ pub(crate) fn find(engine: &Engine, plural: &str, namespace: &str, name: &str) -
     }
     let (group, plural) = match plural {
         "pods" => (GROUP, "tasks"),
+        "nodes" => (GROUP, "agents"),
         plural => ("", plural),
     };
     let object = engine.cached(group, plural, namespace, name)?;

@@ -23,6 +23,8 @@ pub(crate) const USER_PREFIX: &str = "system:serviceaccount:";
 const GROUP: &str = "system:serviceaccounts";
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+const NODE_UID: &str = "authentication.kubernetes.io/node-uid";
 
 /// Clocks of machines differ by this much, as Kubernetes allows.
 const LEEWAY_S: i64 = 60;
@@ -81,6 +83,7 @@ pub(crate) type Lookup<'a> = &'a dyn Fn(&str, &str, &str) -> Option<Found>;
 pub(crate) enum BoundKind {
     Pod,
     Secret,
+    Node,
 }
 
 impl BoundKind {
@@ -88,6 +91,7 @@ impl BoundKind {
         match self {
             BoundKind::Pod => "pod",
             BoundKind::Secret => "secret",
+            BoundKind::Node => "node",
         }
     }
 
@@ -95,6 +99,15 @@ impl BoundKind {
         match self {
             BoundKind::Pod => "pods",
             BoundKind::Secret => "secrets",
+            BoundKind::Node => "nodes",
+        }
+    }
+
+    /// Where such an object is, of an account in this namespace.
+    pub(crate) fn namespace(self, of_account: &str) -> &str {
+        match self {
+            BoundKind::Pod | BoundKind::Secret => of_account,
+            BoundKind::Node => "",
         }
     }
 }
@@ -228,14 +241,22 @@ impl ServiceAccounts {
         else {
             return Err("service account token claims could not be validated".into());
         };
-        let bound = [BoundKind::Pod, BoundKind::Secret].into_iter().find_map(|kind| {
+        let kinds = [BoundKind::Pod, BoundKind::Secret, BoundKind::Node];
+        let bound = kinds.into_iter().find_map(|kind| {
             let (name, uid) = reference(kind.claim())?;
             Some(Bound { kind, name, uid })
         });
         let mut extra = BTreeMap::new();
-        if let Some(bound) = bound.as_ref().filter(|bound| bound.kind == BoundKind::Pod) {
-            extra.insert(POD_NAME.to_owned(), vec![bound.name.clone()]);
-            extra.insert(POD_UID.to_owned(), vec![bound.uid.clone()]);
+        if let Some(bound) = &bound {
+            let said = match bound.kind {
+                BoundKind::Pod => Some((POD_NAME, POD_UID)),
+                BoundKind::Node => Some((NODE_NAME, NODE_UID)),
+                BoundKind::Secret => None,
+            };
+            if let Some((name, uid)) = said {
+                extra.insert(name.to_owned(), vec![bound.name.clone()]);
+                extra.insert(uid.to_owned(), vec![bound.uid.clone()]);
+            }
         }
         if let id @ 1.. = token.text("jti").len() {
             let id = &token.text("jti")[..id];
@@ -288,7 +309,8 @@ impl Verified {
             });
         }
         let Some(bound) = &self.bound else { return Ok(()) };
-        match lookup(bound.kind.plural(), &self.namespace, &bound.name) {
+        let namespace = bound.kind.namespace(&self.namespace);
+        match lookup(bound.kind.plural(), namespace, &bound.name) {
             Some(found) if !found.deleting && *found.uid == *bound.uid => Ok(()),
             _ => Err("service account token has been invalidated".into()),
         }

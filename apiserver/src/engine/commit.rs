@@ -16,7 +16,8 @@ use super::{Engine, FieldValidation, WriteOptions, fence};
 use crate::builtin;
 use crate::cache::EventKind;
 use crate::object::{self, Object};
-use crate::resource::ResourceDef;
+use crate::resource::{Origin, ResourceDef};
+use crate::schema;
 use crate::status::ApiError;
 
 /// A write is answered even if the cache does not get there: it is durable, and the next read
@@ -188,7 +189,8 @@ pub(crate) fn take_version(object: &mut Value) -> Option<String> {
 }
 
 /// Prunes and defaults a body, and returns what it had too much, in the order in which Kubernetes
-/// tells it: what the text had twice, unknown metadata, the rest by name.
+/// tells it. Of a custom kind: what the text had twice, unknown metadata, the rest by name. Of a
+/// built-in kind: as it comes in the text, else by name after what the text had twice.
 pub(crate) fn clean(def: &ResourceDef, object: &mut Value, options: &WriteOptions) -> Vec<String> {
     let mut unknown = def.schema.prune(object);
     def.schema.default(object);
@@ -198,12 +200,18 @@ pub(crate) fn clean(def: &ResourceDef, object: &mut Value, options: &WriteOption
     if options.field_validation == FieldValidation::Ignore {
         return Vec::new();
     }
-    unknown.sort_by(|a, b| {
-        let of_metadata = |path: &str| !path.starts_with("metadata.");
-        (of_metadata(a), a).cmp(&(of_metadata(b), b))
-    });
-    let unknown = unknown.iter().map(|path| format!("unknown field {path:?}"));
-    options.findings.iter().cloned().chain(unknown).collect()
+    if def.origin == Origin::Custom {
+        unknown.sort_by(|a, b| {
+            let of_metadata = |path: &str| !path.starts_with("metadata.");
+            (of_metadata(a), a).cmp(&(of_metadata(b), b))
+        });
+    }
+    let told = unknown.iter().map(|path| format!("unknown field {path:?}"));
+    let findings: Vec<String> = options.findings.iter().cloned().chain(told).collect();
+    match findings.len() > 1 && !options.text.is_empty() {
+        true => schema::in_order_of_text(&options.text, &unknown, findings),
+        false => findings,
+    }
 }
 
 /// What becomes of findings: nothing, warnings or an error made by `refuse`.

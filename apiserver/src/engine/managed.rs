@@ -22,7 +22,7 @@ const UNKNOWN: &str = "unknown";
 /// The manager of what the server writes by itself and not for a client.
 const SELF: &str = "kube-apiserver";
 /// Where the entries are in the metadata.
-const MEMBER: &str = "managedFields";
+pub(super) const MEMBER: &str = "managedFields";
 
 /// Notes what the write changed, unless it is an apply, which has settled that itself. Returns
 /// whether the write is about the entries themselves: an apply, or a client that edits them.

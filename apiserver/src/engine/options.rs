@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use commonage_store::Version;
 
 use crate::auth::UserInfo;
@@ -70,6 +71,8 @@ pub struct WriteOptions {
     pub field_validation: FieldValidation,
     /// What a strict reader finds wrong with the text of the body: `duplicate field "spec.a"`.
     pub findings: Vec<String>,
+    /// The JSON of the body where findings are told in its order: that of a built-in kind.
+    pub text: Bytes,
     pub user: Arc<UserInfo>,
     /// The object's `managedFields` are settled: it is what a server-side apply made.
     pub applied: bool,

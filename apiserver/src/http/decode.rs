@@ -148,6 +148,11 @@ pub(super) fn object(
     Ok((value, findings))
 }
 
+/// Whether Go's decoder meets the fields of such a body one by one, as it fills a type of its own.
+pub(super) fn is_read_in_order(def: &ResourceDef, headers: &HeaderMap) -> bool {
+    def.origin == Origin::BuiltIn && matches!(content_type(headers).as_deref(), None | Some(JSON))
+}
+
 /// The beginning of a body: as it is if it looks like JSON, else in hexadecimal digits.
 fn summary(bytes: &[u8]) -> String {
     let (head, more) = match bytes.len() > SUMMARY_BYTES {

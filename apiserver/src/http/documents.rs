@@ -235,8 +235,11 @@ fn openapi_index(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
 
 fn openapi_v3(call: &Call<'_>, path: &str) -> Result<Response<Body>, ApiError> {
     let openapi = call.app.openapi();
+    // Kubernetes sends no words here.
     let Some(document) = openapi.v3(path) else {
-        return Ok(respond::page_not_found());
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        return Ok(response);
     };
     match call.query.filled("hash") {
         None => openapi_json(call, document, Freshness::Revalidate),
@@ -244,9 +247,14 @@ fn openapi_v3(call: &Call<'_>, path: &str) -> Result<Response<Body>, ApiError> {
         // An old document's URL: the client is sent to today's.
         Some(_) => {
             let place = format!("/openapi/v3/{path}?hash={}", document.hash);
-            let mut response = respond::text(StatusCode::MOVED_PERMANENTLY, Body::empty());
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            set_etag(headers, &format!("\"{}\"", document.hash));
+            headers.append(VARY, HeaderValue::from_static("Accept"));
             if let Ok(place) = HeaderValue::from_str(&place) {
-                response.headers_mut().insert(LOCATION, place);
+                headers.insert(LOCATION, place);
             }
             Ok(response)
         }

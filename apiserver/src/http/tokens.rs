@@ -136,6 +136,7 @@ fn bound(call: &Call<'_>, target: &Target, asked: &Value) -> Result<Option<Bound
     let kind = match (text("apiVersion"), text("kind")) {
         ("v1", "Pod") => BoundKind::Pod,
         ("v1", "Secret") => BoundKind::Secret,
+        ("v1", "Node") => BoundKind::Node,
         (version, kind) => {
             // As Go prints a group, version and kind.
             let version =
@@ -146,7 +147,8 @@ fn bound(call: &Call<'_>, target: &Target, asked: &Value) -> Result<Option<Bound
     };
     let name = text("name");
     let engine = &call.app.engine;
-    let found = authenticator::find(engine, kind.plural(), &target.namespace, name)
+    let namespace = kind.namespace(&target.namespace);
+    let found = authenticator::find(engine, kind.plural(), namespace, name)
         .ok_or_else(|| ApiError::not_found_in("", kind.plural(), name))?;
     let uid = found.uid.into_string();
     if !matches!(text("uid"), "") && text("uid") != uid {

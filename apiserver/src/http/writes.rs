@@ -36,6 +36,9 @@ pub(super) async fn receive(
     let (object, findings) = decode::object(&target.def, call.headers, &bytes)?;
     if options.field_validation != FieldValidation::Ignore {
         options.findings = findings;
+        if decode::is_read_in_order(&target.def, call.headers) {
+            options.text = bytes;
+        }
     }
     Ok((object, options))
 }

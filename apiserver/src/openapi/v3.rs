@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::components::{Components, reference};
 use super::operations::{self, Operation, PathItem, tag};
-use crate::resource::{ResourceDef, Scheme};
+use crate::resource::{Origin, ResourceDef, Scheme};
 
 pub(super) fn document(
     scheme: &Scheme,
@@ -14,7 +14,9 @@ pub(super) fn document(
 ) -> Value {
     let mut paths = Map::new();
     let mut used = Vec::new();
+    let mut custom = false;
     for def in scheme.in_group_version(group, version) {
+        custom |= def.origin == Origin::Custom;
         for item in operations::of(def) {
             for operation in &item.operations {
                 used.extend(operation.responses.iter().map(|(_, schema)| schema.clone()));
@@ -23,9 +25,14 @@ pub(super) fn document(
             paths.insert(item.path.clone(), path_item(def, &item));
         }
     }
+    // Kubernetes builds the documents of definitions apart from its own.
+    let info = match custom {
+        true => json!({"title": "Kubernetes CRD Swagger", "version": "v0.1.0"}),
+        false => json!({"title": "Commonage", "version": crate::discovery::GIT_VERSION}),
+    };
     json!({
         "openapi": "3.0.0",
-        "info": {"title": "Commonage", "version": crate::discovery::GIT_VERSION},
+        "info": info,
         "paths": paths,
         "components": {"schemas": components.closure(used.iter().map(String::as_str))},
     })

@@ -8,6 +8,7 @@ mod compile;
 mod decode;
 mod defaults;
 mod embedded;
+mod findings;
 mod format;
 pub(crate) mod go;
 mod go_json;
@@ -32,6 +33,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSche
 use serde_json::Value;
 
 pub(crate) use decode::decode_strict;
+pub(crate) use findings::in_order_of_text;
 pub(crate) use go_json::Refused;
 pub(crate) use props::MARKER as SCHEMA_PROPS;
 pub(crate) use yaml::decode_yaml;

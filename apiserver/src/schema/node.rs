@@ -94,6 +94,9 @@ pub(super) struct Logic {
     pub(super) not: Option<Node>,
 }
 
+/// Largest integer that a float holds exactly, with all below it.
+const SAFE_MAX: f64 = ((1_u64 << 53) - 1) as f64;
+
 impl Type {
     pub(super) fn parse(name: &str) -> Option<Type> {
         Some(match name {
@@ -125,9 +128,10 @@ impl Type {
             Type::String => value.is_string(),
             Type::Boolean => value.is_boolean(),
             Type::Number => value.is_number(),
-            // 1.0 is an integer to Go's validator too.
+            // What int64 cannot hold is a float to Go, and an integer only where all of those are exact.
             Type::Integer => {
-                value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0)
+                value.is_i64()
+                    || value.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() <= SAFE_MAX)
             }
         }
     }
@@ -137,8 +141,8 @@ impl Type {
         match value {
             Value::Null => "null",
             Value::Bool(_) => "boolean",
-            Value::Number(number) if number.is_f64() => "number",
-            Value::Number(_) => "integer",
+            Value::Number(number) if number.is_i64() => "integer",
+            Value::Number(_) => "number",
             Value::String(_) => "string",
             Value::Array(_) => "array",
             Value::Object(_) => "object",

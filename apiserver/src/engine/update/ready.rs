@@ -126,7 +126,9 @@ impl Engine {
         if let Some(why) = unreadable(def, &causes) {
             let error = match by {
                 By::Replacing => ApiError::undecodable(def, &new, &why),
-                By::Patching | By::Scaling => ApiError::invalid_patch(&new.to_string(), &why),
+                By::Patching | By::Scaling => {
+                    ApiError::invalid_patch(&as_patched(new, current).to_string(), &why)
+                }
                 By::Merging(patch) => unmergeable(patch, why),
             };
             return Err(error.into());
@@ -165,6 +167,18 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// An object as the patch left it, before the server noted anything in it.
+fn as_patched(mut object: Value, current: &Object) -> Value {
+    let mut before = current.to_value();
+    if let (Some(entries), Some(metadata)) =
+        (managed::take_entries(&mut before), object.get_mut("metadata"))
+    {
+        metadata[managed::MEMBER] = entries;
+        metadata["resourceVersion"] = current.version.0.to_string().into();
+    }
+    object
 }
 
 /// The version that the client wants to change must be the current one. (A patched document carries
