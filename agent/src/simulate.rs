@@ -64,7 +64,8 @@ struct Simulated {
     site: Site,
     gpus: Option<Gpus>,
     client: Client,
-    records: HashMap<Uid, Record>,
+    // Large, and maps that grow would copy them.
+    records: HashMap<Uid, Box<Record>>,
     /// When the pretended containers reach their command and their end.
     times: HashMap<Uid, (Timestamp, Timestamp)>,
     timers: BTreeSet<(Timestamp, Uid)>,

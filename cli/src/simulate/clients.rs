@@ -1,6 +1,9 @@
 //! Many clients over few connections, by HTTP/2.
 
-use hyper_util::{client::legacy, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use kube::{
     Client, Config,
     client::{Body, ConfigExt},
@@ -52,11 +55,16 @@ fn connect(config: &Config) -> Result<Client> {
             .exit(exit::UNREACHABLE)
     };
     let tls = config.rustls_client_config().map_err(|error| broken(error.to_string()))?;
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    // The head of a request and its body are written one after the other: without this the body waits until the head is
+    // acknowledged, 40 ms later.
+    http.set_nodelay(true);
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(tls)
         .https_or_http()
         .enable_http2()
-        .build();
+        .wrap_connector(http);
     let http = legacy::Client::builder(TokioExecutor::new()).http2_only(true).build(connector);
     let auth = config.auth_layer().map_err(|error| broken(error.to_string()))?;
     let service = ServiceBuilder::new()

@@ -105,15 +105,16 @@ impl Load<'_> {
         }
     }
 
+    fn pace(&self) -> Pace {
+        let every = self.rate.filter(|rate| *rate > 0.0);
+        Pace { began: Instant::now(), every: every.map(|rate| 1.0 / rate) }
+    }
+
     async fn create_tasks(&self) -> Result<()> {
-        let began = Instant::now();
-        let every = self.rate.filter(|rate| *rate > 0.0).map(|rate| 1.0 / rate);
+        let pace = self.pace();
         stream::iter(0..self.tasks)
             .map(|number| async move {
-                if let Some(every) = every {
-                    let at = began + Duration::from_secs_f64(every * number as f64);
-                    tokio::time::sleep_until(at).await;
-                }
+                pace.turn_of(number).await;
                 let name = format!("load-{number}");
                 let api = Api::namespaced(self.clients.requests_of(number), NAMESPACE);
                 self.watcher.begin(&name);
@@ -127,10 +128,15 @@ impl Load<'_> {
 
     async fn start_frameworks(&self, schedulers: &mut JoinSet<()>) -> Result<()> {
         let left = Arc::new(AtomicUsize::new(0));
-        for number in 0..self.frameworks {
+        let pace = self.pace();
+        // All of them together wait for no more than a third of the time that an offer stands.
+        let at_once = pace.every.map_or(TASKS_PER_OFFER, |every| {
+            (10.0 / every / self.frameworks as f64).clamp(1.0, TASKS_PER_OFFER as f64) as usize
+        });
+        let all = (0..self.frameworks).map(|number| {
             let share =
                 self.tasks / self.frameworks + usize::from(number < self.tasks % self.frameworks);
-            let scheduler = Scheduler {
+            Scheduler {
                 name: format!("sim-{number}"),
                 client: self.clients.requests_of(number),
                 watching: self.clients.watch_of(number),
@@ -139,9 +145,16 @@ impl Load<'_> {
                 wanted: share,
                 launched: 0,
                 numbers: left.clone(),
-            };
-            scheduler.register().await?;
-            schedulers.spawn(scheduler.run());
+                pace,
+                at_once,
+            }
+        });
+        // Beside each other: one after the other they would come as fast as an answer does, whatever the cluster can do.
+        let mut registered = stream::iter(all)
+            .map(async |scheduler| scheduler.register().await.map(|()| scheduler))
+            .buffer_unordered(CREATES_AT_ONCE);
+        while let Some(scheduler) = registered.next().await {
+            schedulers.spawn(scheduler?.run());
         }
         Ok(())
     }
@@ -201,6 +214,24 @@ async fn make_namespace(client: &Client) -> Result<()> {
     }
 }
 
+/// How fast tasks are created, at most.
+#[derive(Clone, Copy)]
+struct Pace {
+    began: Instant,
+    /// Seconds from one to the next, if there is a limit.
+    every: Option<f64>,
+}
+
+impl Pace {
+    /// Returns when the task of this number may be created.
+    async fn turn_of(self, number: usize) {
+        if let Some(every) = self.every {
+            let at = self.began + Duration::from_secs_f64(every * number as f64);
+            tokio::time::sleep_until(at).await;
+        }
+    }
+}
+
 /// One framework that answers its offers.
 struct Scheduler {
     name: String,
@@ -212,6 +243,9 @@ struct Scheduler {
     launched: usize,
     /// The next free number of a task, common to all.
     numbers: Arc<AtomicUsize>,
+    pace: Pace,
+    /// Tasks that one acceptance launches, at most.
+    at_once: usize,
 }
 
 impl Scheduler {
@@ -252,18 +286,21 @@ impl Scheduler {
     async fn answer(&mut self, offer: &Offer) {
         let mut left = offer.spec.resources.clone();
         let mut tasks = Vec::new();
-        while self.launched + tasks.len() < self.wanted && tasks.len() < TASKS_PER_OFFER {
+        let mut last = 0;
+        while self.launched + tasks.len() < self.wanted && tasks.len() < self.at_once {
             match left.checked_sub(&self.each) {
                 Ok(rest) => left = rest,
                 Err(_) => break,
             }
             let number = self.numbers.fetch_add(1, Relaxed);
             tasks.push(task(&format!("load-{number}"), &self.each));
+            last = number;
         }
         let result = if tasks.is_empty() {
             let decline = OfferDecline::new(Some(REFUSE_SECONDS));
             post(&self.client, &offer.name_any(), "decline", &decline).await
         } else {
+            self.pace.turn_of(last).await;
             let names: Vec<String> = tasks.iter().map(ResourceExt::name_any).collect();
             names.iter().for_each(|name| self.watcher.begin(name));
             let acceptance = OfferAcceptance::launch(tasks);
