@@ -56,6 +56,8 @@ pub(crate) struct Changes {
     pub(crate) pending: usize,
     /// Waiting tasks that no plan has looked for yet.
     pub(crate) tasks: BTreeSet<Id>,
+    /// Leaves whose demand is larger than the last plan knew, or stood for by fewer offers.
+    pub(crate) asking: BTreeSet<Id>,
     /// Offers that may have to end, seen by themselves.
     pub(crate) suspects: BTreeSet<Id>,
     /// Everything has changed.
@@ -253,6 +255,7 @@ impl Changes {
             self.is_changed[id as usize] = false;
         }
         self.tasks.clear();
+        self.asking.clear();
         (self.everything, self.anything) = (false, false);
     }
 }
@@ -362,6 +365,7 @@ impl Allocator {
         let changes = &self.changes;
         let told = changes.agents.is_empty()
             && changes.tasks.is_empty()
+            && changes.asking.is_empty()
             && !changes.everything
             && !changes.anything;
         let Some(last) = changes.last.as_ref().filter(|_| told) else { return false };

@@ -10,9 +10,31 @@ use crate::plan::Address;
 use crate::state::{Allocator, Framework, Leaf, Unit};
 use crate::table::Id;
 
+impl Framework {
+    /// Whether this is the same framework, with a declared demand as before, that may be another one.
+    fn differs_in_demand(&self, info: &FrameworkInfo) -> bool {
+        let without = |info: &FrameworkInfo| FrameworkInfo { demand: None, ..info.clone() };
+        let declared = self.info.demand.is_some() && info.demand.is_some();
+        self.known && declared && without(&self.info) == without(info)
+    }
+}
+
+impl Unit {
+    /// Whether this is as much of the same, or less.
+    fn is_within(&self, other: &Unit) -> bool {
+        (&self.lanes, self.ports) == (&other.lanes, other.ports) && self.count <= other.count
+    }
+}
+
 impl Allocator {
     /// Tells of a framework, or of a change of it.
     pub fn upsert_framework(&mut self, key: &ObjectKey, info: FrameworkInfo) {
+        if let Some(id) = self.frameworks.id(key)
+            && self.frameworks[id].differs_in_demand(&info)
+        {
+            self.change_demand(id, info);
+            return;
+        }
         self.changes.all();
         let id = self.frameworks.id_or_insert_with(key, Framework::default);
         let listed: BTreeSet<Id> =
@@ -37,6 +59,23 @@ impl Allocator {
             self.changes.seat_for(leaf, self.frameworks[id].info.offer_timeout_ms);
             self.changes.suspects.extend(&self.leaves[leaf].offers);
             self.collect_leaf(leaf);
+        }
+    }
+
+    /// Takes in another demand, which is told after each acceptance: less of it makes nothing possible, and for more of it
+    /// only those who want it look at all agents.
+    fn change_demand(&mut self, id: Id, info: FrameworkInfo) {
+        self.changes.anything = true;
+        self.frameworks[id].info = info;
+        let before = std::mem::take(&mut self.frameworks[id].demand);
+        self.resolve_framework(id);
+        for (leaf, units) in &self.frameworks[id].demand {
+            let known = before.get(leaf).map_or(&[][..], Vec::as_slice);
+            let no_more = units.len() == known.len()
+                && units.iter().zip(known).all(|(unit, known)| unit.is_within(known));
+            if !no_more {
+                self.changes.asking.insert(*leaf);
+            }
         }
     }
 

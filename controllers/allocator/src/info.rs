@@ -74,7 +74,7 @@ pub enum Placement {
 }
 
 /// So many tasks of one size that a framework could run now.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Demand {
     /// The queue; one of the framework's.
     pub queue: String,
@@ -85,7 +85,7 @@ pub struct Demand {
 }
 
 /// One scheduler.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FrameworkInfo {
     /// The queues it receives resources for.
     pub queues: Vec<String>,

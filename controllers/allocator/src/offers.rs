@@ -112,8 +112,10 @@ impl Allocator {
     /// A framework that could not be offered more, or that says how much it wants, may be now.
     fn note_less_outstanding(&mut self, leaf: Id) {
         let framework = &self.frameworks[self.leaves[leaf].framework];
-        if self.changes.capped || framework.info.demand.is_some() {
+        if self.changes.capped {
             self.changes.all();
+        } else if framework.info.demand.is_some() {
+            self.changes.asking.insert(leaf);
         }
     }
 

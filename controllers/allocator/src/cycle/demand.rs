@@ -97,7 +97,7 @@ impl Cycle<'_> {
                 run.left = 0;
                 continue;
             }
-            while let Some(agent) = self.packed.get(run.at).copied() {
+            while let Some(agent) = self.asked(leaf_id).get(run.at).copied() {
                 if let Some(goods) = self.unit_on(leaf_id, agent, &run.unit) {
                     let lanes = run.unit.lanes;
                     self.draft_unit(leaf_id, agent, &lanes, goods);
@@ -109,6 +109,14 @@ impl Cycle<'_> {
             run.left = 0;
         }
         Step::Done
+    }
+
+    /// Where the leaf may find something, in order.
+    fn asked(&mut self, leaf: Id) -> &[Id] {
+        match self.everything || !self.state.changes.asking.contains(&leaf) {
+            true => &self.packed,
+            false => self.all_packed(),
+        }
     }
 
     /// The goods that the unit would get there; `None` if it can't go there.

@@ -27,6 +27,7 @@ impl Allocator {
     /// Whether what is to be decided is only who gets these agents as they are.
     fn is_about_few(&self, look: &[Id]) -> bool {
         self.changes.pending == 0
+            && self.changes.asking.is_empty()
             && self.options.sorter == Sorter::Drf
             && !self.options.agent_by_agent
             && self.claimed.is_empty()

@@ -3,6 +3,7 @@
 
 use crate::world::{World, labels, resources};
 use commonage_allocator::{Availability, Demand, Gang, Kind, Part, Placement, Selector};
+use commonage_schemas::resources::Resources;
 use proptest::prelude::*;
 
 /// One thing that happens to the cluster. Numbers pick among what is there, modulo its count.
@@ -12,6 +13,7 @@ enum Event {
     Queue { queue: usize, weight: u8, cpu: Option<u8> },
     Tasks { count: u8, queue: usize, cpu: u8, memory: u8, ports: u8, kind: u8 },
     Framework { kind: u8, queue: usize, count: u8, cpu: u8 },
+    Demand { framework: usize, queue: usize, count: u8, cpu: u8 },
     Decline { offer: usize, seconds: u8 },
     Accept { offer: usize },
     Finish { task: usize },
@@ -47,6 +49,9 @@ fn event() -> impl Strategy<Value = Event> {
         ),
         (0..6_u8, 0..6_usize, 0..6_u8, 1..4_u8)
             .prop_map(|(kind, queue, count, cpu)| Event::Framework { kind, queue, count, cpu }),
+        (0..3_usize, 0..6_usize, 0..6_u8, 1..4_u8).prop_map(|(framework, queue, count, cpu)| {
+            Event::Demand { framework, queue, count, cpu }
+        }),
         (any::<usize>(), 0..9_u8).prop_map(|(offer, seconds)| Event::Decline { offer, seconds }),
         any::<usize>().prop_map(|offer| Event::Accept { offer }),
         any::<usize>().prop_map(|task| Event::Finish { task }),
@@ -79,6 +84,30 @@ fn set_aside(number: u8) -> Option<Part> {
         _ => return None,
     };
     Some(Part { kind, resources: resources("cpu=2 memory=3Gi ports=32000-32001") })
+}
+
+/// What one task of a declared demand needs. Ports tie all agents to each other, so they are rare.
+fn unit(cpu: u8) -> Resources {
+    resources(&match cpu {
+        3 => "cpu=3 ports=1".to_owned(),
+        _ => format!("cpu={cpu}"),
+    })
+}
+
+/// The same without anything that ties all agents to each other.
+fn plain(event: Event) -> Event {
+    match event {
+        Event::Agent { cpu, memory, ports, gpu, state, .. } => {
+            Event::Agent { cpu, memory, ports, gpu, state, aside: u8::MAX }
+        }
+        Event::Framework { kind, queue, count, cpu } => {
+            Event::Framework { kind, queue, count, cpu: cpu.min(2) }
+        }
+        Event::Demand { framework, queue, count, cpu } => {
+            Event::Demand { framework, queue, count, cpu: cpu.min(2) }
+        }
+        other => other,
+    }
 }
 
 fn happen(world: &mut World, serial: usize, event: &Event) {
@@ -139,10 +168,18 @@ fn happen(world: &mut World, serial: usize, event: &Event) {
                     vec![Demand {
                         queue: QUEUES[queue].to_owned(),
                         count: u64::from(count),
-                        each: resources(&format!("cpu={cpu} ports=1")),
+                        each: unit(cpu),
                     }]
                 });
             });
+        }
+        Event::Demand { framework, queue, count, cpu } => {
+            let name = format!("framework-{framework}");
+            if world.frameworks.contains_key(&name) {
+                let queue = QUEUES[queue].to_owned();
+                let each = unit(cpu);
+                world.demand(&name, vec![Demand { queue, count: u64::from(count), each }]);
+            }
         }
         Event::Decline { offer, seconds } => {
             if let Some(offer) = pick(world.offers.keys().cloned(), offer) {
@@ -206,6 +243,22 @@ proptest! {
         for usage in world.allocator.queue_usage() {
             prop_assert!(usage.allocated.is_empty() && usage.offered.is_empty());
             prop_assert_eq!(usage.pending, 0);
+        }
+    }
+
+    /// The world compares each plan with one that looks at everything: this is about what ports and parts would have
+    /// looked at anew anyway.
+    #[test]
+    fn a_changed_demand_comes_to_what_a_full_run_would(
+        events in proptest::collection::vec(event().prop_map(plain), 1..80),
+        seed: u64,
+    ) {
+        let mut world = World { seed, ..World::default() };
+        world.placer("default", &QUEUES);
+        for (serial, event) in events.iter().enumerate() {
+            happen(&mut world, serial, event);
+            world.seed = world.seed.wrapping_add(1);
+            world.step();
         }
     }
 

@@ -10,6 +10,8 @@ const RULES: &str = include_str!("../cases/rules.json");
 const MESOS: &str = include_str!("../cases/allocator.json");
 /// More of them.
 const MORE: &str = include_str!("../cases/mesos.json");
+/// Several rules at once.
+const COMBINATIONS: &str = include_str!("../cases/combinations.json");
 
 #[test]
 fn what_mesos_decides_is_what_we_decide() {
@@ -31,6 +33,12 @@ fn guarantees_and_limits_hold_at_every_level() {
 #[test]
 fn the_rules_hold_where_no_test_of_mesos_looks() {
     let (passed, all) = passed(RULES);
+    assert_eq!(passed, all);
+}
+
+#[test]
+fn rules_hold_together() {
+    let (passed, all) = passed(COMBINATIONS);
     assert_eq!(passed, all);
 }
 

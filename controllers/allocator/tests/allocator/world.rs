@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use commonage_allocator::{
-    AgentInfo, Allocator, FrameworkInfo, Kind, ObjectKey, OfferInfo, Options, Placement, Plan,
-    QueueInfo, Refusal, RescindReason, TaskInfo,
+    AgentInfo, Allocator, Demand, FrameworkInfo, Kind, ObjectKey, OfferInfo, Options, Placement,
+    Plan, QueueInfo, Refusal, RescindReason, TaskInfo,
 };
 use commonage_schemas::resources::{PORTS, Ranges, Resources};
 
@@ -30,6 +30,7 @@ pub(crate) struct World {
     pub(crate) allocator: Allocator,
     pub(crate) agents: BTreeMap<String, AgentInfo>,
     pub(crate) queues: BTreeMap<String, QueueInfo>,
+    pub(crate) frameworks: BTreeMap<String, FrameworkInfo>,
     pub(crate) tasks: BTreeMap<ObjectKey, TaskInfo>,
     pub(crate) offers: BTreeMap<ObjectKey, OfferInfo>,
     pub(crate) now_ms: u64,
@@ -85,7 +86,15 @@ impl World {
         let queues = queues.iter().map(|queue| (*queue).to_owned()).collect();
         let mut info = FrameworkInfo { queues, ..FrameworkInfo::default() };
         with(&mut info);
-        self.allocator.upsert_framework(&key(name), info);
+        self.allocator.upsert_framework(&key(name), info.clone());
+        self.frameworks.insert(name.to_owned(), info);
+    }
+
+    /// The framework as it is, but for its demand.
+    pub(crate) fn demand(&mut self, name: &str, demand: Vec<Demand>) {
+        let info = self.frameworks.get_mut(name).expect("the framework is there");
+        info.demand = Some(demand);
+        self.allocator.upsert_framework(&key(name), info.clone());
     }
 
     pub(crate) fn task(&mut self, name: &str, framework: &str, queue: &str, wants: &str) {
