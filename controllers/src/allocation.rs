@@ -41,6 +41,10 @@ const CYCLE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 const CYCLE_AT_MOST_EVERY: Duration = Duration::from_millis(2);
 /// After a write whose outcome is unknown: until then the watch has shown whether it landed.
 const AFTER_UNKNOWN_OUTCOME: Duration = Duration::from_secs(2);
+/// Tasks that no watch has shown are asked for so often, and so many at one time: when the watch is late because there is
+/// much to do, to ask for all of them at every turn would make it later.
+const ASKED_AT_MOST_EVERY: Duration = Duration::from_secs(2);
+const ASKED_AT_ONCE: usize = 500;
 /// Statuses of queues, frameworks and agents are for people and dashboards.
 const STATUSES_AT_MOST_EVERY: Duration = Duration::from_millis(500);
 /// Inputs taken in at one go.
@@ -50,11 +54,13 @@ pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::
     let mut inputs = world::watch(&client);
     let mut driver = Driver {
         client,
+        shutdown: shutdown.clone(),
         accounting: Accounting::new(Options::default()),
         statuses: Statuses::default(),
         publishing: None,
         next_cycle: Instant::now(),
         next_statuses: Instant::now(),
+        next_asking: Instant::now(),
     };
     let mut waiting = Vec::with_capacity(INPUTS_PER_TURN);
     loop {
@@ -74,11 +80,13 @@ pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::
 
 struct Driver {
     client: Client,
+    shutdown: CancellationToken,
     accounting: Accounting,
     statuses: Statuses,
     publishing: Option<AbortOnDropHandle<()>>,
     next_cycle: Instant,
     next_statuses: Instant,
+    next_asking: Instant,
 }
 
 impl Driver {
@@ -112,7 +120,10 @@ impl Driver {
         writes.extend(self.accounting.writes(&plan));
         let decided = writes.len();
         self.next_cycle = started + next_cycle_in(&plan, self.accounting.now_ms());
-        let outcomes = apply::apply(&self.client, writes).await;
+        let outcomes = apply::apply(&self.client, writes, &self.shutdown).await;
+        if self.shutdown.is_cancelled() {
+            return;
+        }
         let mut wait = Duration::ZERO;
         for outcome in outcomes {
             if matches!(outcome, Outcome::Unknown) {
@@ -175,14 +186,19 @@ impl Driver {
 
     /// Offers that were accepted a while ago and whose tasks no watch has shown: asks for the tasks.
     async fn find_missing_tasks(&mut self) {
-        let missing = self.accounting.missing_tasks();
+        if Instant::now() < self.next_asking {
+            return;
+        }
+        let mut missing = self.accounting.missing_tasks();
         if missing.is_empty() {
             return;
         }
+        missing.truncate(ASKED_AT_ONCE);
         log!(tasks = missing.len(), "asking for tasks of accepted offers");
         if let Ok(found) = apply::read_tasks(&self.client, &missing).await {
             self.accounting.take_in_found(&missing, found);
         }
+        self.next_asking = Instant::now() + ASKED_AT_MOST_EVERY;
     }
 }
 

@@ -204,6 +204,9 @@ async fn keep(leases: &Leases, term: &mut Term) -> End {
 }
 
 #[cfg(test)]
+mod stopped_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

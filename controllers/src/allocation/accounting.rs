@@ -401,6 +401,6 @@ impl Accounting {
 }
 
 #[cfg(test)]
-mod reserved_tests;
+pub(crate) mod reserved_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,6 @@
 //! Carries out what was planned: each decision is one guarded write, all of them at once.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, future::ready, sync::Arc};
 
 use commonage_allocator::{Binding, NewOffer, ObjectKey};
 use commonage_schemas::{
@@ -18,6 +18,7 @@ use kube::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{cache::Key, reserved::plus};
@@ -88,8 +89,15 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
-pub(crate) async fn apply(client: &Client, writes: Vec<Write>) -> Vec<Outcome> {
+/// Carries them out, but for those that have not begun when `shutdown` comes: the next leader decides anew, and a cycle
+/// may have thousands.
+pub(crate) async fn apply(
+    client: &Client,
+    writes: Vec<Write>,
+    shutdown: &CancellationToken,
+) -> Vec<Outcome> {
     stream::iter(writes)
+        .take_while(|_| ready(!shutdown.is_cancelled()))
         .map(|write| carry_out(client, write))
         .buffer_unordered(WRITES_AT_ONCE)
         .collect()

@@ -175,3 +175,6 @@ fn obstacle(books: &Accounting, agent: &Agent, name: &str, task: &Task) -> Strin
     }
     "fits".to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use super::tests::*;
 use super::*;
 use crate::allocation::apply::Write;
 
-fn reservation(name: &str, version: u64, cpu: &str) -> Reservation {
+pub(crate) fn reservation(name: &str, version: u64, cpu: &str) -> Reservation {
     let spec = ReservationSpec {
         queue: "q".to_owned(),
         resources: Resources::from_pairs([("cpu", cpu), ("disk", "10Gi")]).unwrap(),
@@ -23,7 +23,7 @@ fn reservation(name: &str, version: u64, cpu: &str) -> Reservation {
     reservation
 }
 
-fn bound(mut reservation: Reservation) -> Reservation {
+pub(crate) fn bound(mut reservation: Reservation) -> Reservation {
     reservation.status = Some(ReservationStatus {
         phase: Some(ReservationPhase::Bound),
         agents: vec!["a".to_owned()],
@@ -33,7 +33,7 @@ fn bound(mut reservation: Reservation) -> Reservation {
 }
 
 /// One agent with 4 cpus and a framework that has its tasks placed.
-fn placing() -> Accounting {
+pub(crate) fn placing() -> Accounting {
     let mut books = Accounting::new(Options::default());
     books.tick(Timestamp::from_second(100).unwrap());
     let mut agent = agent();
@@ -46,7 +46,7 @@ fn placing() -> Accounting {
     books
 }
 
-fn waiting(name: &str, version: u64, cpu: &str) -> Task {
+pub(crate) fn waiting(name: &str, version: u64, cpu: &str) -> Task {
     let mut task = launched(name, version, TaskState::Pending);
     task.spec.agent = None;
     task.spec.offer = None;

@@ -10,11 +10,11 @@ use kube::runtime::watcher::Event;
 
 use super::*;
 
-pub(super) fn resources(cpu: &str) -> Resources {
+pub(crate) fn resources(cpu: &str) -> Resources {
     Resources::from_pairs([("cpu", cpu)]).unwrap()
 }
 
-pub(super) fn identified<K: Resource>(mut object: K, name: &str, version: u64) -> K {
+pub(crate) fn identified<K: Resource>(mut object: K, name: &str, version: u64) -> K {
     let meta = object.meta_mut();
     meta.name = Some(name.to_owned());
     meta.namespace = Some("ns".to_owned());
@@ -23,7 +23,7 @@ pub(super) fn identified<K: Resource>(mut object: K, name: &str, version: u64) -
     object
 }
 
-pub(super) fn agent() -> Agent {
+pub(crate) fn agent() -> Agent {
     let ready = Condition {
         type_: "Ready".to_owned(),
         status: "True".to_owned(),
@@ -42,7 +42,7 @@ pub(super) fn agent() -> Agent {
     agent
 }
 
-pub(super) fn framework() -> Framework {
+pub(crate) fn framework() -> Framework {
     let spec = FrameworkSpec { queues: vec!["q".to_owned()], ..FrameworkSpec::default() };
     identified(Framework::new("f", spec), "f", 2)
 }
@@ -73,7 +73,7 @@ fn accepted(version: u64, tasks: &[&str]) -> Offer {
     offer
 }
 
-pub(super) fn launched(name: &str, version: u64, state: TaskState) -> Task {
+pub(crate) fn launched(name: &str, version: u64, state: TaskState) -> Task {
     let spec = TaskSpec {
         framework: Some("f".to_owned()),
         queue: Some("q".to_owned()),
