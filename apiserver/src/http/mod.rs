@@ -12,6 +12,7 @@ mod documents;
 mod health;
 mod impersonate;
 mod inside;
+mod leases;
 mod limits;
 mod list_options;
 mod listener;

@@ -8,7 +8,9 @@ use http::{Response, StatusCode};
 
 use super::chain::Call;
 use super::negotiate::{Format, Shape};
-use super::{inside, list_options, measured, respond, reviews, routes, tokens, watch, writes};
+use super::{
+    inside, leases, list_options, measured, respond, reviews, routes, tokens, watch, writes,
+};
 use crate::engine::scale;
 use crate::resource::{Origin, ResourceDef, Storage};
 use crate::schema::go::quoted;
@@ -189,8 +191,17 @@ async fn get(call: &Call<'_>, target: &Target) -> Result<Response<Body>, ApiErro
     let format = Format::negotiate(call.headers, call.query)?;
     let version = call.query.resource_version()?;
     let engine = &call.app.engine;
-    let object = engine.get(&target.def, &target.namespace, &target.name, version).await?;
-    let response = respond::object(StatusCode::OK, &target.def, &object, format, call.query)?;
+    let found = engine.get(&target.def, &target.namespace, &target.name, version).await;
+    let response = match found {
+        Ok(object) => respond::object(StatusCode::OK, &target.def, &object, format, call.query)?,
+        // Only the whole of it: no table shows such a lease.
+        Err(error) => match leases::of_node(call, target, version).await {
+            Some(lease) if matches!(format.shape, Shape::Whole) => {
+                respond::document(StatusCode::OK, lease.to_string().into(), format)
+            }
+            _ => return Err(error),
+        },
+    };
     Ok(flagged(call, version, response))
 }
 

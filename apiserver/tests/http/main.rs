@@ -12,6 +12,7 @@ mod definitions;
 mod encryption;
 mod fence;
 mod limits;
+mod nodes;
 mod oidc;
 mod pods;
 #[path = "../support/mod.rs"]
