@@ -244,7 +244,7 @@ impl ResourceDef {
         if self.group.is_empty() {
             self.version.clone()
         } else {
-            format!("{}/{}", self.group, self.version)
+            [&self.group, "/", &self.version].concat()
         }
     }
 
@@ -296,7 +296,7 @@ impl ResourceDef {
     /// `/commonage.dev/tasks/default/web-0`; a cluster-scoped object has an empty namespace.
     pub fn key(&self, namespace: &str, name: &str) -> String {
         let (group, plural) = self.key_parts();
-        format!("/{group}/{plural}/{namespace}/{name}")
+        ["/", group, "/", plural, "/", namespace, "/", name].concat()
     }
 
     /// Kubernetes' kinds without fields of their own take both fields of every object, whatever

@@ -165,6 +165,10 @@ impl Store for TimedStore {
         self.timed(operation, &key, self.inner.commit(write)).await
     }
 
+    fn landed(&self) -> Revision {
+        self.inner.landed()
+    }
+
     async fn revision(&self) -> Result<Revision, StoreError> {
         self.timed(Operation::Revision, b"", self.inner.revision()).await
     }

@@ -1,10 +1,11 @@
 //! What watchers receive: events framed once, in chunks shared by all who get the same ones.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use commonage_store::Version;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::kinds::view::View;
@@ -97,6 +98,8 @@ impl WatchEvent {
 /// Events that became due together. Never empty.
 #[derive(Debug)]
 pub struct Chunk {
+    /// No two have the same.
+    number: u64,
     events: Vec<WatchEvent>,
     /// Of all lines, in bytes.
     length: usize,
@@ -105,8 +108,19 @@ pub struct Chunk {
     lean: OnceLock<Bytes>,
     /// As the view of this kind shows it, if anybody ever asked. A kind has one view at most.
     shown: OnceLock<Arc<Chunk>>,
+    /// With others before it, as they were last asked for together.
+    run: Mutex<Option<Run>>,
     /// That were given it.
     watches: AtomicU32,
+}
+
+/// The lines of several chunks.
+#[derive(Debug)]
+struct Run {
+    /// Their numbers. (Who held the chunks themselves here would hold all before them too.)
+    chunks: Box<[u64]>,
+    lean: bool,
+    bytes: Bytes,
 }
 
 impl Chunk {
@@ -119,13 +133,16 @@ impl Chunk {
     }
 
     fn of(events: Vec<WatchEvent>) -> Chunk {
+        static MADE: AtomicU64 = AtomicU64::new(0);
         let length = events.iter().map(|event| event.bytes.len()).sum();
         Chunk {
+            number: MADE.fetch_add(1, Relaxed),
             events,
             length,
             joined: OnceLock::new(),
             lean: OnceLock::new(),
             shown: OnceLock::new(),
+            run: Mutex::new(None),
             watches: AtomicU32::new(0),
         }
     }
@@ -136,7 +153,7 @@ impl Chunk {
     }
 
     /// Of all lines, in bytes.
-    pub(super) fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.length
     }
 
@@ -198,6 +215,35 @@ impl Chunk {
     /// The version of the last event.
     pub fn version(&self) -> Version {
         self.events.last().map_or(Version(0), |event| event.version)
+    }
+
+    /// The lines of all chunks, one after the other. Those who are given the same ones at about the same
+    /// time share them.
+    pub fn bytes_of_all(chunks: &[Arc<Chunk>], lean: bool) -> Bytes {
+        let of_one = |chunk: &Arc<Chunk>| if lean { chunk.lean_bytes() } else { chunk.bytes() };
+        let last = match chunks {
+            [] => return Bytes::new(),
+            [only] => return of_one(only),
+            [.., last] => last,
+        };
+        let mut run = last.run.lock();
+        let numbers = || chunks.iter().map(|chunk| chunk.number);
+        if let Some(known) = &*run
+            && known.lean == lean
+            && known.chunks.iter().copied().eq(numbers())
+        {
+            return known.bytes.clone();
+        }
+        let mut all = BytesMut::with_capacity(chunks.iter().map(|chunk| chunk.length).sum());
+        for chunk in chunks {
+            match lean {
+                true => all.extend_from_slice(&chunk.lean_bytes()),
+                false => chunk.events.iter().for_each(|event| all.extend_from_slice(&event.bytes)),
+            }
+        }
+        let bytes = all.freeze();
+        *run = Some(Run { chunks: numbers().collect(), lean, bytes: bytes.clone() });
+        bytes
     }
 
     /// All lines one after the other: joined once, whoever asks first.

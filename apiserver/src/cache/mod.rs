@@ -34,6 +34,7 @@ pub(crate) use watch::Extras;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use commonage_store::{Revision, Store, StoreError, Version};
 use parking_lot::RwLock;
@@ -47,10 +48,13 @@ use table::Table;
 use crate::resource::{ResourceDef, Scheme};
 use crate::status::ApiError;
 
+/// How long the answer to a write is held back at most for a cache that does not go on.
+const HOLD_BACK_MAX: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub struct Cache {
     table: RwLock<Arc<Table>>,
-    published: Published,
+    published: Arc<Published>,
     /// Everything up to this revision is in the watchers' queues.
     dispatched: Arc<AtomicU64>,
     counters: Arc<WatchCounters>,
@@ -75,7 +79,7 @@ impl Cache {
         let caches = kinds.values().map(|versions| ResourceCache::new(versions, counters.clone()));
         Cache {
             table: RwLock::new(Arc::new(Table::new(caches.map(Arc::new).collect()))),
-            published: Published::default(),
+            published: Arc::default(),
             dispatched: Arc::default(),
             counters,
             ready: AtomicBool::new(false),
@@ -94,6 +98,7 @@ impl Cache {
         let cache = Arc::new(Cache::new(scheme, arrivals));
         let newest = store.revision().await?;
         let revision = cache.load_past(&*store).await?;
+        tokio::spawn(let_go(cache.published.clone(), shutdown.clone()));
         let feed = cache.clone();
         let task =
             tokio::spawn(async move { feed.follow(store, revision, arriving, shutdown).await });
@@ -156,6 +161,16 @@ impl Cache {
         self.published.reached(revision).await;
     }
 
+    /// What `store` answers to a write, told when it can be read here; if that takes long, before.
+    pub(crate) async fn answered<T>(
+        &self,
+        store: &Arc<dyn Store>,
+        answer: impl Future<Output = T>,
+    ) -> T {
+        let store = store.clone();
+        published::answered(&self.published, move || store.landed(), answer).await
+    }
+
     /// A watch that only says why it cannot be.
     pub(crate) fn no_watch(&self, def: Arc<ResourceDef>, error: &ApiError) -> Watch {
         Watch::failed(def, error)
@@ -185,4 +200,13 @@ impl Cache {
             }
         }
     }
+}
+
+/// Lets those go that are held back, again and again; at the end all of them.
+async fn let_go(published: Arc<Published>, shutdown: CancellationToken) {
+    let waited = || tokio::time::sleep(HOLD_BACK_MAX);
+    while shutdown.run_until_cancelled(waited()).await.is_some() {
+        published.release();
+    }
+    published.end();
 }

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use commonage_store::{Revision, Version};
 use serde_json::json;
 
-use super::event::{EventKind, WatchEvent};
+use super::event::{Chunk, EventKind, WatchEvent};
 use super::log::{EventLog, LogChunk, Past};
 use super::published::Published;
 use crate::object::{Fields, Object, encode};
@@ -66,4 +67,23 @@ async fn waiting_ends_when_the_revision_is_published() {
     later.await.unwrap();
     published.advance(Revision(2));
     assert_eq!(published.revision(), Revision(6));
+}
+
+#[test]
+fn only_who_gets_the_same_chunks_shares_their_bytes() {
+    let chunk = |text: &str| {
+        let (kind, version) = (EventKind::Added, Version(1));
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        Chunk::new(vec![WatchEvent { kind, version, object: None, bytes }]).unwrap()
+    };
+    let [first, other, middle, last] = ["a", "b", "c", "d"].map(chunk);
+    let all = [first, middle.clone(), last.clone()];
+    let joined = Chunk::bytes_of_all(&all, false);
+    assert_eq!(joined, "acd");
+    assert_eq!(Chunk::bytes_of_all(&all, false).as_ptr(), joined.as_ptr(), "it is made once");
+    assert_eq!(Chunk::bytes_of_all(&[other, middle, last.clone()], false), "bcd");
+    assert_eq!(Chunk::bytes_of_all(&all[1..], false), "cd");
+    assert_eq!(Chunk::bytes_of_all(&all, true), "acd");
+    assert_eq!(Chunk::bytes_of_all(&[last], false), "d");
+    assert!(Chunk::bytes_of_all(&[], false).is_empty());
 }

@@ -51,6 +51,10 @@ impl Store for EncryptedStore {
         self.inner.commit(write).await
     }
 
+    fn landed(&self) -> Revision {
+        self.inner.landed()
+    }
+
     async fn revision(&self) -> Result<Revision, StoreError> {
         self.inner.revision().await
     }

@@ -48,7 +48,8 @@ impl Engine {
         let proof = proof_of(&write);
         let bytes = write_bytes(&write);
         let defines = self.definitions.concern(&write);
-        let committed = match self.store.commit(write).await {
+        let answer = self.cache.answered(&self.store, self.store.commit(write)).await;
+        let committed = match answer {
             Ok(committed) => committed,
             Err(StoreError::Conflict { compare }) => return Err(CommitError::Conflict(compare)),
             Err(StoreError::UnknownOutcome(why)) => self.settle(proof, &why).await?,

@@ -39,7 +39,7 @@ impl Prepared {
     }
 
     pub(crate) fn path(&self) -> String {
-        format!("{}/{}", self.namespace, self.name())
+        [&self.namespace, "/", self.name()].concat()
     }
 }
 

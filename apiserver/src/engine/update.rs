@@ -43,7 +43,7 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn path(&self) -> String {
-        format!("{}/{}", self.namespace, self.name)
+        [&self.namespace, "/", &self.name].concat()
     }
 
     pub(crate) fn key(&self) -> Bytes {

@@ -229,13 +229,15 @@ async fn answer(
         app.engine.leading(fence).await?;
     }
     let call = Call { app, user, info, query, headers, verdict: decision.verdict, upgrade };
-    let handled = async {
+    // What a handler needs is large, whichever it is, and all around it is moved a dozen times on its
+    // way into the connection.
+    let handled = Box::pin(async {
         let body = if long_running { body } else { slot.receive(headers, body).await? };
         match info.is_resource {
             true => resources::handle(&call, body).await,
             false => documents::handle(&call).await,
         }
-    };
+    });
     if long_running {
         return handled.await;
     }

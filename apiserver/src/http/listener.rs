@@ -170,7 +170,10 @@ impl Connection {
         let app = self.app.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let (app, caller) = (app.clone(), caller.clone());
-            async move { Ok::<_, Infallible>(noted(serve(app, caller, request.map(Body::new)).await)) }
+            // The connection moves it about, and lies idle most of its life.
+            Box::pin(async move {
+                Ok::<_, Infallible>(noted(serve(app, caller, request.map(Body::new)).await))
+            })
         });
         match http2 {
             true => self.http2(stream, service).await?,

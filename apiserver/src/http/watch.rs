@@ -6,11 +6,11 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::Stream;
 use http::Response;
 use http::header::CONTENT_TYPE;
@@ -100,7 +100,7 @@ struct WatchBody {
     /// `pause` runs. The chunks are not looked at then: nothing wakes this watch but the timer.
     pausing: bool,
     /// Empty between two polls; kept for its memory.
-    due: Vec<Bytes>,
+    due: Vec<Arc<Chunk>>,
     server_ends: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
 }
@@ -112,15 +112,17 @@ impl Drop for WatchBody {
 }
 
 impl WatchBody {
-    fn bytes_of(&mut self, chunk: &Chunk) -> Bytes {
+    /// The lines of these chunks as they are sent.
+    fn bytes_of(&mut self, chunks: &[Arc<Chunk>]) -> Bytes {
         let sizes = &self.counters.sizes;
         match &mut self.render {
             Render::Shared { lean } => {
-                sizes.observe_all(chunk.events().iter().map(|event| event.bytes.len() as u64));
-                if *lean { chunk.lean_bytes() } else { chunk.bytes() }
+                let events = chunks.iter().flat_map(|chunk| chunk.events());
+                sizes.observe_all(events.map(|event| event.bytes.len() as u64));
+                Chunk::bytes_of_all(chunks, *lean)
             }
             Render::Metadata(version, lean) => {
-                rendered(chunk, sizes, |event| match &event.object {
+                rendered(chunks, sizes, |event| match &event.object {
                     Some(object) => Some(table::render_partial(object, *version, *lean)),
                     None => Some(table::render_partial_of(&parsed(event)?, *version)),
                 })
@@ -128,7 +130,7 @@ impl WatchBody {
             Render::Table { def, options, headers } => {
                 // Ages are as of the event, not of the watch's begin.
                 options.now = Timestamp::now();
-                rendered(chunk, sizes, |event| {
+                rendered(chunks, sizes, |event| {
                     let object = parsed(event)?;
                     let shown = std::mem::replace(headers, Headers::Omitted);
                     Some(table::render_one(def, &object, shown, *options))
@@ -137,7 +139,7 @@ impl WatchBody {
         }
     }
 
-    /// Everything due now, up to a piece's size; a single chunk is passed on as it is.
+    /// Everything due now, up to a piece's size or little more.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if self.pausing && !self.ended {
             std::task::ready!(self.pause.as_mut().poll(cx));
@@ -146,20 +148,24 @@ impl WatchBody {
         let mut due = std::mem::take(&mut self.due);
         let (mut bytes, mut watches) = (0, 0);
         while !self.ended && bytes < PIECE_BYTES {
+            // What follows the first is taken if it is there. What is not comes after the pause: it
+            // must not wake this watch before.
+            let mut nobody = Context::from_waker(Waker::noop());
+            let cx = if bytes == 0 { &mut *cx } else { &mut nobody };
             match self.chunks.as_mut().poll_next(cx) {
                 Poll::Ready(Some(chunk)) => {
                     watches = watches.max(chunk.watches());
-                    let part = self.bytes_of(&chunk);
-                    bytes += part.len();
-                    due.push(part);
+                    bytes += chunk.length();
+                    due.push(chunk);
                 }
                 Poll::Ready(None) => self.ended = true,
                 Poll::Pending => break,
             }
         }
-        let piece = joined(&mut due, bytes);
-        self.due = due;
-        if !piece.is_empty() {
+        if !due.is_empty() {
+            let piece = self.bytes_of(&due);
+            due.clear();
+            self.due = due;
             // A full piece means that more waits: no reason to pause.
             if bytes < PIECE_BYTES {
                 self.pause.as_mut().reset(Instant::now() + pause(watches));
@@ -167,22 +173,13 @@ impl WatchBody {
             }
             return Poll::Ready(Some(piece));
         }
+        self.due = due;
         if self.ended || self.server_ends.as_mut().poll(cx).is_ready() {
             self.ended = true;
             return Poll::Ready(None);
         }
         Poll::Pending
     }
-}
-
-/// The parts, of `bytes` bytes together, as one; nothing is left in `parts`.
-fn joined(parts: &mut Vec<Bytes>, bytes: usize) -> Bytes {
-    if parts.len() == 1 {
-        return parts.pop().unwrap_or_default();
-    }
-    let mut joined = BytesMut::with_capacity(bytes);
-    parts.drain(..).for_each(|part| joined.extend_from_slice(&part));
-    joined.freeze()
 }
 
 impl HttpBody for WatchBody {
@@ -198,14 +195,14 @@ impl HttpBody for WatchBody {
     }
 }
 
-/// The chunk's lines with each object replaced by what `render` makes of its event, if anything.
+/// The chunks' lines with each object replaced by what `render` makes of its event, if anything.
 fn rendered(
-    chunk: &Chunk,
+    chunks: &[Arc<Chunk>],
     sizes: &Histogram,
     mut render: impl FnMut(&WatchEvent) -> Option<Vec<u8>>,
 ) -> Bytes {
     let mut lines = Vec::new();
-    for event in chunk.events() {
+    for event in chunks.iter().flat_map(|chunk| chunk.events()) {
         let before = lines.len();
         match render(event) {
             Some(object) => {

@@ -57,7 +57,7 @@ fn shown(owner: &Value) -> String {
 /// Takes out references that are there twice, and says so in a text for a `Warning` header. `when`
 /// tells in Kubernetes' words at which point they were found.
 pub fn dedup_owners(object: &mut Value, when: &str) -> Option<String> {
-    let list = object.pointer_mut("/metadata/ownerReferences")?.as_array_mut()?;
+    let list = object.get_mut("metadata")?.get_mut("ownerReferences")?.as_array_mut()?;
     let mut repeated = Vec::new();
     let mut kept: Vec<Value> = Vec::with_capacity(list.len());
     for owner in list.drain(..) {

@@ -75,7 +75,7 @@ const NO_OWN_FINALIZER: &str =
     "name is neither a standard finalizer name nor is it fully qualified";
 
 fn check_own_finalizers(object: &Value, causes: &mut Vec<Cause>) {
-    for (at, finalizer) in strings(object.pointer("/metadata/finalizers")).enumerate() {
+    for (at, finalizer) in strings(object["metadata"].get("finalizers")).enumerate() {
         if !is_own_finalizer(finalizer) {
             let field = format!("metadata.finalizers[{at}]");
             causes.push(Cause::invalid(field, &finalizer.into(), NO_OWN_FINALIZER));
@@ -146,7 +146,7 @@ fn checked_anew(def: &ResourceDef) -> bool {
 /// `ValidateObjectMetaUpdate`.
 fn changes(old: &Value, new: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
-    if old.pointer("/metadata/deletionTimestamp").is_some() {
+    if old["metadata"].get("deletionTimestamp").is_some() {
         check_no_new_finalizers(old, new, &mut causes);
     }
     let empty = Map::new();
@@ -204,8 +204,8 @@ pub fn warnings(def: &ResourceDef, old: Option<&Value>, object: &Value) -> Vec<S
         return Vec::new();
     }
     let before: Vec<&str> =
-        strings(old.and_then(|old| old.pointer("/metadata/finalizers"))).collect();
-    strings(object.pointer("/metadata/finalizers"))
+        strings(old.and_then(|old| old["metadata"].get("finalizers"))).collect();
+    strings(object["metadata"].get("finalizers"))
         .filter(|finalizer| !finalizer.contains('/') && !UNQUALIFIED_FINALIZERS.contains(finalizer))
         .filter(|finalizer| !before.contains(finalizer))
         .map(|finalizer| {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -26,22 +26,19 @@ impl Object {
 
     /// The body as a tree without `metadata.managedFields`, and those as they stand in it.
     pub(crate) fn to_value_and_entries(&self) -> (Value, Option<String>) {
-        let Some(member) = self.managed_fields() else { return (self.to_value(), None) };
-        let member_text = &self.body[member.clone()];
-        let value_at = member_text.iter().position(|byte| *byte == b':').map_or(0, |at| at + 1);
-        let value = member_text[value_at..].strip_suffix(b",").unwrap_or(&member_text[value_at..]);
-        let entries = std::str::from_utf8(value).expect("the body was parsed").to_owned();
-        let mut rest = Vec::with_capacity(self.body.len() - member.len());
-        rest.extend_from_slice(&self.body[..member.start]);
-        rest.extend_from_slice(&self.body[member.end..]);
-        let rest = serde_json::from_slice(&rest);
-        (rest.expect("a body without one of its members parses too"), Some(entries))
+        let mut entries = None;
+        let whole = Without { inside: false, entries: &mut entries };
+        let value = whole.deserialize(&mut serde_json::Deserializer::from_slice(&self.body));
+        (value.expect("the cache holds only bodies that parsed"), entries)
     }
 
     /// The whole body, or the one without `metadata.managedFields`.
     pub(crate) fn body_of(&self, lean: bool) -> Bytes {
+        if !lean {
+            return self.body.clone();
+        }
         match self.without_managed_fields() {
-            (before, after) if lean && !after.is_empty() => {
+            (before, after) if !after.is_empty() => {
                 let mut body = BytesMut::with_capacity(before.len() + after.len());
                 body.put_slice(before);
                 body.put_slice(after);
@@ -104,5 +101,47 @@ impl<'de> Visitor<'de> for Find<'_, 'de> {
             map.next_value::<IgnoredAny>()?;
         }
         Ok(())
+    }
+}
+
+/// Builds the tree of an object, or of the metadata inside one, and leaves the one member of the metadata
+/// text.
+struct Without<'e> {
+    inside: bool,
+    entries: &'e mut Option<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Without<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Without<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let Without { inside, entries } = self;
+        let mut members = serde_json::Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value = match (inside, name.as_str()) {
+                (false, "metadata") => {
+                    map.next_value_seed(Without { inside: true, entries: &mut *entries })?
+                }
+                (true, MANAGED_FIELDS) => {
+                    *entries = Some(map.next_value::<&'de RawValue>()?.get().to_owned());
+                    continue;
+                }
+                _ => map.next_value()?,
+            };
+            members.insert(name, value);
+        }
+        Ok(Value::Object(members))
     }
 }

@@ -136,6 +136,10 @@ impl Store for EmbeddedStore {
         Ok(self.log.newest())
     }
 
+    fn landed(&self) -> Revision {
+        self.log.newest()
+    }
+
     async fn get(&self, key: &[u8], at: Option<Revision>) -> Result<Option<Entry>, StoreError> {
         loop {
             let oldest = self.log.compacted();

@@ -184,6 +184,11 @@ pub trait Store: Send + Sync + 'static {
     async fn commit(&self, write: GuardedWrite) -> Result<Committed, StoreError>;
     /// The newest revision, linearizable: at least that of every commit acknowledged before.
     async fn revision(&self) -> Result<Revision, StoreError>;
+    /// A revision that is known without asking anybody to be in the log, so that tails will come to
+    /// it: at least that of every commit whose caller is being woken. 0 where nothing is known.
+    fn landed(&self) -> Revision {
+        Revision(0)
+    }
     async fn get(&self, key: &[u8], at: Option<Revision>) -> Result<Option<Entry>, StoreError>;
     async fn range(&self, query: RangeQuery) -> Result<Page, StoreError>;
     /// Every change after `after`, in order, without gap or duplicate; ends with an error

@@ -220,6 +220,13 @@ impl Store for RenumberedStore {
         Ok(Committed { revision: Revision(committed.revision.0 + offset), versions })
     }
 
+    fn landed(&self) -> Revision {
+        match self.inner.landed() {
+            Revision(0) => Revision(0),
+            Revision(landed) => Revision(landed + self.shared.offset()),
+        }
+    }
+
     async fn revision(&self) -> Result<Revision, StoreError> {
         let (offset, seen) = (self.shared.offset(), self.shared.seen.load(Ordering::Acquire));
         let revision = self.inner.revision().await?;

@@ -7,6 +7,9 @@
 //! fence of a leader) may go together.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use etcd_client::TxnResponse;
@@ -14,6 +17,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::request::{InCommon, Request};
 use super::{Connection, fault};
@@ -25,6 +29,10 @@ pub(super) const QUEUE_WRITES_MAX: usize = 1_024;
 /// Writes taken out of the queue but not sent yet, at most: they wait for a key, and all of them are
 /// looked at for each request.
 const WAITING_WRITES_MAX: usize = 1_024;
+
+/// How long after a transaction the next one goes while that one is still on its way. One to an etcd nearby
+/// is answered in half the time; over a network of some milliseconds two or three are on their way.
+const REQUEST_SPACING: Duration = Duration::from_millis(3);
 
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -45,6 +53,10 @@ pub(super) struct Committer {
     held: Keys,
     on_the_way: FuturesUnordered<BoxFuture<'static, (Request, Outcomes)>>,
     requests_max: usize,
+    /// No other goes before, if one is on its way.
+    next_at: Instant,
+    /// The newest revision of what was written.
+    landed: Arc<AtomicU64>,
     /// etcd has no room: see [`Request::suits_a_full_etcd`].
     full: bool,
 }
@@ -54,6 +66,7 @@ impl Committer {
         connection: Connection,
         queue: mpsc::Receiver<Pending>,
         requests_max: usize,
+        landed: Arc<AtomicU64>,
     ) -> Committer {
         Committer {
             connection,
@@ -62,6 +75,8 @@ impl Committer {
             held: Keys::default(),
             on_the_way: FuturesUnordered::new(),
             requests_max,
+            next_at: Instant::now(),
+            landed,
             full: false,
         }
     }
@@ -71,7 +86,7 @@ impl Committer {
         let mut arrived = Vec::new();
         let mut open = true;
         loop {
-            while self.on_the_way.len() < self.requests_max {
+            while self.is_due() {
                 let request = self.pack();
                 if request.writes.is_empty() {
                     break;
@@ -81,6 +96,10 @@ impl Committer {
             if !open && self.waiting.is_empty() && self.on_the_way.is_empty() {
                 return;
             }
+            // Whoever waits for a key that is held waits for an answer.
+            let later = !self.waiting.is_empty()
+                && self.on_the_way.len() < self.requests_max
+                && Instant::now() < self.next_at;
             let room = WAITING_WRITES_MAX.saturating_sub(self.waiting.len());
             tokio::select! {
                 biased;
@@ -89,8 +108,15 @@ impl Committer {
                     open = count > 0;
                     self.waiting.extend(arrived.drain(..));
                 }
+                () = tokio::time::sleep_until(self.next_at), if later => {}
             }
         }
+    }
+
+    /// Whether a request may go now.
+    fn is_due(&self) -> bool {
+        let on_the_way = self.on_the_way.len();
+        on_the_way == 0 || on_the_way < self.requests_max && Instant::now() >= self.next_at
     }
 
     /// The next request: the oldest writes whose keys are free, in their order.
@@ -119,6 +145,7 @@ impl Committer {
 
     fn send(&mut self, request: Request) {
         let connection = self.connection.clone();
+        self.next_at = Instant::now() + REQUEST_SPACING;
         self.on_the_way.push(Box::pin(async move {
             let outcomes = settle(&connection, &request).await;
             (request, outcomes)
@@ -134,6 +161,11 @@ impl Committer {
         match outcomes {
             Ok(outcomes) => {
                 self.full &= deletes_only;
+                // All that landed did so at one revision. (One that changed nothing names an older one.)
+                let revisions = outcomes.iter().flatten().map(|committed| committed.revision.0);
+                if let Some(newest) = revisions.max() {
+                    self.landed.fetch_max(newest, Ordering::AcqRel);
+                }
                 for (pending, outcome) in request.writes.into_iter().zip(outcomes) {
                     let _ = pending.reply.send(outcome);
                 }
