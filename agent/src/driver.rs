@@ -153,7 +153,8 @@ enum Wake {
 /// The state of the loop.
 pub(crate) struct Driver {
     parts: Parts,
-    records: HashMap<Uid, Record>,
+    /// Boxed, because a table has a third of its places empty, and a record is some kilobytes.
+    records: HashMap<Uid, Box<Record>>,
     /// Tasks with a group, by its key.
     groups: HashMap<String, BTreeSet<Uid>>,
     /// Groups that may share something here, by round, with their keys.
@@ -321,7 +322,7 @@ impl Driver {
 
     /// Plans for one task, and for those whose fate it shares.
     fn look_at(&mut self, uid: &Uid) {
-        let key = self.records.get(uid).and_then(company::key_of);
+        let key = self.records.get(uid).and_then(|record| company::key_of(record));
         self.look_at_one(uid);
         if let Some(key) = key {
             let others: Vec<Uid> = self.groups.get(&key).into_iter().flatten().cloned().collect();
@@ -384,7 +385,7 @@ impl Driver {
         self.kill_all_by = Some(Timestamp::now() + KILL_ALL_GRACE);
         self.look_at_all();
         let gone = async {
-            while self.records.values().any(is_alive_or_owed) {
+            while self.records.values().any(|record| is_alive_or_owed(record)) {
                 let woken = self.next_wake().await?;
                 self.hear(woken);
             }

@@ -10,7 +10,7 @@ impl Driver {
     /// The tasks of this machine that have a group's name.
     pub(super) fn company(&self, key: &str) -> Company<'_> {
         let uids = self.groups.get(key).into_iter().flatten();
-        Company(uids.filter_map(|uid| Some((uid, self.records.get(uid)?))).collect())
+        Company(uids.filter_map(|uid| Some((uid, &**self.records.get(uid)?))).collect())
     }
 
     /// Gives a task that is about to be launched its place in its group, and the ports of all of them to the
@@ -45,7 +45,7 @@ impl Driver {
 
     /// Forgets a task without an entry in the books of its group.
     pub(super) fn leave_company(&mut self, uid: &Uid) {
-        let Some(key) = self.records.get(uid).and_then(company::key_of) else { return };
+        let Some(key) = self.records.get(uid).and_then(|record| company::key_of(record)) else { return };
         if let Some(uids) = self.groups.get_mut(&key) {
             uids.remove(uid);
             if uids.is_empty() {

@@ -18,7 +18,7 @@ impl Driver {
             }
             let record =
                 Record { actual: Some(Actual::launching(entry, now)), ..Record::default() };
-            self.records.insert(uid.clone(), record);
+            self.records.insert(uid.clone(), Box::new(record));
             match seen {
                 Seen::NotStarted | Seen::Starting => self.settle(&uid),
                 seen => self.settled(&uid, seen),
