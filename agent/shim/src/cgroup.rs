@@ -112,6 +112,11 @@ impl Hierarchies {
     }
 }
 
+/// What version 2 has instead of shares, as runtimes translate them: 1 to 10000 for 2 to 262144.
+fn cpu_weight(shares: u64) -> u64 {
+    1 + shares.saturating_sub(2).saturating_mul(9_999) / 262_142
+}
+
 /// `/a/b` or deeper, without anything that could lead elsewhere.
 pub(crate) fn is_task_path(path: &str) -> bool {
     let Some(inside) = path.strip_prefix('/') else {
@@ -196,6 +201,20 @@ impl Group<'_> {
             true => std::fs::write(limit, "0"),
             false => Ok(()),
         }
+    }
+
+    /// Gives it its share of a processor that others want too. It was made with the greatest, see [`crate::spec`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn set_cpu_shares(&self, shares: u64) -> io::Result<()> {
+        let Some(hierarchy) = self.hierarchies.with("cpu") else { return Ok(()) };
+        let (file, value) = match &hierarchy.controllers {
+            Some(_) => ("cpu.shares", shares),
+            None => ("cpu.weight", cpu_weight(shares)),
+        };
+        let file = hierarchy.mount_point.join(&self.path).join(file);
+        if file.exists() { std::fs::write(file, value.to_string()) } else { Ok(()) }
     }
 
     pub(crate) fn usage(&self) -> Usage {

@@ -195,6 +195,7 @@ fn run(plan: &Plan) -> Failure {
 
 fn become_command(plan: &Plan) -> Failure {
     let _ = nix::unistd::setsid();
+    sys::do_not_hasten();
     let _ = nix::sys::prctl::set_pdeathsig(None);
     if plan.stdio.tty
         && let Err(error) = enter_terminal(plan)

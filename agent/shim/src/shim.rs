@@ -121,6 +121,7 @@ fn detach(state: &StateDir) -> io::Result<()> {
     std::env::set_current_dir("/")?;
     // Fails only if it leads a session already.
     let _ = setsid();
+    sys::hasten_session();
     nix::sys::prctl::set_child_subreaper(true)?;
     nix::sys::prctl::set_name(c"cmn-shim")?;
     Ok(())

@@ -381,8 +381,9 @@ fn resources(limits: &Limits, given: &[Device], host: Host) -> Value {
     let rules: Vec<Value> = std::iter::once(nothing).chain(allowed).collect();
     let mut resources = json!({ "devices": rules, "pids": { "limit": limits.pids } });
     let mut cpu = serde_json::Map::new();
-    if let Some(millis) = limits.cpu_millis {
-        cpu.insert("shares".to_owned(), cpu_shares(millis).into());
+    if limits.cpu_millis.is_some() {
+        // A start goes before the work of others, which is long; the task's own share is set when its command may run.
+        cpu.insert("shares".to_owned(), CPU_SHARES_MAX.into());
     }
     if let Some(millis) = limits.cpu_quota_millis {
         let (quota, period) = cpu_quota(millis);
@@ -402,9 +403,12 @@ fn resources(limits: &Limits, given: &[Device], host: Host) -> Value {
     resources
 }
 
+/// What the kernel takes at most.
+const CPU_SHARES_MAX: u64 = 262_144;
+
 /// One cpu is 1024 shares; the kernel takes 2 to 262144.
-fn cpu_shares(millis: u64) -> u64 {
-    (millis.saturating_mul(1024) / 1000).clamp(2, 262_144)
+pub(crate) fn cpu_shares(millis: u64) -> u64 {
+    (millis.saturating_mul(1024) / 1000).clamp(2, CPU_SHARES_MAX)
 }
 
 /// Quota and period in microseconds.

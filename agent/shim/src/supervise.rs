@@ -19,7 +19,7 @@ use crate::init::{FILTERED, Failure};
 use crate::launch::{Exit, ExitError, FailureReason, Launch, Network};
 use crate::output::Output;
 use crate::shim::Created;
-use crate::{devices, exec, fds, network, sys};
+use crate::{devices, exec, fds, network, spec, sys};
 
 /// At most these come through the exec pipe: the question, a failure, the end.
 const EXEC_MESSAGES: usize = 3;
@@ -254,6 +254,9 @@ impl Supervisor {
         } else if let Err(error) = self.forbid_swap() {
             let reason = FailureReason::CreateFailed;
             ExitError { reason, message: format!("limit of swap: {error}") }
+        } else if let Err(error) = self.set_cpu_shares() {
+            let reason = FailureReason::CreateFailed;
+            ExitError { reason, message: format!("share of the processors: {error}") }
         } else if let Err(error) = self.start_loopback() {
             let reason = FailureReason::CreateFailed;
             ExitError { reason, message: format!("loopback: {error}") }
@@ -273,6 +276,13 @@ impl Supervisor {
     fn forbid_swap(&self) -> io::Result<()> {
         match self.launch.limits.memory_bytes {
             Some(_) => self.watched.group()?.forbid_swap(),
+            None => Ok(()),
+        }
+    }
+
+    fn set_cpu_shares(&self) -> io::Result<()> {
+        match self.launch.limits.cpu_millis {
+            Some(millis) => self.watched.group()?.set_cpu_shares(spec::cpu_shares(millis)),
             None => Ok(()),
         }
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 fn check(result: i64) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -217,6 +218,40 @@ pub(crate) fn redirect(file: &File, fd: RawFd) -> io::Result<()> {
 pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: touches no memory and does not return.
     unsafe { libc::_exit(code) }
+}
+
+/// Of those who start containers: they sleep, or somebody waits for them.
+const HASTE: i32 = -10;
+
+/// The niceness that this process would have; [`NOT_HASTENED`] if it has it.
+static USUAL_NICENESS: AtomicI32 = AtomicI32::new(NOT_HASTENED);
+const NOT_HASTENED: i32 = i32::MAX;
+
+/// Has this process, and those that come of it, go before the long work of others. Best effort: it takes root.
+pub(crate) fn hasten() {
+    // SAFETY: touches no memory.
+    let usual = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    // SAFETY: touches no memory.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, HASTE) } == 0 {
+        USUAL_NICENESS.store(usual, Ordering::Relaxed);
+    }
+}
+
+/// The same for the session that this process has begun: see "autogroup" in sched(7). Where the kernel groups sessions,
+/// niceness means nothing between them.
+pub(crate) fn hasten_session() {
+    if USUAL_NICENESS.load(Ordering::Relaxed) != NOT_HASTENED {
+        let _ = std::fs::write("/proc/self/autogroup", HASTE.to_string());
+    }
+}
+
+/// Takes the haste back, for a task's own command.
+pub(crate) fn do_not_hasten() {
+    let usual = USUAL_NICENESS.load(Ordering::Relaxed);
+    if usual != NOT_HASTENED {
+        // SAFETY: touches no memory.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, usual) };
+    }
 }
 
 /// Between two looks at something of the kernel's that nothing announces.

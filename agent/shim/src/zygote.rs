@@ -181,6 +181,8 @@ pub fn main() -> ! {
 fn serve() -> io::Result<()> {
     let _ = nix::unistd::setsid();
     nix::sys::prctl::set_name(c"cmn-zygote")?;
+    sys::hasten();
+    sys::hasten_session();
     sys::close_from(3, &[]);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let filters = Filters::compile().map_err(io::Error::other)?;

@@ -45,7 +45,9 @@ impl Driver {
 
     /// Forgets a task without an entry in the books of its group.
     pub(super) fn leave_company(&mut self, uid: &Uid) {
-        let Some(key) = self.records.get(uid).and_then(|record| company::key_of(record)) else { return };
+        let Some(key) = self.records.get(uid).and_then(|record| company::key_of(record)) else {
+            return;
+        };
         if let Some(uids) = self.groups.get_mut(&key) {
             uids.remove(uid);
             if uids.is_empty() {

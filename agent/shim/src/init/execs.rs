@@ -133,6 +133,7 @@ impl Order {
 /// In the child. Returns only on a failure.
 fn become_command(plan: &Plan, order: &Order) -> Failure {
     let _ = nix::unistd::setsid();
+    sys::do_not_hasten();
     let joined = if order.tty { join_terminal(order) } else { join_pipes(order) };
     if let Err(error) = joined {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use commonage_shim::client;
+use commonage_shim::exec::Order;
 use commonage_shim::launch::{LogLimits, Stream};
 use commonage_shim::quota::Quotas;
 
@@ -15,6 +16,10 @@ pub const TESTS: &[Test] = &[
         the_disk_itself_keeps_a_project_within_its_limit,
     ),
     ("a_cpu_quota_is_enforced", a_cpu_quota_is_enforced),
+    (
+        "who_starts_a_task_is_in_haste_and_the_task_is_not",
+        who_starts_a_task_is_in_haste_and_the_task_is_not,
+    ),
     ("running_out_of_memory_is_told_apart", running_out_of_memory_is_told_apart),
     ("a_child_running_out_of_memory_is_told", a_child_running_out_of_memory_is_told),
     ("a_fork_bomb_ends_at_the_limit", a_fork_bomb_ends_at_the_limit),
@@ -25,6 +30,34 @@ pub const TESTS: &[Test] = &[
         a_flood_of_output_is_slowed_down_and_kept_small,
     ),
 ];
+
+/// The niceness of a process: field 19 of proc(5).
+fn niceness(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap()
+}
+
+fn who_starts_a_task_is_in_haste_and_the_task_is_not() {
+    let task = Task::sh("cut -d' ' -f19 /proc/self/stat; until [ -e go ]; do sleep 0.01; done");
+    let shim = task.start();
+    let init = eventually("it runs", || task.connect().status().ok()?.pid);
+    let usual = niceness(std::process::id().cast_signed());
+    task.until_output(&format!("{usual}\n"));
+    assert_eq!((niceness(shim), niceness(init)), (-10, -10));
+    let order = Order {
+        command: ["sh", "-c", "cut -d' ' -f19 /proc/self/stat > further"]
+            .map(str::to_owned)
+            .to_vec(),
+        ..Order::default()
+    };
+    let _further = task.connect().exec(&order).unwrap();
+    eventually("a further command's", || {
+        let said = std::fs::read_to_string(task.launch.sandbox.join("further")).ok()?;
+        (said == format!("{usual}\n")).then_some(())
+    });
+    std::fs::write(task.launch.sandbox.join("go"), "").unwrap();
+    assert!(task.end().success());
+}
 
 fn a_cpu_quota_is_enforced() {
     let task = Task::sh("echo ready; while :; do :; done")
