@@ -192,6 +192,8 @@ impl Allocator {
         }
         let (framework, queue, key) = (leaf.framework, leaf.queue, leaf.framework_key.clone());
         self.forget_filters(id);
+        // What it gave back last was its queues' too, and can't be found by it any more.
+        self.changes.standing = None;
         self.leaves.remove(&(framework, queue));
         self.queues[queue].leaves.remove(&id);
         self.frameworks[framework].leaves.remove(&id);
