@@ -9,6 +9,7 @@
 mod chance;
 mod demand;
 mod draw;
+mod exchange;
 mod fair;
 mod fit;
 mod gangs;
@@ -180,6 +181,7 @@ pub(crate) fn run(
             break;
         }
     }
+    cycle.exchange();
     cycle.stages(&whole);
     cycle.invert(scope);
     let waiting = cycle.explain();

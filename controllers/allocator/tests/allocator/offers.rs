@@ -313,6 +313,39 @@ fn demand_is_served_fairly() {
 }
 
 #[test]
+fn equal_units_are_dealt_so_that_they_are_few_offers() {
+    let mut world = World::default();
+    for number in 0..4 {
+        world.agent(&format!("a{number}"), "cpu=4 memory=4Gi");
+    }
+    let each = "cpu=1 memory=1Gi";
+    for name in ["f", "g", "h"] {
+        world.framework(name, &[name], |info| info.demand = demand(name, 4, each));
+    }
+    let offered = |world: &World| {
+        let all = world.offers.values();
+        all.map(|offer| (offer.framework.clone(), offer.resources.cpu_millis()))
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(world.step().offers.len(), 3, "one by one it would be nine");
+    let whole = ["f", "g", "h"].map(|name| (name.to_owned(), 4000));
+    assert_eq!(offered(&world), whole.into());
+
+    // Units of another size are not theirs, and who refuses an agent keeps what fairness gave.
+    let mut world = World::default();
+    world.agent("a0", "cpu=4 memory=4Gi");
+    world.agent("a1", "cpu=4 memory=4Gi");
+    world.framework("f", &["f"], |info| info.demand = demand("f", 4, each));
+    world.framework("g", &["g"], |info| info.demand = demand("g", 2, "cpu=2 memory=1Gi"));
+    world.step();
+    let cpus = |framework: &str| -> i64 {
+        let mine = world.offers.values().filter(|offer| offer.framework == framework);
+        mine.map(|offer| offer.resources.cpu_millis()).sum()
+    };
+    assert_eq!((cpus("f"), cpus("g")), (4000, 4000));
+}
+
+#[test]
 fn a_resource_of_the_operators_own_is_offered_and_limited() {
     let mut world = World::default();
     world.framework("f", &["q"], |info| info.demand = demand("q", 5, "cpu=1 example.com/fpga=1"));
