@@ -39,22 +39,61 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
     let name = session::task_name(&args.task)?;
     let tried = format!("cannot attach to task \"{name}\"");
     let api: Api<Task> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    let task = api.get(name).await.map_err(|error| Failure::api(&tried, &error))?;
-    let with = fitting(args.with, &task);
-    if with.tty && terminal::is_there() {
-        output::note("if you don't see a command prompt, try pressing enter");
-    }
-    let session = exec::start(cluster, name, "attach", Vec::new(), with, &tried).await;
-    let again = format!("cmn attach{} {name}", flags(with));
-    session.ended.map_err(|error| match session.printed {
-        true => error.hint(format!("{again}   # attaches again, if the task still runs")),
-        false => error,
-    })?;
-    // Nothing but the task's end ends a session without a word.
-    let uid = task.uid().unwrap_or_default();
-    match follow::unless_interrupted(until_ended(api, name, &uid)).await {
+    let attached = async {
+        let task = api.get(name).await.map_err(|error| Failure::api(&tried, &error))?;
+        let task = started(api.clone(), task, &tried).await?;
+        let with = fitting(args.with, &task);
+        if with.tty && terminal::is_there() {
+            output::note("if you don't see a command prompt, try pressing enter");
+        }
+        let session = exec::start(cluster, name, "attach", Vec::new(), with, &tried).await;
+        session.ended.map_err(|error| match session.began {
+            true => broke_off(error, name, with, task.spec.container.stdin_once),
+            false => error,
+        })?;
+        // Nothing but the task's end ends a session without a word.
+        until_ended(api, name, &task.uid().unwrap_or_default()).await
+    };
+    match follow::unless_interrupted(attached).await {
         Ok(ended) => Ok(ExitCode::from(exit_code(&ended?))),
         Err(follow::Interrupted) => Err(Failure::quiet(exit::INTERRUPTED)),
+    }
+}
+
+/// The task once it has started.
+async fn started(api: Api<Task>, task: Task, tried: &str) -> Result<Task> {
+    if logs::has_log(&task) {
+        return Ok(task);
+    }
+    let (name, state) = (task.name_any(), task.state());
+    let never = |name: &str| {
+        Failure::new(format!("{tried}: it never started")).hint(format!("cmn describe task {name}"))
+    };
+    if state.is_terminal() {
+        return Err(never(&name));
+    }
+    output::note(&format!("task {name} is {state}; waiting for it to start"));
+    let mut states = follow::task(api, &name);
+    loop {
+        match states.next().await.transpose()?.flatten() {
+            None => {
+                return Err(Failure::new(format!("{tried}: it was deleted before it started")));
+            }
+            Some(task) if logs::has_log(&task) => return Ok(task),
+            Some(task) if task.state().is_terminal() => return Err(never(&name)),
+            Some(_) => {}
+        }
+    }
+}
+
+/// A session that had begun is over, and the task is not.
+fn broke_off(error: Failure, name: &str, with: With, once: bool) -> Failure {
+    match with.stdin && once {
+        true => error.hint(format!(
+            "cmn logs -f {name}   # its input ended with us; `cmn run --leave-stdin-open` has it wait for others"
+        )),
+        false => error
+            .hint(format!("cmn attach{} {name}   # attaches again, if the task still runs", flags(with))),
     }
 }
 
@@ -91,13 +130,20 @@ async fn until_ended(api: Api<Task>, name: &str, uid: &str) -> Result<TaskStatus
 }
 
 /// Passes on what a task reads and writes, from its beginning to its end.
-pub(crate) async fn to_new(cluster: &Cluster, name: &str, uid: &str, with: With) -> Result<()> {
+pub(crate) async fn to_new(
+    cluster: &Cluster,
+    name: &str,
+    uid: &str,
+    with: With,
+    once: bool,
+) -> Result<()> {
     let tried = format!("cannot attach to task \"{name}\"");
     let query = vec!["logs=true".to_owned()];
     let session = exec::start(cluster, name, "attach", query, with, &tried).await;
     let Err(error) = session.ended else { return Ok(()) };
-    if session.printed {
-        return Err(error.hint(format!("cmn attach{} {name}   # if it still runs", flags(with))));
+    if session.began {
+        // The task may have read only some of our input and taken that for all: how it ends means nothing.
+        return Err(broke_off(error, name, with, once));
     }
     // A task can be too short to be attached to; what it printed is there.
     let api: Api<Task> = Api::namespaced(cluster.client.clone(), &cluster.namespace);

@@ -109,13 +109,15 @@ impl Failure {
             })
             .collect();
         // With causes, the message only repeats them all in one long line.
-        let what = match causes.is_empty() {
-            true => format!("{tried}: {}", status.message),
-            false => format!("{tried}: {} refused", count(causes.len(), "field")),
+        let mut all = status.details.iter().flat_map(|details| &details.causes);
+        let is_of_fields = all.any(|cause| !cause.field.is_empty());
+        let what = match is_of_fields {
+            false => format!("{tried}: {}", status.message),
+            true => format!("{tried}: {} refused", count(causes.len(), "field")),
         };
         let mut failure = Self::new(what);
         failure.reason = status.reason.clone();
-        failure.details = causes;
+        failure.details = if is_of_fields { causes } else { Vec::new() };
         failure.hint = hint_for(status);
         failure
     }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 
 use crate::{
-    errors::Result,
+    errors::{Failure, Result, exit},
+    follow,
     kinds::encode,
     kubeconfig::Cluster,
     output,
@@ -44,15 +45,18 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
     let task = session::task_name(&args.task)?;
     let tried = format!("cannot run {} in task \"{task}\"", args.command[0]);
     let command = args.command.iter().map(|word| format!("command={}", encode(word)));
-    let session = start(cluster, task, "exec", command.collect(), args.with, &tried).await;
-    session.ended.map(ExitCode::from)
+    let session = start(cluster, task, "exec", command.collect(), args.with, &tried);
+    match follow::unless_interrupted(session).await {
+        Ok(session) => session.ended.map(ExitCode::from),
+        Err(follow::Interrupted) => Err(Failure::quiet(exit::INTERRUPTED)),
+    }
 }
 
 /// What became of a session.
 pub(crate) struct Session {
     pub(crate) ended: session::Ended,
-    /// Whether anything came out of it.
-    pub(crate) printed: bool,
+    /// Whether it was opened: then its input was read, and something of that may have come to the task.
+    pub(crate) began: bool,
 }
 
 /// A session of `exec` or `attach` from its beginning to its end, with its output on ours.
@@ -73,23 +77,21 @@ pub(crate) async fn start(
     let asked = [("stderr", !tty), ("stdin", with.stdin), ("tty", tty)];
     query.extend(asked.iter().filter(|(_, on)| *on).map(|(name, _)| format!("{name}=true")));
     let path = session::path(cluster, task, subresource, &query.join("&"));
+    let socket = match session::open(cluster, &path, session::V5, tried).await {
+        Ok(socket) => socket,
+        Err(error) => return Session { ended: Err(error), began: false },
+    };
+    let _raw = tty.then(terminal::Raw::enter);
     let inputs = Inputs {
         stdin: with.stdin.then(|| session::pieces(std::io::stdin())),
         sizes: tty.then(terminal::sizes),
     };
-    let raw = tty.then(terminal::Raw::enter);
-    let mut printed = false;
-    let ended = session::run(cluster, &path, tried, inputs, |stream, data| {
-        printed |= !data.is_empty();
-        match stream {
-            Stream::Stdout => output::data(data),
-            Stream::Stderr => {
-                output::passed_on(data);
-                Ok(())
-            }
+    let ended = session::run_on(socket, tried, inputs, |stream, data| match stream {
+        Stream::Stdout => output::data(data),
+        Stream::Stderr => {
+            output::passed_on(data);
+            Ok(())
         }
     });
-    let ended = ended.await;
-    drop(raw);
-    Session { ended, printed }
+    Session { ended: ended.await, began: true }
 }

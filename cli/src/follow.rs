@@ -5,6 +5,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 use commonage_schemas::Task;
 use futures::{Stream, StreamExt};
 use kube::{Api, runtime::watcher};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     errors::{Failure, Result, exit},
@@ -73,12 +74,25 @@ fn failure(error: &watcher::Error) -> Failure {
 /// What Ctrl-C leaves behind, and how to come back to it.
 pub(crate) struct Interrupted;
 
-/// Runs something until it ends or Ctrl-C is pressed.
+/// Runs something until it ends, Ctrl-C is pressed, or this process is told to end in another way: then what the work
+/// holds, a terminal in raw mode for instance, is given back.
 pub(crate) async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Interrupted> {
     tokio::select! {
         done = work => Ok(done),
-        // Without a signal handler there is nothing to wait for, and Ctrl-C ends the process anyway.
-        Ok(()) = tokio::signal::ctrl_c() => Err(Interrupted),
+        () = told_to_end() => Err(Interrupted),
+    }
+}
+
+async fn told_to_end() {
+    let wait = async |kind| match signal(kind) {
+        Ok(mut signals) => drop(signals.recv().await),
+        // There is nothing to wait for, and the signal ends the process anyway.
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        () = wait(SignalKind::interrupt()) => {}
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::hangup()) => {}
     }
 }
 

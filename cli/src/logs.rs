@@ -138,7 +138,7 @@ fn seconds(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "a duration is a number and s, m, h or d, such as 10m".to_owned())
 }
 
-fn has_log(task: &Task) -> bool {
+pub(crate) fn has_log(task: &Task) -> bool {
     let started = task.status.as_ref().is_some_and(|status| status.started_at.is_some());
     started || matches!(task.state(), TaskState::Running | TaskState::Killing)
 }

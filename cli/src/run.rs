@@ -87,7 +87,7 @@ pub(crate) struct Args {
     /// Return as soon as the task exists
     #[arg(long, short, conflicts_with = "rm")]
     detach: bool,
-    /// Delete the task after its end
+    /// Delete the task after its end, or when we are told to end
     #[arg(long)]
     rm: bool,
     /// The command and its arguments
@@ -206,11 +206,23 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
         name: &name,
         uid: created.uid().unwrap_or_default(),
         with: args.stdin.then_some(With { stdin: true, tty: args.tty }),
+        once: task.spec.container.stdin_once,
         shown: 0,
         why: None,
     };
-    let ended = match follow::unless_interrupted(watched.follow_to_end(api.clone())).await {
+    let ended = follow::unless_interrupted(watched.follow_to_end(api.clone())).await;
+    if args.rm {
+        // However we end: nobody else knows that it is to be removed.
+        let deleted = api.delete(&name, &DeleteParams::default()).await;
+        let failed = |error| Failure::api(format!("task \"{name}\" was not deleted"), &error);
+        // What went wrong before says more.
+        if let (Ok(Ok(_)), Err(error)) = (&ended, deleted) {
+            return Err(failed(error));
+        }
+    }
+    let ended = match ended {
         Ok(ended) => ended?,
+        Err(follow::Interrupted) if args.rm => return Err(Failure::quiet(exit::INTERRUPTED)),
         Err(follow::Interrupted) => {
             let again =
                 format!("cmn logs -f {name}        # the task goes on; this follows it again");
@@ -218,11 +230,6 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
             return Err(follow::resume_with(&[&again, &stop]));
         }
     };
-    if args.rm {
-        let deleted = api.delete(&name, &DeleteParams::default()).await;
-        deleted
-            .map_err(|error| Failure::api(format!("task \"{name}\" was not deleted"), &error))?;
-    }
     Ok(ExitCode::from(exit_code(&ended)))
 }
 
@@ -233,6 +240,8 @@ struct Watched<'a> {
     uid: String,
     /// What of ours it gets, if anything: then we are attached to it.
     with: Option<With>,
+    /// Its input ends with us.
+    once: bool,
     /// How many states of its history have been shown.
     shown: usize,
     why: Option<WhyPending>,
@@ -261,7 +270,7 @@ impl Watched<'_> {
                     }
                     if status.started_at.is_some() && log.is_none() {
                         log = Some(match self.with {
-                            Some(with) => attach::to_new(self.cluster, self.name, &uid, with).boxed(),
+                            Some(with) => attach::to_new(self.cluster, self.name, &uid, with, self.once).boxed(),
                             None => logs::both_streams(&self.cluster.client, &self.cluster.namespace, self.name).boxed(),
                         });
                     }

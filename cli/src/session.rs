@@ -17,14 +17,15 @@ use kube::client::Body;
 use kube::core::Status;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
 use crate::errors::{Failure, Result};
 use crate::kinds::encode;
 use crate::kubeconfig::Cluster;
+use crate::output;
 use crate::terminal::Size;
 
 pub(crate) type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -37,7 +38,7 @@ const RESIZE: u8 = 4;
 /// The channel named by the next byte is at its end.
 const CLOSE: u8 = 255;
 
-const V5: &str = "v5.channel.k8s.io";
+pub(crate) const V5: &str = "v5.channel.k8s.io";
 const PIECE_BYTES: usize = 32 * 1024;
 /// Pieces of input read ahead.
 const PIECES_AHEAD: usize = 4;
@@ -117,7 +118,16 @@ pub(crate) async fn run(
     inputs: Inputs,
     output: impl FnMut(Stream, &[u8]) -> Result<()>,
 ) -> Ended {
-    let socket = open(cluster, path, V5, tried).await?;
+    run_on(open(cluster, path, V5, tried).await?, tried, inputs, output).await
+}
+
+/// Runs a session of v5 that was opened to its end.
+pub(crate) async fn run_on(
+    socket: Socket,
+    tried: &str,
+    inputs: Inputs,
+    output: impl FnMut(Stream, &[u8]) -> Result<()>,
+) -> Ended {
     let (mut sink, source) = socket.split();
     let Inputs { mut stdin, mut sizes } = inputs;
     let inwards = async {
@@ -165,8 +175,7 @@ pub(crate) enum Stream {
 }
 
 async fn outwards(
-    mut source: impl futures::Stream<Item = Result<Message, tokio_tungstenite::tungstenite::Error>>
-    + Unpin,
+    mut source: impl futures::Stream<Item = Result<Message, WebSocketError>> + Unpin,
     tried: &str,
     mut output: impl FnMut(Stream, &[u8]) -> Result<()>,
 ) -> Ended {
@@ -177,6 +186,8 @@ async fn outwards(
             Some(Ok(Message::Text(message))) => message.into(),
             Some(Ok(Message::Close(_))) | None => return Err(broke("")),
             Some(Ok(_)) => continue,
+            // Who goes away without a word is killed, or was cut off; there is nothing more to say of it.
+            Some(Err(WebSocketError::Io(_))) => return Err(broke("")),
             Some(Err(error)) => return Err(broke(&format!(": {error}"))),
         };
         match message.split_first() {
@@ -220,7 +231,16 @@ pub(crate) fn pieces(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Byt
     let (to, pieces) = mpsc::channel(PIECES_AHEAD);
     std::thread::spawn(move || {
         let mut buffer = vec![0; PIECE_BYTES];
-        while let Ok(read @ 1..) = from.read(&mut buffer) {
+        loop {
+            let read = match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    output::note(&format!("standard input cannot be read: {error}"));
+                    break;
+                }
+            };
             if to.blocking_send(Bytes::copy_from_slice(&buffer[..read])).is_err() {
                 break;
             }

@@ -69,13 +69,15 @@ pub(crate) struct Input {
     /// Absent before a terminal was made, and after the input was closed.
     end: Option<OwnedFd>,
     closed: bool,
+    /// Somebody has been attached to write to it.
+    opened: bool,
     attached: usize,
 }
 
 impl Input {
     /// `pipe`: the writing end, if the task reads from one.
     pub(crate) fn new(stdio: Stdio, pipe: Option<OwnedFd>) -> Input {
-        Input { stdio, end: pipe, closed: false, attached: 0 }
+        Input { stdio, end: pipe, closed: false, opened: false, attached: 0 }
     }
 
     /// Takes the master of the task's terminal, which comes before the command is executed. Returns a copy, to be
@@ -94,40 +96,42 @@ impl Input {
         Ok(Some(copy))
     }
 
-    /// What somebody gets who attaches, and counts as attached from now on.
-    pub(crate) fn attach(&mut self, stdin: bool) -> io::Result<BorrowedFd<'_>> {
+    /// What somebody gets who attaches, and counts as attached from now on; and whether the input ends with him.
+    pub(crate) fn attach(&mut self, stdin: bool) -> io::Result<(BorrowedFd<'_>, bool)> {
         let Stdio { stdin: has_stdin, tty, .. } = self.stdio;
         let refused = |why: &str| Err(io::Error::other(why));
         if self.closed {
             return refused(
-                "its standard input was closed when the first who was attached to it had gone (stdinOnce)",
+                "the task's standard input was closed when the first who was attached to it had gone (stdinOnce)",
             );
         }
         if stdin && !has_stdin {
-            return refused("it has no standard input");
+            return refused("the task has no standard input");
         }
         if !stdin && !tty {
-            return refused("it has no terminal");
+            return refused("the task has no terminal");
         }
         if self.attached >= ATTACHED_MAX {
             return refused(&format!(
-                "{ATTACHED_MAX} are attached to it already, which is the limit"
+                "{ATTACHED_MAX} are attached to the task already, which is the limit"
             ));
         }
         match &self.end {
             Some(end) => {
                 self.attached += 1;
-                Ok(end.as_fd())
+                let is_his = stdin && self.stdio.stdin_once && !self.opened;
+                self.opened |= stdin;
+                Ok((end.as_fd(), is_his))
             }
-            None => refused("it does not run yet"),
+            None => refused("the task does not run yet"),
         }
     }
 
-    /// Somebody who was attached, to write to the task or not, is gone. Returns whether that closes the input: then
+    /// Somebody who was attached is gone, with whom the input ends or not. Returns whether that closes it: then
     /// everybody else is to be told.
-    pub(crate) fn detach(&mut self, stdin: bool) -> bool {
+    pub(crate) fn detach(&mut self, is_his: bool) -> bool {
         self.attached = self.attached.saturating_sub(1);
-        let closes = stdin && self.stdio.stdin_once && !self.closed;
+        let closes = is_his && !self.closed;
         if closes {
             self.closed = true;
             self.end = None;
@@ -159,25 +163,27 @@ mod tests {
     #[test]
     fn the_first_who_goes_closes_an_input_that_is_open_once() {
         let (_read, mut once) = input(Stdio { stdin: true, stdin_once: true, tty: false });
-        once.attach(true).unwrap();
-        once.attach(true).unwrap();
-        assert!(once.detach(true));
-        assert!(!once.detach(true), "it is closed once");
+        let first = once.attach(true).unwrap().1;
+        let second = once.attach(true).unwrap().1;
+        assert_eq!((first, second), (true, false));
+        assert!(!once.detach(second), "it is the first one's");
+        assert!(once.detach(first));
+        assert!(!once.detach(first), "it is closed once");
         let refused = once.attach(true).unwrap_err().to_string();
         assert!(refused.contains("stdinOnce"), "{refused}");
         let (_read, mut open) = input(Stdio { stdin: true, ..Stdio::default() });
-        open.attach(true).unwrap();
-        assert!(!open.detach(true));
+        let first = open.attach(true).unwrap().1;
+        assert!(!open.detach(first));
         open.attach(true).unwrap();
     }
 
     #[test]
     fn what_is_not_there_is_refused_with_its_name() {
         let (_read, mut none) = input(Stdio::default());
-        assert_eq!(none.attach(true).unwrap_err().to_string(), "it has no standard input");
-        assert_eq!(none.attach(false).unwrap_err().to_string(), "it has no terminal");
+        assert_eq!(none.attach(true).unwrap_err().to_string(), "the task has no standard input");
+        assert_eq!(none.attach(false).unwrap_err().to_string(), "the task has no terminal");
         let mut early = Input::new(Stdio { stdin: true, stdin_once: false, tty: true }, None);
-        assert_eq!(early.attach(true).unwrap_err().to_string(), "it does not run yet");
+        assert_eq!(early.attach(true).unwrap_err().to_string(), "the task does not run yet");
     }
 
     #[test]
@@ -187,16 +193,16 @@ mod tests {
             open.attach(true).unwrap();
         }
         assert!(open.attach(true).unwrap_err().to_string().contains("16 are attached"));
-        open.detach(true);
+        open.detach(false);
         open.attach(true).unwrap();
     }
 
     #[test]
     fn who_only_watches_a_terminal_closes_nothing() {
         let (_read, mut once) = input(Stdio { stdin: true, stdin_once: true, tty: true });
-        once.attach(false).unwrap();
-        assert!(!once.detach(false) && !once.has_hung_up());
-        once.attach(true).unwrap();
-        assert!(once.detach(true) && once.has_hung_up());
+        let watches = once.attach(false).unwrap().1;
+        assert!(!once.detach(watches) && !once.has_hung_up());
+        let first = once.attach(true).unwrap().1;
+        assert!(once.detach(first) && once.has_hung_up());
     }
 }

@@ -64,10 +64,10 @@ pub(crate) trait Task {
     fn kill(&mut self, signal: i32) -> io::Result<()>;
     /// Has a further command started, whose ends of things these are.
     fn exec(&mut self, command: &[String], tty: bool, fds: &[OwnedFd]) -> io::Result<()>;
-    /// What somebody gets who attaches.
-    fn attach(&mut self, stdin: bool) -> io::Result<BorrowedFd<'_>>;
-    /// Somebody who was attached is gone. True: and so is the input, for everybody.
-    fn detach(&mut self, stdin: bool) -> bool;
+    /// What somebody gets who attaches, and whether the input ends with him.
+    fn attach(&mut self, stdin: bool) -> io::Result<(BorrowedFd<'_>, bool)>;
+    /// Somebody who was attached is gone, with whom the input ends or not. True: it is gone for everybody.
+    fn detach(&mut self, is_his: bool) -> bool;
 }
 
 pub(crate) struct Control {
@@ -88,8 +88,8 @@ struct Client {
 
 /// To be told when the task's input is closed.
 struct Attached {
-    /// To write to the task.
-    stdin: bool,
+    /// The input ends with this client.
+    is_his: bool,
 }
 
 impl Control {
@@ -120,7 +120,7 @@ impl Control {
         self.clients.retain_mut(|client| {
             let stays = client.serve(task);
             if let (false, Some(attached)) = (stays, &client.attached) {
-                closed |= task.detach(attached.stdin);
+                closed |= task.detach(attached.is_his);
             }
             stays
         });
@@ -214,10 +214,10 @@ impl Client {
     fn attach(&mut self, stdin: bool, task: &mut impl Task) -> Option<Answer> {
         let answer = Answer { ok: true, status: Some(task.status()), ..Answer::default() };
         match task.attach(stdin) {
-            Ok(input) => {
+            Ok((input, is_his)) => {
                 let line = line(&answer);
                 let sent = fds::send(&self.stream, &line, &[input], MsgFlags::MSG_DONTWAIT);
-                self.attached = Some(Attached { stdin });
+                self.attached = Some(Attached { is_his });
                 if sent.ok() != Some(line.len()) {
                     // It is found to be gone when it is looked at next.
                     let _ = self.stream.shutdown(Shutdown::Both);

@@ -101,12 +101,12 @@ impl Task for Watched {
         fds::send(&self.exec_socket, &order, &fds, MsgFlags::MSG_DONTWAIT).map(drop)
     }
 
-    fn attach(&mut self, stdin: bool) -> io::Result<BorrowedFd<'_>> {
+    fn attach(&mut self, stdin: bool) -> io::Result<(BorrowedFd<'_>, bool)> {
         self.input.attach(stdin)
     }
 
-    fn detach(&mut self, stdin: bool) -> bool {
-        self.input.detach(stdin)
+    fn detach(&mut self, is_his: bool) -> bool {
+        self.input.detach(is_his)
     }
 }
 

@@ -87,9 +87,7 @@ fn attach_to(
     let attached = shims.attach(uid, wanted.stdin);
     attached.map(Some).map_err(|error| match error.kind() {
         // Its own words, not the connection's.
-        std::io::ErrorKind::Other => {
-            Refusal::bad_request(format!("cannot attach to task {name:?}: {error}"))
-        }
+        std::io::ErrorKind::Other => Refusal::bad_request(error.to_string()),
         _ => Refusal::internal(format!("task {name:?} can't be reached: {error}")),
     })
 }

@@ -85,6 +85,27 @@ fn a_terminal_is_left_and_come_back_to_also_after_a_restart_of_the_agent() {
     cluster.wait_for_state("shell", &["Failed"]);
 }
 
+/// The task has taken what came until then for all of it, and ends well.
+#[test]
+fn who_is_cut_off_from_a_task_that_reads_is_not_told_of_a_success() {
+    let mut cluster = Cluster::start();
+    let resources = ["--cpu", "0.1", "--memory", "32Mi"];
+    let mut run = cmn(&cluster, &["run", "-i", "--name", "count"]);
+    run.args(resources).args(["--", "wc", "-c"]).stderr(Stdio::piped());
+    let mut run = piped(run);
+    let mut input = run.stdin.take().unwrap();
+    // More than lies on the way: some of it has come.
+    input.write_all(&vec![b'x'; 1 << 20]).unwrap();
+    cluster.kill();
+    let ended = run.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("broke off") && said.contains("--leave-stdin-open"), "{said}");
+    cluster.up().unwrap();
+    cluster.wait_for_state("count", &["Finished"]);
+    drop(input);
+}
+
 #[test]
 fn an_input_for_once_ends_with_the_first_who_was_attached() {
     let cluster = Cluster::start();

@@ -62,8 +62,8 @@ fn a_task_without_input_reads_nothing() {
     let task = sh("readlink /proc/self/fd/0; cat; echo ended; sleep 1000", Stdio::default());
     task.until_output("/dev/null\nended\n");
     let refused = |stdin| task.connect().attach(stdin).unwrap_err().to_string();
-    assert_eq!(refused(true), "it has no standard input");
-    assert_eq!(refused(false), "it has no terminal");
+    assert_eq!(refused(true), "the task has no standard input");
+    assert_eq!(refused(false), "the task has no terminal");
     // Without `stdin` the other word means nothing, as in Kubernetes.
     let once = sh("cat; echo ended", Stdio { stdin_once: true, ..Stdio::default() });
     assert!(once.end().success());
@@ -92,7 +92,10 @@ fn what_is_written_by_one_after_the_other_arrives() {
 fn the_first_who_goes_ends_an_input_for_once() {
     let once = Stdio { stdin_once: true, ..INPUT };
     let task = sh("echo $(cat | wc -c) bytes; until [ -e go ]; do sleep 0.01; done", once);
-    let (first, second) = (attach(&task), attach(&task));
+    let (first, guest) = (attach(&task), attach(&task));
+    // The one after him is served when he has gone.
+    drop(guest);
+    let second = attach(&task);
     write(&second, "12345");
     write(&first, "678");
     drop(first);
