@@ -12,11 +12,11 @@ use std::time::Duration;
 use commonage_image::Images;
 use commonage_schemas::agent::{AgentAddress, AgentImage, AgentSystem, condition};
 use commonage_schemas::names;
-use commonage_schemas::resources::{CPU, DISK, GPU, MEMORY, Ranges};
-use commonage_schemas::{Agent, AgentSpec, AgentStatus, Resources};
+use commonage_schemas::resources::{Amount, CPU, DISK, GPU, MEMORY, Ranges};
+use commonage_schemas::{Agent, AgentSpec, AgentStatus, Resources, Task};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -106,11 +106,50 @@ impl Registration {
         let known = agent.status.clone().unwrap_or_default();
         let mut wanted = self.status_with_ready(&known, "True", "AgentRunning", "the agent runs");
         self.look_at_disk(&mut wanted.conditions);
+        self.keep_what_tasks_hold(&known, &mut wanted).await?;
         if wanted != known {
             self.write_status(&api, &wanted).await?;
             tracing::info!(agent = self.name, endpoint = wanted.endpoint, "registered");
         }
         Ok(())
+    }
+
+    /// An agent that was started anew with less becomes smaller only as far as the tasks that it runs allow, and by
+    /// the rest as they end: nothing is promised twice.
+    async fn keep_what_tasks_hold(
+        &self,
+        known: &AgentStatus,
+        wanted: &mut AgentStatus,
+    ) -> kube::Result<()> {
+        let size = wanted.allocatable.take().unwrap_or_default();
+        let before = known.allocatable.clone().unwrap_or_default();
+        let held = match size.contains(&without_gpus(before)) {
+            true => Resources::new(),
+            false => without_gpus(self.held_by_tasks().await?),
+        };
+        let short = size.missing(&held).join(", ");
+        if !short.is_empty() {
+            let message = format!(
+                "the agent runs; its tasks hold more than it was started with of {short}, so it keeps that until they end"
+            );
+            tracing::warn!(agent = self.name, held = %held, size = %size, message);
+            let conditions = &mut wanted.conditions;
+            set_condition(conditions, condition::READY, "True", "AgentRunning", &message);
+        }
+        wanted.allocatable = Some(at_least(size, &held));
+        Ok(())
+    }
+
+    /// What the tasks of this agent have that have not ended, revocable resources apart.
+    async fn held_by_tasks(&self) -> kube::Result<Resources> {
+        let tasks: Api<Task> = Api::all(self.client.clone());
+        let here = ListParams::default().fields(&format!("spec.agent={}", self.name));
+        let tasks = tasks.list(&here).await?.items;
+        let live = tasks.iter().filter(|task| !(task.state().is_terminal() || task.spec.revocable));
+        Ok(live.fold(Resources::new(), |sum, task| {
+            // Two tasks never have the same port; were it so, it would be held all the same.
+            sum.checked_add(&task.spec.resources).unwrap_or(sum)
+        }))
     }
 
     async fn create(&self, api: &Api<Agent>) -> kube::Result<Agent> {
@@ -327,6 +366,26 @@ fn resources(amounts: Amounts, overrides: &Overrides, ports: &Ranges) -> Resourc
     resources
 }
 
+/// GPUs come and go with their health, whatever runs on them.
+fn without_gpus(mut resources: Resources) -> Resources {
+    resources.remove(GPU);
+    resources
+}
+
+/// `size`, and where it is less, what is held.
+fn at_least(mut size: Resources, held: &Resources) -> Resources {
+    for name in size.missing(held) {
+        let Some(held) = held.get(&name) else { continue };
+        let more = match (size.get(&name), held) {
+            (Some(Amount::Ranges(some)), Amount::Ranges(held)) => Amount::Ranges(some.union(held)),
+            (Some(Amount::Set(some)), Amount::Set(held)) => Amount::Set(some | held),
+            _ => held.clone(),
+        };
+        size.set(name, more);
+    }
+    size
+}
+
 /// The labels of the Agent object: detected ones, then the operator's.
 pub(crate) fn labels_of(
     machine: &Machine,
@@ -380,6 +439,24 @@ mod tests {
         fn year_after_2026(&self) -> bool {
             *self > "2026-01-01T00:00:00Z".parse().unwrap()
         }
+    }
+
+    #[test]
+    fn what_tasks_hold_is_kept() {
+        let resources =
+            |pairs: &[(&str, &str)]| Resources::from_pairs(pairs.iter().copied()).unwrap();
+        let size = resources(&[("cpu", "200m"), ("memory", "1Gi"), ("ports", "29900-29999")]);
+        let held =
+            resources(&[("cpu", "1300m"), ("memory", "32Mi"), ("ports", "29000"), ("x/y", "1")]);
+        let kept = at_least(size.clone(), &held);
+        let wanted = resources(&[
+            ("cpu", "1300m"),
+            ("memory", "1Gi"),
+            ("ports", "29000,29900-29999"),
+            ("x/y", "1"),
+        ]);
+        assert_eq!(kept, wanted);
+        assert_eq!(at_least(size.clone(), &Resources::new()), size);
     }
 
     #[test]
