@@ -26,9 +26,13 @@ impl Cycle<'_> {
         let mut dealt = Vec::new();
         for (unit, drafts) in self.equal_units() {
             let Some(deals) = self.deal(&unit, &drafts) else { continue };
+            // At once: a framework may have units of other sizes too.
             for at in &drafts {
                 let leaf = &self.state.leaves[self.drafts[*at].leaf];
                 self.outstanding[leaf.framework as usize] -= 1;
+            }
+            for deal in &deals {
+                self.outstanding[self.state.leaves[deal.leaf].framework as usize] += 1;
             }
             taken_back.extend(drafts);
             dealt.extend(deals.into_iter().map(|deal| (unit, deal)));
@@ -51,7 +55,6 @@ impl Cycle<'_> {
         self.drafts = kept;
         for (unit, Deal { leaf, agent, count }) in dealt {
             let (lanes, goods, parts) = (unit.times(count), Goods::default(), Vec::new());
-            self.outstanding[self.state.leaves[leaf].framework as usize] += 1;
             self.draft_of.insert((leaf, agent), self.drafts.len());
             self.drafts.push(Draft { leaf, agent, lanes, goods, all: false, parts });
         }

@@ -331,7 +331,7 @@ fn equal_units_are_dealt_so_that_they_are_few_offers() {
     let whole = ["f", "g", "h"].map(|name| (name.to_owned(), 4000));
     assert_eq!(offered(&world), whole.into());
 
-    // Units of another size are not theirs, and who refuses an agent keeps what fairness gave.
+    // Units of another size are not exchanged.
     let mut world = World::default();
     world.agent("a0", "cpu=4 memory=4Gi");
     world.agent("a1", "cpu=4 memory=4Gi");
@@ -343,6 +343,29 @@ fn equal_units_are_dealt_so_that_they_are_few_offers() {
         mine.map(|offer| offer.resources.cpu_millis()).sum()
     };
     assert_eq!((cpus("f"), cpus("g")), (4000, 4000));
+}
+
+#[test]
+fn nobody_is_dealt_units_of_an_agent_that_he_refuses() {
+    for refusing in ["f", "g", "h"] {
+        let mut world = World::default();
+        world.agent("a0", "cpu=6");
+        world.framework(refusing, &[refusing], |info| info.demand = demand(refusing, 6, "cpu=1"));
+        world.step();
+        let offer = world.offers.keys().next().unwrap().clone();
+        world.decline(&offer, 1_000_000);
+        world.agent("a1", "cpu=6");
+        for name in ["f", "g", "h"] {
+            world.framework(name, &[name], |info| info.demand = demand(name, 4, "cpu=1"));
+        }
+        world.step();
+        let offers: Vec<_> = world.offers.values().collect();
+        let total: i64 = offers.iter().map(|offer| offer.resources.cpu_millis()).sum();
+        assert_eq!(total, 12_000);
+        for offer in offers {
+            assert!(offer.framework != refusing || offer.agent != "a0", "{offer:?}");
+        }
+    }
 }
 
 #[test]
