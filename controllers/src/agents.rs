@@ -80,7 +80,7 @@ pub(crate) async fn run(
             Api::<Lease>::namespaced(client, AGENT_LEASE_NAMESPACE),
             watcher::Config::default(),
             move |lease| {
-                let to_look = heard.silences.hear(&lease, Timestamp::now());
+                let to_look = heard.silences.hear(&lease);
                 to_look.then(|| ObjectRef::<Agent>::new(&lease.name_any()))
             },
         )
@@ -101,14 +101,15 @@ async fn reconcile(agent: Arc<Agent>, context: Arc<Context>) -> Result<Action, k
     let name = agent.name_any();
     let client = &context.client;
     let now = Timestamp::now();
-    let mut silent = context.silences.of(&agent, now);
+    let said = context.patience.said(liveness_said(&agent));
+    let mut silent = context.silences.of(&agent, said);
     if context.patience.judge(silent) != Liveness::Alive {
         let leases = Api::<Lease>::namespaced(client.clone(), AGENT_LEASE_NAMESPACE);
         let lease = leases.get_opt(&name).await?;
-        silent = context.silences.confirmed(&agent, lease.as_ref(), now);
+        silent = context.silences.confirmed(&agent, lease.as_ref(), said);
     }
     let liveness = context.patience.judge(silent);
-    context.silences.judged(&agent, liveness, now);
+    context.silences.judged(&agent, liveness);
     match liveness {
         Liveness::Alive if why_unreachable(&agent).is_some() => {
             info!(agent = %name, "agent is back");
@@ -181,6 +182,15 @@ fn why_unreachable(agent: &Agent) -> Option<&str> {
     let mut conditions = agent.status.iter().flat_map(|s| &s.conditions);
     let found = conditions.find(|c| c.type_ == condition::UNREACHABLE && c.status == "True");
     found.map(|c| c.reason.as_str())
+}
+
+/// What the agent's conditions say of its silence.
+fn liveness_said(agent: &Agent) -> Liveness {
+    match why_unreachable(agent) {
+        None => Liveness::Alive,
+        Some(TASKS_LOST) => Liveness::Lost,
+        Some(_) => Liveness::Unreachable,
+    }
 }
 
 /// Writes Ready and Unreachable, leaving the agent's other conditions as they are. `silent`: reason and message,

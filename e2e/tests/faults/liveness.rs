@@ -1,6 +1,8 @@
 //! Agents that fall silent: cut off, suspended, many at once, emptied or given up by their operator. F-28, F-30,
 //! F-34, F-35.
 
+use std::time::{Duration, Instant};
+
 use commonage_e2e::faults::field::{Field, Seat};
 use commonage_e2e::faults::proxy::{Harm, Proxy};
 use commonage_e2e::{eventually, soon};
@@ -172,6 +174,48 @@ async fn f30_two_of_three_agents_fall_silent_and_nothing_is_given_up() {
     });
     field.delete_all().await;
     remotes.into_iter().for_each(Remote::leave);
+}
+
+/// Nobody can renew while there is no server, and nobody leads: that is no agent's silence, nor does it hide one
+/// that fell silent before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_task_is_given_up_because_the_server_was_away_for_long() {
+    let mut field = field(&["near", "far"], &IMPATIENT).await;
+    let mut near = field.agent("near");
+    near.start(&ARGUMENTS, &[]).unwrap();
+    field.until_ready(&near).await;
+    let far = Remote::start(&field, "far").await;
+    for name in ["near", "far"] {
+        field.create(name, endless(&field, name)).await.unwrap();
+        field.until(name, "to run", is(TaskState::Running)).await;
+    }
+    far.cable.set(Harm::Hold);
+    field.until("far", "to be unreachable", is(TaskState::Unreachable)).await;
+    field.servers.kill(0);
+    // As long as an agent may be silent before its tasks are lost, and then some.
+    let away = Instant::now();
+    soon("the end of the outage", async || match away.elapsed() > Duration::from_secs(10) {
+        true => Ok(()),
+        false => Err(format!("{:?} of 10 s", away.elapsed())),
+    })
+    .await;
+    field.servers.up(0).unwrap();
+    field.servers.ready(0).await.unwrap();
+    // Judged by those who lead now, by when the other one is lost at last.
+    let lost = field.until("far", "to be lost", is(TaskState::Lost)).await;
+    assert_eq!(reason(&lost), reasons::task::AGENT_LOST);
+    let task = field.tasks().get("near").await.unwrap();
+    assert_eq!(task.state(), TaskState::Running, "{:?}", task.status);
+    let agent = field.agents().get(&field.name_of("near")).await.unwrap();
+    assert!(!holds(&agent, "Unreachable", None), "{:?}", agent.status);
+    far.cable.set(Harm::None);
+    eventually("what was lost to be gone", || match far.contained() {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    });
+    field.delete_all().await;
+    near.leaves_nothing();
+    far.leave();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
