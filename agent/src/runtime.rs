@@ -386,6 +386,11 @@ impl Shims {
         Shim::connect(dir.path()).map_err(ExecError::Container)?.exec(order)
     }
 
+    /// The order that a task was started by.
+    pub fn launch(&self, uid: &str) -> std::io::Result<Launch> {
+        self.ledger.state_dir(uid).launch()
+    }
+
     /// Attaches to a running task: `stdin` to write to it, else only to size its terminal.
     pub fn attach(&self, uid: &str, stdin: bool) -> std::io::Result<Attachment> {
         Shim::connect(self.ledger.state_dir(uid).path())?.attach(stdin)

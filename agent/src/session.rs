@@ -20,6 +20,7 @@ mod attach;
 mod channels;
 mod exec;
 mod forward;
+mod limited;
 pub(crate) mod process;
 mod query;
 mod refusal;

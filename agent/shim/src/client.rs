@@ -51,6 +51,9 @@ pub struct Status {
     /// When the command was executed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
+    /// It tells when a further command is started, if asked to. Shims of before do not.
+    #[serde(default)]
+    pub tells_start: bool,
 }
 
 /// How far a living task is.

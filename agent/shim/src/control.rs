@@ -1,7 +1,7 @@
 //! The shim's end of `ctl.sock`: one JSON object per line, both ways.
 //!
 //! Requests: `{"op":"status"}`, `{"op":"kill","signal":15}`, `{"op":"subscribe"}`, `{"op":"settle"}`,
-//! `{"op":"exec","command":["ls"],"tty":false}` with descriptors (see [`crate::exec`]),
+//! `{"op":"exec","command":["ls"],"tty":false,"tellStart":true}` with descriptors (see [`crate::exec`]),
 //! `{"op":"attach","stdin":true}`, whose answer comes with one (see [`crate::attach`]). Answers:
 //! `{"ok":true,"status":{…}}` or `{"ok":false,"error":"…"}`; a subscriber gets
 //! `{"ok":true,"exit":{…}}` as its last line. `settle` is answered when the command runs, and if it never
@@ -16,7 +16,7 @@ use nix::sys::socket::MsgFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Phase, Status};
-use crate::exec::COMMAND_BYTES_MAX;
+use crate::exec::{COMMAND_BYTES_MAX, FLAG_TELL_START, FLAG_TTY};
 use crate::fds;
 use crate::launch::Exit;
 use crate::state_dir::StateDir;
@@ -38,11 +38,22 @@ const CHUNK_BYTES: usize = 4096;
 #[serde(tag = "op", rename_all = "camelCase")]
 pub(crate) enum Request {
     Status,
-    Kill { signal: i32 },
+    Kill {
+        signal: i32,
+    },
     Subscribe,
     Settle,
-    Exec { command: Vec<String>, tty: bool },
-    Attach { stdin: bool },
+    #[serde(rename_all = "camelCase")]
+    Exec {
+        command: Vec<String>,
+        tty: bool,
+        /// Agents from before there were such messages do not understand them.
+        #[serde(default)]
+        tell_start: bool,
+    },
+    Attach {
+        stdin: bool,
+    },
 }
 
 /// What is answered.
@@ -62,8 +73,8 @@ pub(crate) struct Answer {
 pub(crate) trait Task {
     fn status(&self) -> Status;
     fn kill(&mut self, signal: i32) -> io::Result<()>;
-    /// Has a further command started, whose ends of things these are.
-    fn exec(&mut self, command: &[String], tty: bool, fds: &[OwnedFd]) -> io::Result<()>;
+    /// Has a further command started, whose ends of things these are. The flags are those of an order to init.
+    fn exec(&mut self, command: &[String], flags: u8, fds: &[OwnedFd]) -> io::Result<()>;
     /// What somebody gets who attaches, and whether the input ends with him.
     fn attach(&mut self, stdin: bool) -> io::Result<(BorrowedFd<'_>, bool)>;
     /// Somebody who was attached is gone, with whom the input ends or not. True: it is gone for everybody.
@@ -194,9 +205,11 @@ impl Client {
                 self.settling = true;
                 return None;
             }
-            Ok(Request::Exec { command, tty }) => {
+            Ok(Request::Exec { command, tty, tell_start }) => {
                 let fds = std::mem::take(&mut self.fds);
-                task.exec(&command, tty, &fds).map_err(|e| e.to_string())
+                let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+                let flags = flag(tty, FLAG_TTY) | flag(tell_start, FLAG_TELL_START);
+                task.exec(&command, flags, &fds).map_err(|e| e.to_string())
             }
             Ok(Request::Attach { stdin }) if self.attached.is_none() => {
                 return self.attach(stdin, task);

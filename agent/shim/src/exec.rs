@@ -11,13 +11,17 @@
 //!
 //! The control connection is a stream. From init come [`Message`]s; from the agent single bytes,
 //! each the number of a signal for the command's process group. When it closes before the command
-//! has ended, nobody is there any more to hear of it, and init kills the group. A command ends
-//! with its container at the latest: init is process 1 there.
+//! has ended, nobody is there any more to hear of it, and init kills the group, or forgets the order.
+//! A command ends with its container at the latest: init is process 1 there.
+//!
+//! Init and the command share what the task has. In a task that uses all of it a start can take long, so that it is
+//! told ([`Message::Started`]) and not waited for without end ([`START_TIME_MAX`]).
 
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -34,6 +38,9 @@ pub const EXECS_MAX: usize = 32;
 
 /// Bytes of a command and its arguments together; what the kernel takes for one argument.
 pub const COMMAND_BYTES_MAX: usize = 128 * 1024;
+
+/// So long a start may take: ten thousand times what it takes in a task that is not at its limits.
+pub const START_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What is to be run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +60,8 @@ pub struct Exec {
     pub control: UnixStream,
     /// What the command reads and writes.
     pub streams: Streams,
+    /// Whether [`Message::Started`] will come: the shim of a task may be older than the agent, and know none.
+    pub tells_start: bool,
 }
 
 /// The agent's ends of a command's standard streams.
@@ -80,6 +89,12 @@ pub enum ExecError {
     /// It could not be started. In the words of container runtimes, which people know.
     #[error("{0}")]
     Start(String),
+    /// The container's init could not start it, and this is how that failed.
+    #[error("the command was not started")]
+    Refused(StartFailure),
+    /// It had not started after [`START_TIME_MAX`].
+    #[error("the command did not start in time")]
+    TooSlow,
 }
 
 /// What init says of a command.
@@ -87,6 +102,8 @@ pub enum ExecError {
 pub enum Message {
     /// A terminal was made; its master comes along.
     Terminal,
+    /// It is about to be executed: its process has come so far.
+    Started,
     /// It could not be started.
     Failed(StartFailure),
     /// It has ended: the code it exited with, or 128 and the number of the signal.
@@ -106,6 +123,7 @@ impl Message {
     pub fn parse(bytes: &[u8; Self::BYTES]) -> Option<Self> {
         match bytes {
             [b'T', ..] => Some(Self::Terminal),
+            [b'S', ..] => Some(Self::Started),
             [b'F', failure @ ..] => Failure::parse(failure).map(StartFailure).map(Self::Failed),
             [b'E', a, b, c, d, _] => Some(Self::Ended(i32::from_le_bytes([*a, *b, *c, *d]))),
             _ => None,
@@ -116,6 +134,7 @@ impl Message {
         let mut bytes = [0; Self::BYTES];
         match self {
             Self::Terminal => bytes[0] = b'T',
+            Self::Started => bytes[0] = b'S',
             Self::Failed(StartFailure(failure)) => {
                 bytes[0] = b'F';
                 bytes[1..].copy_from_slice(&failure.to_bytes());
@@ -130,6 +149,25 @@ impl Message {
 }
 
 impl StartFailure {
+    /// What a shell would end with: 127 if there is no such program, 126 if it is not one; `None` if it was
+    /// not for the program.
+    #[must_use]
+    pub fn exit_code(self) -> Option<i32> {
+        let Failure { step, errno } = self.0;
+        match (step, Errno::from_raw(errno)) {
+            _ if self.lacks_room() => None,
+            (Step::Exec, Errno::ENOENT) => Some(127),
+            (Step::Exec, _) => Some(126),
+            _ => None,
+        }
+    }
+
+    /// Whether it was for want of memory or of processes.
+    #[must_use]
+    pub fn lacks_room(self) -> bool {
+        matches!(Errno::from_raw(self.0.errno), Errno::ENOMEM | Errno::EAGAIN)
+    }
+
     /// The same for people.
     #[must_use]
     pub fn explain(self, command: &[String]) -> String {
@@ -140,7 +178,7 @@ impl StartFailure {
             (Step::Busy, _) => {
                 format!("{EXECS_MAX} commands run in this container already, which is the limit")
             }
-            (_, Errno::ENOMEM | Errno::EAGAIN) => {
+            _ if self.lacks_room() => {
                 format!("no room to start {program:?} within the task's limits: {}", errno.desc())
             }
             (Step::Exec, Errno::ENOENT) if program.contains('/') => {
@@ -158,8 +196,13 @@ impl StartFailure {
     }
 }
 
-/// What the shim passes on to init: one byte, then the words with a zero byte between them.
-pub(crate) fn encode(command: &[String], tty: bool) -> io::Result<Vec<u8>> {
+/// In the first byte of an order to init: the command runs in a terminal of its own.
+pub(crate) const FLAG_TTY: u8 = 1;
+/// That it was started is to be told.
+pub(crate) const FLAG_TELL_START: u8 = 2;
+
+/// What the shim passes on to init: one byte of flags, then the words with a zero byte between them.
+pub(crate) fn encode(command: &[String], flags: u8) -> io::Result<Vec<u8>> {
     let invalid = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     if command.first().is_none_or(String::is_empty) {
         return invalid("command: must name a program");
@@ -167,7 +210,7 @@ pub(crate) fn encode(command: &[String], tty: bool) -> io::Result<Vec<u8>> {
     if command.iter().any(|word| word.contains('\0')) {
         return invalid("command: must not contain a zero byte");
     }
-    let mut bytes = vec![u8::from(tty)];
+    let mut bytes = vec![flags];
     bytes.extend_from_slice(command.join("\0").as_bytes());
     if bytes.len() > COMMAND_BYTES_MAX {
         return invalid("command: longer than 128 KiB");
@@ -184,26 +227,29 @@ impl Shim {
     pub fn exec(mut self, order: &Order) -> Result<Exec, ExecError> {
         let container = ExecError::Container;
         let (control, theirs) = UnixStream::pair().map_err(container)?;
-        let request = Request::Exec { command: order.command.clone(), tty: order.tty };
+        let request =
+            Request::Exec { command: order.command.clone(), tty: order.tty, tell_start: true };
         if order.tty {
-            self.hand_over(&request, &[theirs.as_fd()])?;
+            let tells_start = self.hand_over(&request, &[theirs.as_fd()])?;
             drop(theirs);
-            let master = receive_terminal(&control, &order.command)?;
+            let master = receive_terminal(&control)?;
             control.set_nonblocking(true).map_err(container)?;
-            return Ok(Exec { control, streams: Streams::Terminal(master) });
+            return Ok(Exec { control, streams: Streams::Terminal(master), tells_start });
         }
         let ends = Ends::make(order.stdin, self.user()).map_err(container)?;
         let theirs =
             [theirs.as_fd(), ends.stdin.as_fd(), ends.stdout.1.as_fd(), ends.stderr.1.as_fd()];
-        self.hand_over(&request, &theirs)?;
+        let tells_start = self.hand_over(&request, &theirs)?;
         control.set_nonblocking(true).map_err(container)?;
         let Ends { to_stdin, stdout, stderr, .. } = ends;
         let streams = Streams::Pipes { stdin: to_stdin, stdout: stdout.0, stderr: stderr.0 };
-        Ok(Exec { control, streams })
+        Ok(Exec { control, streams, tells_start })
     }
 
-    fn hand_over(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), ExecError> {
-        self.ask_with(request, fds).map(drop).map_err(|error| match error.kind() {
+    /// Whether a start is told.
+    fn hand_over(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<bool, ExecError> {
+        let answer = self.ask_with(request, fds);
+        answer.map(|status| status.tells_start).map_err(|error| match error.kind() {
             // Its own words, not the connection's.
             io::ErrorKind::Other => ExecError::Start(error.to_string()),
             _ => ExecError::Container(error),
@@ -243,10 +289,14 @@ impl Ends {
 }
 
 /// Init's first word on a command with a terminal.
-fn receive_terminal(control: &UnixStream, command: &[String]) -> Result<OwnedFd, ExecError> {
+fn receive_terminal(control: &UnixStream) -> Result<OwnedFd, ExecError> {
     let mut bytes = [0; Message::BYTES];
-    control.set_read_timeout(Some(crate::client::ANSWER_TIMEOUT)).map_err(ExecError::Container)?;
-    let (length, mut fds) = fds::receive(control, &mut bytes).map_err(ExecError::Container)?;
+    control.set_read_timeout(Some(START_TIME_MAX)).map_err(ExecError::Container)?;
+    let received = fds::receive(control, &mut bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => ExecError::TooSlow,
+        _ => ExecError::Container(error),
+    });
+    let (length, mut fds) = received?;
     let rest = &mut bytes[length..];
     if length == 0 {
         return Err(ExecError::Container(io::ErrorKind::UnexpectedEof.into()));
@@ -255,7 +305,7 @@ fn receive_terminal(control: &UnixStream, command: &[String]) -> Result<OwnedFd,
     control.read_exact(rest).map_err(ExecError::Container)?;
     match (Message::parse(&bytes), fds.pop()) {
         (Some(Message::Terminal), Some(master)) => Ok(master),
-        (Some(Message::Failed(failure)), _) => Err(ExecError::Start(failure.explain(command))),
+        (Some(Message::Failed(failure)), _) => Err(ExecError::Refused(failure)),
         _ => Err(ExecError::Start("the container's init does not make sense".to_owned())),
     }
 }
@@ -282,22 +332,25 @@ mod tests {
     #[test]
     fn messages_survive_the_connection() {
         let failed = StartFailure(Failure { step: Step::Exec, errno: libc::ENOENT });
-        for message in [Message::Terminal, Message::Failed(failed), Message::Ended(137)] {
+        let all =
+            [Message::Terminal, Message::Started, Message::Failed(failed), Message::Ended(137)];
+        for message in all {
             assert_eq!(Message::parse(&message.to_bytes()), Some(message));
         }
         assert_eq!(Message::parse(&[0; Message::BYTES]), None);
         let said = |program: &str| failed.explain(&[program.to_owned()]);
         assert_eq!(said("nix"), "exec: \"nix\": executable file not found in $PATH");
+        assert_eq!(failed.exit_code(), Some(127));
         assert_eq!(said("/nix"), "exec: \"/nix\": stat /nix: no such file or directory");
     }
 
     #[test]
     fn what_cannot_be_a_command_is_refused() {
         let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-        assert_eq!(encode(&words(&["a", "", "b"]), true).unwrap(), b"\x01a\0\0b");
-        assert!(encode(&[], false).is_err());
-        assert!(encode(&words(&["", "x"]), false).is_err());
-        assert!(encode(&words(&["a\0b"]), false).is_err());
-        assert!(encode(&words(&[&"x".repeat(COMMAND_BYTES_MAX)]), false).is_err());
+        assert_eq!(encode(&words(&["a", "", "b"]), FLAG_TTY).unwrap(), b"\x01a\0\0b");
+        assert!(encode(&[], 0).is_err());
+        assert!(encode(&words(&["", "x"]), 0).is_err());
+        assert!(encode(&words(&["a\0b"]), 0).is_err());
+        assert!(encode(&words(&[&"x".repeat(COMMAND_BYTES_MAX)]), 0).is_err());
     }
 }

@@ -73,6 +73,7 @@ impl Task for Watched {
             pid: Some(self.init),
             shim_pid: std::process::id().cast_signed(),
             started_at: self.started_at,
+            tells_start: true,
         }
     }
 
@@ -92,13 +93,19 @@ impl Task for Watched {
 
     /// Passes it on to init, which has what it needs. Never waits: an init that takes no orders is
     /// not worth the output of the whole task.
-    fn exec(&mut self, command: &[String], tty: bool, fds: &[OwnedFd]) -> io::Result<()> {
-        let order = exec::encode(command, tty)?;
+    fn exec(&mut self, command: &[String], flags: u8, fds: &[OwnedFd]) -> io::Result<()> {
+        let order = exec::encode(command, flags)?;
         if self.status().phase != Phase::Running {
             return Err(io::Error::other("the task does not run"));
         }
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        fds::send(&self.exec_socket, &order, &fds, MsgFlags::MSG_DONTWAIT).map(drop)
+        let sent = fds::send(&self.exec_socket, &order, &fds, MsgFlags::MSG_DONTWAIT);
+        sent.map(drop).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => io::Error::other(
+                "as many commands wait to be started as there is room for: the task uses all of its processor time",
+            ),
+            _ => error,
+        })
     }
 
     fn attach(&mut self, stdin: bool) -> io::Result<(BorrowedFd<'_>, bool)> {

@@ -8,15 +8,14 @@ use std::pin::pin;
 use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
-use commonage_shim::exec::{ExecError, Order};
+use commonage_shim::exec::Order;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::channels::{self, Incoming, Outgoing, STDERR, STDOUT, Said};
-use super::process::{self, Ended, Input, Output, Process, Terminal};
+use super::process::{self, Ended, Input, NotStarted, Output, Process, Terminal};
 use super::query::Wanted;
-use super::refusal::{Refusal, exit_code, internal, success};
+use super::refusal::{Refusal, exit_code, internal, success, timeout};
 use super::{Answer, Sessions, TaskPath};
-use crate::runtime::describe;
 
 /// Bytes of output in one message, the channel included.
 const MESSAGE_BYTES: usize = 32 * 1024;
@@ -51,8 +50,10 @@ pub(super) async fn exec(
                     let _ = stop.run_until_cancelled(end.wait()).await;
                 }
             }
-            Err(error) => {
-                outgoing.end(&cannot_start(&error)).await;
+            Err(not) => {
+                let mut outgoing = outgoing;
+                let status = not_started(&not, &wanted, &mut outgoing).await;
+                outgoing.end(&status).await;
                 incoming.finish().await;
             }
         }
@@ -60,12 +61,27 @@ pub(super) async fn exec(
     Ok(answer)
 }
 
-fn cannot_start(error: &ExecError) -> serde_json::Value {
-    not_started(&describe(error))
-}
-
-fn not_started(why: &str) -> serde_json::Value {
-    internal(&format!("error executing command in container: {why}"))
+/// How a session ends whose command never ran. That there is no such program is told as a shell tells it, in words
+/// where errors go and by its code: so whoever calls `kubectl exec` in a script can tell it from what broke on our side.
+async fn not_started(
+    not: &NotStarted,
+    wanted: &Wanted,
+    outgoing: &mut Outgoing,
+) -> serde_json::Value {
+    let why = format!("error executing command in container: {}", not.why());
+    match not {
+        NotStarted::Program(why, code) => {
+            let (channel, end) = if wanted.stderr { (STDERR, "\n") } else { (STDOUT, "\r\n") };
+            if wanted.stderr || wanted.tty {
+                let line = [&[channel], why.as_bytes(), end.as_bytes()].concat();
+                // Who does not take it is gone.
+                let _ = outgoing.send(line).await;
+            }
+            exit_code(*code)
+        }
+        NotStarted::TooSlow(_) => timeout(&why),
+        NotStarted::Other(_) => internal(&why),
+    }
 }
 
 /// Returns the command's end if the client was the first to go.
@@ -92,7 +108,7 @@ async fn serve(
     let status = match ended {
         Ended::Code(0) => success(),
         Ended::Code(code) => exit_code(code),
-        Ended::NotStarted(why) => not_started(&why),
+        Ended::NotStarted(not) => not_started(&not, wanted, &mut outgoing).await,
     };
     outgoing.end(&status).await;
     incoming.finish().await;

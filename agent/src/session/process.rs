@@ -4,17 +4,19 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use commonage_shim::exec::{Exec, ExecError, Message, Order, Streams};
+use commonage_shim::exec::{Exec, ExecError, Message, Order, START_TIME_MAX, Streams};
 use commonage_shim::terminal;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
+use tokio::time::Instant;
 
 use crate::health::Commands;
 use crate::ledger::Uid;
 use crate::runtime::{Shims, describe};
+use crate::session::limited::Limited;
 
 /// What a command that was cut off with its container is said to have ended with: `SIGKILL`'s.
 const KILLED: i32 = 137;
@@ -34,27 +36,66 @@ pub(crate) struct Process {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     Code(i32),
-    /// It never ran; why, in words.
-    NotStarted(String),
+    /// It never ran.
+    NotStarted(NotStarted),
+}
+
+/// Why a command never ran, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NotStarted {
+    /// There is no such program, or it is none: with the code that a shell ends with then.
+    Program(String, i32),
+    /// It took too long.
+    TooSlow(String),
+    Other(String),
+}
+
+impl NotStarted {
+    pub(crate) fn why(&self) -> &str {
+        match self {
+            NotStarted::Program(why, _) | NotStarted::TooSlow(why) | NotStarted::Other(why) => why,
+        }
+    }
 }
 
 /// Tells of the end, once.
 pub(crate) struct End {
     control: UnixStream,
     command: Vec<String>,
+    task: Limited,
+    /// Until then it must have started; absent: it has.
+    deadline: Option<Instant>,
 }
 
 impl End {
-    /// Waits for it. Not to be called again.
+    /// Waits for it. Not to be called again once it has told.
     pub(crate) async fn wait(&mut self) -> Ended {
-        let mut bytes = [0; Message::BYTES];
-        if self.control.read_exact(&mut bytes).await.is_err() {
-            return Ended::Code(KILLED);
-        }
-        match Message::parse(&bytes) {
-            Some(Message::Ended(code)) => Ended::Code(code),
-            Some(Message::Failed(failure)) => Ended::NotStarted(failure.explain(&self.command)),
-            _ => Ended::NotStarted("the container's init does not make sense".to_owned()),
+        loop {
+            let mut bytes = [0; Message::BYTES];
+            let read = self.control.read_exact(&mut bytes);
+            let read = match self.deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, read).await,
+                None => Ok(read.await),
+            };
+            match read {
+                Err(_) => return Ended::NotStarted(self.task.too_slow().await),
+                Ok(Err(_)) => return Ended::Code(KILLED),
+                Ok(Ok(_)) => {}
+            }
+            return match Message::parse(&bytes) {
+                Some(Message::Started) => {
+                    self.deadline = None;
+                    continue;
+                }
+                Some(Message::Ended(code)) => Ended::Code(code),
+                Some(Message::Failed(failure)) => {
+                    Ended::NotStarted(self.task.refused(failure, &self.command).await)
+                }
+                _ => {
+                    let why = "the container's init does not make sense".to_owned();
+                    Ended::NotStarted(NotStarted::Other(why))
+                }
+            };
         }
     }
 }
@@ -112,13 +153,24 @@ impl Terminal {
 }
 
 /// Has a command started. That it could not be is told by [`End::wait`], mostly.
-pub(crate) async fn start(shims: &Shims, uid: &str, order: Order) -> Result<Process, ExecError> {
-    let (shims, uid, command) = (shims.clone(), uid.to_owned(), order.command.clone());
-    let started = tokio::task::spawn_blocking(move || shims.exec(&uid, &order)).await;
-    let Exec { control, streams } =
-        started.map_err(|error| ExecError::Container(io::Error::other(error)))??;
+pub(crate) async fn start(shims: &Shims, uid: &str, order: Order) -> Result<Process, NotStarted> {
+    let task = Limited { shims: shims.clone(), uid: uid.to_owned() };
+    let (asked, command) = (task.clone(), order.command.clone());
+    // As it is here and not when a thread is free for it: those who wait for one are told in time as well.
+    let deadline = Instant::now() + START_TIME_MAX;
+    let started = tokio::task::spawn_blocking(move || asked.shims.exec(&asked.uid, &order)).await;
+    let started =
+        started.unwrap_or_else(|error| Err(ExecError::Container(io::Error::other(error))));
+    let Exec { control, streams, tells_start } = match started {
+        Ok(exec) => exec,
+        Err(ExecError::Refused(failure)) => return Err(task.refused(failure, &command).await),
+        Err(ExecError::TooSlow) => return Err(task.too_slow().await),
+        Err(error) => return Err(NotStarted::Other(describe(&error))),
+    };
     let take = || -> io::Result<Process> {
-        let end = End { control: UnixStream::from_std(control)?, command };
+        let control = UnixStream::from_std(control)?;
+        let deadline = tells_start.then_some(deadline);
+        let end = End { control, command, task, deadline };
         Ok(match streams {
             Streams::Pipes { stdin, stdout, stderr } => {
                 let stdin = stdin.map(pipe::Sender::from_owned_fd).transpose()?;
@@ -138,7 +190,7 @@ pub(crate) async fn start(shims: &Shims, uid: &str, order: Order) -> Result<Proc
             }
         })
     };
-    take().map_err(ExecError::Container)
+    take().map_err(|error| NotStarted::Other(describe(&ExecError::Container(error))))
 }
 
 /// Bytes of what a failed check printed that are told.
@@ -149,7 +201,7 @@ const LAST_WORDS_TIME_MAX: Duration = Duration::from_millis(100);
 impl Commands for Shims {
     async fn run(&self, uid: &Uid, command: &[String]) -> Result<(), String> {
         let order = Order { command: command.to_vec(), ..Order::default() };
-        let process = start(self, uid, order).await.map_err(|error| describe(&error))?;
+        let process = start(self, uid, order).await.map_err(|not| not.why().to_owned())?;
         let Process { mut end, mut output, errors, .. } = process;
         let (mut said, mut complained) = (Vec::new(), Vec::new());
         let ended = {
@@ -178,7 +230,7 @@ impl Commands for Shims {
             (Ended::Code(0), _) => Ok(()),
             (Ended::Code(code), "") => Err(format!("exit code {code}")),
             (Ended::Code(code), said) => Err(format!("exit code {code}: {said}")),
-            (Ended::NotStarted(why), _) => Err(why),
+            (Ended::NotStarted(not), _) => Err(not.why().to_owned()),
         }
     }
 }

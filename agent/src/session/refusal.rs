@@ -64,6 +64,18 @@ pub(super) fn exit_code(code: i32) -> Value {
     })
 }
 
+/// A session whose task did not do its part in time.
+pub(super) fn timeout(what: &str) -> Value {
+    json!({
+        "metadata": {},
+        "status": "Failure",
+        "message": what,
+        "reason": "Timeout",
+        "details": { "causes": [{ "message": what }] },
+        "code": 504,
+    })
+}
+
 /// A session that broke on our side.
 pub(super) fn internal(what: &str) -> Value {
     json!({

@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("input_goes_in_and_ends", input_goes_in_and_ends),
     ("a_terminal_has_a_size", a_terminal_has_a_size),
     ("what_does_not_run_is_explained", what_does_not_run_is_explained),
+    ("a_task_that_uses_all_it_has_says_so", a_task_that_uses_all_it_has_says_so),
     ("a_slow_client_holds_the_command_up", a_slow_client_holds_the_command_up),
     ("many_clients_are_served_at_once", many_clients_are_served_at_once),
     ("a_client_that_leaves_takes_the_streams_along", a_client_that_leaves_takes_the_streams_along),
@@ -116,13 +117,17 @@ fn a_terminal_has_a_size() {
 fn what_does_not_run_is_explained() {
     let (_dir, hands, caller) = waiting();
     let seen = caller.run("exec", "command=no-such&stdout=true", b"");
-    let message = "Internal error occurred: error executing command in container: exec: \
-                   \"no-such\": executable file not found in $PATH";
-    assert_eq!(seen.status["message"], message);
-    assert_eq!(
-        (&seen.status["reason"], &seen.status["code"]),
-        (&"InternalError".into(), &500.into())
-    );
+    assert_eq!((seen.code(), seen.stdout(), seen.stderr()), (127, "", ""));
+    let both = |program: &str| {
+        let query = format!("command={program}&stdout=true&stderr=true");
+        let seen = caller.run("exec", &query, b"");
+        (seen.code(), seen.stderr().to_owned())
+    };
+    let missing = "exec: \"no-such\": executable file not found in $PATH\n";
+    assert_eq!(both("no-such"), (127, missing.to_owned()));
+    assert_eq!(both("/etc/passwd").0, 126);
+    let seen = caller.run("exec", "command=no-such&stdout=true&tty=true", b"");
+    assert_eq!((seen.code(), seen.stdout()), (127, missing.replace('\n', "\r\n").as_str()));
     let refused = |verb: &str, query: &str| {
         let (code, status) = caller.runtime.block_on(caller.open(verb, query)).err().unwrap();
         (code, status["message"].as_str().unwrap().to_owned())
@@ -140,6 +145,31 @@ fn what_does_not_run_is_explained() {
     }
     let (code, message) = caller.runtime.block_on(caller.forward(80)).unwrap_err();
     assert_eq!((code, message.as_str()), (400, "task \"t\" has ended"));
+}
+
+/// Row F-75: every process of a fork bomb forks, and takes what there is of processors and processes.
+fn a_task_that_uses_all_it_has_says_so() {
+    let bomb = "echo ready; exec perl -e 'while (1) { fork }'";
+    let (_dir, hands) = started(bomb, |hands| {
+        hands.launch.limits.pids = 256;
+        hands.launch.limits.cpu_quota_millis = Some(200);
+    });
+    let caller = Caller::new(&hands);
+    eventually("it is at its limit", || {
+        let used = commonage_shim::client::usage(&hands.launch).ok()?;
+        (used.pids >= 256).then_some(())
+    });
+    // With a terminal and without, by several at once: each is told which limit it is.
+    let queries = ["command=true&stdout=true&stderr=true", "command=true&stdout=true&tty=true"];
+    for query in queries.repeat(3) {
+        let seen = caller.run("exec", query, b"");
+        let message = seen.status["message"].as_str().unwrap();
+        assert!(message.contains("256"), "{:?}", seen.status);
+    }
+    let began = Instant::now();
+    hands.shims.signal(hands.uid(), 9).unwrap();
+    hands.end();
+    assert!(began.elapsed() < PATIENCE);
 }
 
 /// What is under way is what a few buffers hold; the command waits, and then all of it comes.

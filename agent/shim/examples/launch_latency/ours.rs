@@ -72,6 +72,9 @@ impl Ours<'_> {
             exec.control.set_nonblocking(false)?;
             let mut message = [0; Message::BYTES];
             exec.control.read_exact(&mut message)?;
+            if Message::parse(&message) == Some(Message::Started) {
+                exec.control.read_exact(&mut message)?;
+            }
             if Message::parse(&message) != Some(Message::Ended(0)) {
                 return Err(io::Error::other(format!("{message:?}")));
             }

@@ -4,10 +4,13 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 use super::{Failure, Plan, Step, candidates, execute};
-use crate::exec::{COMMAND_BYTES_MAX, EXECS_MAX, Message, StartFailure, say};
+use crate::exec::{
+    COMMAND_BYTES_MAX, EXECS_MAX, FLAG_TELL_START, FLAG_TTY, Message, StartFailure, say,
+};
 use crate::{fds, sys, terminal};
 
 /// One command that runs.
@@ -29,6 +32,7 @@ struct Order {
     words: Vec<CString>,
     candidates: Vec<CString>,
     tty: bool,
+    tell_start: bool,
     control: OwnedFd,
     /// Input, output, errors; none with a terminal.
     streams: Vec<OwnedFd>,
@@ -50,7 +54,9 @@ impl<'a> Execs<'a> {
         let mut bytes = vec![0; COMMAND_BYTES_MAX];
         let Ok((length, fds)) = fds::receive(&self.socket, &mut bytes) else { return };
         bytes.truncate(length);
-        if let Some(order) = Order::parse(&bytes, fds, self.plan) {
+        // Who has hung up meanwhile is not worth a process.
+        let order = Order::parse(&bytes, fds, self.plan).filter(|order| !order.is_forgotten());
+        if let Some(order) = order {
             self.start(order);
         }
     }
@@ -112,7 +118,7 @@ impl<'a> Execs<'a> {
 
 impl Order {
     fn parse(bytes: &[u8], fds: Vec<OwnedFd>, plan: &Plan) -> Option<Self> {
-        let (flag, words) = bytes.split_first()?;
+        let (flags, words) = bytes.split_first()?;
         let words: Vec<CString> =
             words.split(|byte| *byte == 0).map(CString::new).collect::<Result<_, _>>().ok()?;
         let program = words.first()?.to_str().ok()?;
@@ -122,11 +128,19 @@ impl Order {
         let order = Self {
             candidates: candidates.into_iter().filter_map(|c| CString::new(c).ok()).collect(),
             words,
-            tty: *flag != 0,
+            tty: flags & FLAG_TTY != 0,
+            tell_start: flags & FLAG_TELL_START != 0,
             control: fds.next()?,
             streams: fds.collect(),
         };
         (order.tty || order.streams.len() == 3).then_some(order)
+    }
+
+    /// Whether nobody is at the other end of its connection any more.
+    fn is_forgotten(&self) -> bool {
+        let mut control = [PollFd::new(self.control.as_fd(), PollFlags::empty())];
+        let _ = poll(&mut control, PollTimeout::ZERO);
+        control[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP))
     }
 }
 
@@ -142,6 +156,9 @@ fn become_command(plan: &Plan, order: &Order) -> Failure {
     let unblocked = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
     if let Err(errno) = unblocked {
         return Failure { step: Step::Fork, errno: errno as i32 };
+    }
+    if order.tell_start {
+        say(order.control.as_fd(), Message::Started, &[]);
     }
     let mut envp = plan.envp.clone();
     if order.tty && !envp.iter().any(|variable| variable.to_bytes().starts_with(b"TERM=")) {

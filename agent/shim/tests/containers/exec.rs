@@ -9,6 +9,7 @@ use std::thread;
 use commonage_shim::exec::{EXECS_MAX, Exec, ExecError, Message, Order, Streams, signal};
 use commonage_shim::launch::{Network, User};
 use commonage_shim::terminal;
+use nix::sys::signal::Signal;
 
 use crate::Test;
 use crate::fixture::{PATIENCE, Task, eventually, is_alive};
@@ -22,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("what_cannot_be_started_is_said", what_cannot_be_started_is_said),
     ("signals_and_hanging_up_reach_it", signals_and_hanging_up_reach_it),
     ("many_run_at_once_and_no_more_than_that", many_run_at_once_and_no_more_than_that),
+    ("what_nobody_waits_for_is_not_started", what_nobody_waits_for_is_not_started),
     ("it_ends_with_its_container", it_ends_with_its_container),
     ("a_slow_reader_gets_everything", a_slow_reader_gets_everything),
 ];
@@ -56,11 +58,14 @@ fn end(control: &UnixStream, order: &Order) -> Result<i32, String> {
     control.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut bytes = [0; Message::BYTES];
     let mut control = control;
-    control.read_exact(&mut bytes).map_err(|_| "cut off".to_owned())?;
-    match Message::parse(&bytes).unwrap() {
-        Message::Ended(code) => Ok(code),
-        Message::Failed(failure) => Err(failure.explain(&order.command)),
-        Message::Terminal => panic!("a terminal"),
+    loop {
+        control.read_exact(&mut bytes).map_err(|_| "cut off".to_owned())?;
+        return match Message::parse(&bytes).unwrap() {
+            Message::Started => continue,
+            Message::Ended(code) => Ok(code),
+            Message::Failed(failure) => Err(failure.explain(&order.command)),
+            Message::Terminal => panic!("a terminal"),
+        };
     }
 }
 
@@ -165,7 +170,7 @@ fn a_terminal_is_one() {
     let task = waiting();
     let script = "tty; echo $TERM; read line; stty size; echo got $line; exit 5";
     let order = Order { tty: true, ..sh(script) };
-    let Exec { control, streams: Streams::Terminal(master) } = start(&task, &order) else {
+    let Exec { control, streams: Streams::Terminal(master), .. } = start(&task, &order) else {
         panic!("no terminal");
     };
     terminal::resize(&master, 111, 33).unwrap();
@@ -180,7 +185,7 @@ fn a_terminal_is_one() {
     assert_eq!(said, "/dev/pts/0\r\nxterm\r\n33 111\r\ngot hello\r\n");
     // Who closes the terminal hangs up.
     let order = Order { tty: true, ..order_that_notes_a_hang_up() };
-    let Exec { control, streams: Streams::Terminal(master) } = start(&task, &order) else {
+    let Exec { control, streams: Streams::Terminal(master), .. } = start(&task, &order) else {
         panic!("no terminal");
     };
     eventually("the trap is set", || task.launch.sandbox.join("trapped").exists().then_some(()));
@@ -245,6 +250,24 @@ fn many_run_at_once_and_no_more_than_that() {
         assert_eq!(end(control, &order), Ok(4));
     }
     assert_eq!(run(&task, &crate::exec::order(&["true"])).0, Ok(0));
+}
+
+/// In a task that takes no orders for a while, here because it is stopped.
+fn what_nobody_waits_for_is_not_started() {
+    let task = waiting();
+    let init = task.connect().status().unwrap().pid.unwrap();
+    let signal = |signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(init), signal).unwrap();
+    signal(Signal::SIGSTOP);
+    let exec = start(&task, &order(&["touch", "/sandbox/forgotten"]));
+    assert!(exec.tells_start);
+    drop(exec);
+    let kept = order(&["touch", "/sandbox/kept"]);
+    let (control, ..) = pipes(start(&task, &kept));
+    signal(Signal::SIGCONT);
+    assert_eq!(end(&control, &kept), Ok(0));
+    let made = |name: &str| task.launch.sandbox.join(name).exists();
+    // They are taken in their order.
+    assert_eq!((made("forgotten"), made("kept")), (false, true));
 }
 
 fn it_ends_with_its_container() {
