@@ -231,6 +231,10 @@ fn group_value(scheme: &Scheme, group: &str) -> Value {
 fn groups(scheme: &Scheme) -> Vec<&str> {
     let mut groups: Vec<&str> = scheme.iter().map(|def| def.group.as_str()).collect();
     groups.dedup();
+    // Where no pods are served, clients would take what pods use for the pods themselves.
+    if !scheme.in_group_version("", "v1").any(|def| def.plural == "pods") {
+        groups.retain(|group| *group != "metrics.k8s.io");
+    }
     groups
 }
 
@@ -256,6 +260,13 @@ mod tests {
     fn scheme() -> Scheme {
         let old = ResourceDef { version: "v1alpha1".into(), ..task_def() };
         Scheme::new(crate::builtin::definitions().into_iter().chain([task_def(), old]))
+    }
+
+    #[test]
+    fn what_is_measured_is_listed_where_there_are_pods() {
+        let lists = |scheme: &Scheme| groups(scheme).contains(&"metrics.k8s.io");
+        assert!(!lists(&scheme()));
+        assert!(lists(&scheme().with(crate::kinds::view::definitions())));
     }
 
     fn parse(bytes: &[u8]) -> Value {
@@ -291,7 +302,6 @@ mod tests {
                 "coordination.k8s.io",
                 "events.k8s.io",
                 "example.com",
-                "metrics.k8s.io",
                 "rbac.authorization.k8s.io",
             ]
         );
