@@ -171,7 +171,7 @@ async fn apply(document: &Document, kinds: &mut Kinds<'_>, cluster: &Cluster) ->
         let path = format!("{}{STRICT}", kind.path(Some(namespace)));
         let request = request("POST", &path, wanted.to_string().into_bytes());
         let created = cluster.client.request::<Value>(request).await;
-        created.map_err(|error| Failure::api(&tried, &error))?;
+        created.map_err(|error| refused(&tried, &error, &kind))?;
         return Ok(format!("{title} created"));
     };
     let last = current["metadata"]["annotations"][LAST_APPLIED].as_str();
@@ -188,10 +188,26 @@ async fn apply(document: &Document, kinds: &mut Kinds<'_>, cluster: &Cluster) ->
         .client
         .request::<Value>(request)
         .await
-        .map_err(|error| Failure::api(&tried, &error))?;
+        .map_err(|error| refused(&tried, &error, &kind))?;
     let verb =
         if patched["metadata"]["resourceVersion"] == before { "unchanged" } else { "configured" };
     Ok(format!("{title} {verb}"))
+}
+
+/// With a hint where the object has a field that its kind has not.
+fn refused(tried: &str, error: &kube::Error, kind: &Kind) -> Failure {
+    let failure = Failure::api(tried, error);
+    let words = error.to_string();
+    let unknown = words.split_once("unknown field \"").and_then(|(_, rest)| rest.split_once('"'));
+    let Some((field, _)) = unknown else { return failure };
+    // The field above it has the right one; items of lists have no place in such a path.
+    let above = field.rsplit_once('.').map_or("", |(above, _)| above);
+    let path: Vec<&str> = [kind.singular.as_str()]
+        .into_iter()
+        .chain(above.split('.').map(|part| part.split('[').next().unwrap_or_default()))
+        .filter(|part| !part.is_empty())
+        .collect();
+    failure.hint(format!("what fields there are: `kubectl explain {}`", path.join(".")))
 }
 
 fn with_last_applied(object: &Value) -> Value {

@@ -29,7 +29,7 @@ pub(crate) struct Cli {
 }
 
 /// Which cluster, and where in it.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Global {
     /// The kubeconfig of the cluster to talk to
     #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
@@ -40,6 +40,9 @@ pub(crate) struct Global {
     /// The namespace; the kubeconfig's, or `default`, if not given
     #[arg(short, long, global = true, value_name = "NAME", help_heading = "Cluster")]
     pub(crate) namespace: Option<String>,
+    /// Ask nothing: what would need an answer fails
+    #[arg(long, global = true, help_heading = "Cluster")]
+    pub(crate) no_input: bool,
 }
 
 // One of them is made, once in a process.
@@ -93,6 +96,10 @@ pub(crate) enum Verb {
     Doctor(crate::doctor::Args),
     /// Print the versions of this program and of the server
     Version(crate::version::Args),
+    /// Print what a shell needs to finish words of cmn's command line
+    Completion(crate::completion::Args),
+    #[command(name = "__complete", hide = true)]
+    Complete(crate::completion::Words),
 }
 
 #[cfg(test)]

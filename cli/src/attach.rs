@@ -9,13 +9,15 @@ use futures::StreamExt;
 use kube::{Api, ResourceExt};
 
 use crate::{
+    detach::DetachKeys,
     errors::{Failure, Result, exit},
-    exec::{self, With},
+    exec::{self, Way, With},
     follow,
     kubeconfig::Cluster,
     logs, output,
     run::exit_code,
-    session, terminal,
+    session::{self, End},
+    terminal,
 };
 
 #[derive(Debug, ClapArgs)]
@@ -24,40 +26,63 @@ use crate::{
   cmn attach -it shell            this terminal is the task's
   cmn logs -f web                 what it has written before, too
 
-`-i` needs a task with a standard input (`cmn run -i`, spec.container.stdin), `-t` one with a terminal
+On a terminal, Ctrl-P Ctrl-Q leaves without ending what runs there (--detach-keys). `-i` needs a task with a standard input (`cmn run -i`, spec.container.stdin), `-t` one with a terminal
 (`cmn run -it`, spec.container.tty). The task goes on when we are gone, unless it was to have its input from
 the first one only (spec.container.stdinOnce). If the task ends first, we end with its exit code.")]
 pub(crate) struct Args {
     #[command(flatten)]
     with: With,
+    /// The keys that leave the task's terminal, e.g. `ctrl-a,d`
+    #[arg(long, value_name = "KEYS", default_value = DetachKeys::USUAL)]
+    detach_keys: DetachKeys,
     /// A task: `NAME` or `task/NAME`
     #[arg(value_name = "TASK")]
     task: String,
 }
 
 pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
-    let name = session::task_name(&args.task)?;
+    let Args { with, detach_keys, task } = args;
+    let name = session::task_name(&task)?;
     let tried = format!("cannot attach to task \"{name}\"");
     let api: Api<Task> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let attached = async {
         let task = api.get(name).await.map_err(|error| Failure::api(&tried, &error))?;
         let task = started(api.clone(), task, &tried).await?;
-        let with = fitting(args.with, &task);
+        let with = fitting(with, &task);
         if with.tty && terminal::is_there() {
             output::note("if you don't see a command prompt, try pressing enter");
         }
-        let session = exec::start(cluster, name, "attach", Vec::new(), with, &tried).await;
-        session.ended.map_err(|error| match session.began {
+        let way = Way::attach(Vec::new(), Some(detach_keys));
+        let session = exec::start(cluster, name, way, with, &tried).await;
+        let end = session.ended.map_err(|error| match session.began {
             true => broke_off(error, name, with, task.spec.container.stdin_once),
             false => error,
         })?;
+        if end == End::Detached {
+            say_detached(name);
+            return Ok(0);
+        }
         // Nothing but the task's end ends a session without a word.
-        until_ended(api, name, &task.uid().unwrap_or_default()).await
+        let ended = until_ended(api, name, &task.uid().unwrap_or_default()).await?;
+        Ok(exit_code(&ended))
     };
     match follow::unless_interrupted(attached).await {
-        Ok(ended) => Ok(ExitCode::from(exit_code(&ended?))),
-        Err(follow::Interrupted) => Err(Failure::quiet(exit::INTERRUPTED)),
+        Ok(code) => code.map(ExitCode::from),
+        Err(follow::Interrupted) => {
+            let again = format!(
+                "cmn attach{} {name}   # the task goes on; this attaches again",
+                flags(with)
+            );
+            Err(follow::resume_with(&[&again]))
+        }
     }
+}
+
+/// After the keys that leave a terminal; the cursor is where the task has left it.
+pub(crate) fn say_detached(name: &str) {
+    output::note("");
+    let again = format!("cmn attach -it {name}   # detached; this attaches again");
+    output::message(output::Tone::Hint, "next:", &again);
 }
 
 /// The task once it has started.
@@ -129,18 +154,32 @@ async fn until_ended(api: Api<Task>, name: &str, uid: &str) -> Result<TaskStatus
     }
 }
 
-/// Passes on what a task reads and writes, from its beginning to its end.
+/// How somebody is attached to a task that he has made.
+#[derive(Clone)]
+pub(crate) struct Attached {
+    pub(crate) with: With,
+    /// Its input ends with us.
+    pub(crate) once: bool,
+    /// The keys that leave it.
+    pub(crate) leave: Option<DetachKeys>,
+}
+
+/// Passes on what a task reads and writes, from its beginning to its end, or until we leave it.
 pub(crate) async fn to_new(
     cluster: &Cluster,
     name: &str,
     uid: &str,
-    with: With,
-    once: bool,
-) -> Result<()> {
+    attached: Attached,
+) -> Result<Left> {
+    let Attached { with, once, leave } = attached;
     let tried = format!("cannot attach to task \"{name}\"");
-    let query = vec!["logs=true".to_owned()];
-    let session = exec::start(cluster, name, "attach", query, with, &tried).await;
-    let Err(error) = session.ended else { return Ok(()) };
+    let way = Way::attach(vec!["logs=true".to_owned()], leave);
+    let session = exec::start(cluster, name, way, with, &tried).await;
+    let error = match session.ended {
+        Ok(End::Exit(_)) => return Ok(Left::AtItsEnd),
+        Ok(End::Detached) => return Ok(Left::Before),
+        Err(error) => error,
+    };
     if session.began {
         // The task may have read only some of our input and taken that for all: how it ends means nothing.
         return Err(broke_off(error, name, with, once));
@@ -148,9 +187,19 @@ pub(crate) async fn to_new(
     // A task can be too short to be attached to; what it printed is there.
     let api: Api<Task> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     match tokio::time::timeout(END_SOON, until_ended(api, name, uid)).await {
-        Ok(Ok(_)) => logs::both_streams(&cluster.client, &cluster.namespace, name).await,
+        Ok(Ok(_)) => {
+            logs::both_streams(&cluster.client, &cluster.namespace, name).await?;
+            Ok(Left::AtItsEnd)
+        }
         _ => Err(error),
     }
+}
+
+/// When somebody has turned away from a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    AtItsEnd,
+    Before,
 }
 
 /// For an end that the agent knows of already.

@@ -76,7 +76,7 @@ pub(crate) fn is_open_elsewhere(error: &anyhow::Error) -> bool {
 /// From the server that runs on this directory, as its administrator.
 async fn of_server(data_dir: &Path, file: &Path) -> Result<About> {
     let kubeconfig = Some(data_dir.join("kubeconfig"));
-    let global = Global { kubeconfig, context: None, namespace: None };
+    let global = Global { kubeconfig, ..Global::default() };
     let cluster = Cluster::connect(&global).await?;
     let tried = format!("cannot get a backup from the server at {}", cluster.url);
     let request = Request::get("/backup").body(Body::empty()).expect("the path is a good one");

@@ -14,18 +14,19 @@ use crate::{
     kinds::encode,
     kubeconfig::Cluster,
     output,
-    session::{self, Inputs, Stream},
+    session::{self, Door, End, Inputs, Stream},
 };
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   cmn cp notes.txt web:/tmp/notes.txt    a file into the task `web`
+  cmn cp notes.txt web:/tmp              into a directory, under its own name
   cmn cp web:results ./results           a file or directory out of it")]
 pub(crate) struct Args {
     /// A path here, or `TASK:PATH`
     #[arg(value_name = "FROM")]
     from: String,
-    /// A path here, or `TASK:PATH`; the new name of what is copied
+    /// A path here, or `TASK:PATH`: a directory that is there, or the new name of what is copied
     #[arg(value_name = "TO")]
     to: String,
 }
@@ -78,20 +79,38 @@ async fn into_task(cluster: &Cluster, from: &str, task: &str, to: &str) -> Resul
     if !Path::new(from).exists() {
         return Err(Failure::new(format!("{tried}: there is no such file here")));
     }
-    let ((directory, name), (target, new_name)) = (parted(from)?, parted(to)?);
+    let (directory, name) = parted(from)?;
+    // As with cp(1): into a directory under the old name.
+    let is_directory = async || {
+        let test = ["test", "-d", to];
+        let tested = exec(cluster, task, &test, &tried, Inputs::default(), |_| Ok(())).await;
+        matches!(tested, Ok(0))
+    };
+    let (target, new_name) = match to.ends_with('/') || is_directory().await {
+        true => (to, name),
+        false => parted(to)?,
+    };
     let transform = renamed(name, new_name)?;
     let mut tar =
         tar(&["-C", directory, &transform, "-cf", "-", "--", name], Stdio::null(), Stdio::piped())?;
     let archive = tar.stdout.take().expect("it was asked for");
-    let inputs = Inputs { stdin: Some(session::pieces(archive)), sizes: None };
+    let inputs = Inputs { stdin: Some(session::pieces(archive)), ..Inputs::default() };
     let command = ["tar", "-xmf", "-", "-C", target];
-    let code = exec(cluster, task, &command, &tried, inputs, |_| Ok(())).await?;
+    let code = exec(cluster, task, &command, &tried, inputs, |_| Ok(())).await;
     finished(&mut tar, code, &tried)
 }
 
 async fn out_of_task(cluster: &Cluster, task: &str, from: &str, to: &str) -> Result<ExitCode> {
     let tried = format!("cannot copy {from} out of task \"{task}\"");
-    let ((directory, name), (target, new_name)) = (parted(from)?, parted(to)?);
+    let (directory, name) = parted(from)?;
+    let (target, new_name) = match Path::new(to).is_dir() {
+        true => (to, name),
+        false if to.ends_with('/') => {
+            return Err(Failure::new(format!("{tried}: there is no directory {to} here"))
+                .hint(format!("mkdir -p {to}")));
+        }
+        false => parted(to)?,
+    };
     let transform = renamed(name, new_name)?;
     // Names that lead elsewhere are not unpacked: the task is not trusted with our files.
     let arguments = ["-C", target, &transform, "-xf", "-", "--no-same-owner"];
@@ -101,7 +120,11 @@ async fn out_of_task(cluster: &Cluster, task: &str, from: &str, to: &str) -> Res
     let code = exec(cluster, task, &command, &tried, Inputs::default(), |data| {
         archive.write_all(data).map_err(|error| Failure::new(format!("{tried}: tar: {error}")))
     })
-    .await?;
+    .await;
+    if code.is_err() {
+        // Without an archive it only has words about that.
+        let _ = tar.kill();
+    }
     drop(archive);
     finished(&mut tar, code, &tried)
 }
@@ -127,7 +150,8 @@ async fn exec(
         command.iter().map(|word| format!("command={}", encode(word))).collect();
     query.extend(["stdout=true".into(), "stderr=true".into()]);
     query.extend(inputs.stdin.is_some().then(|| "stdin=true".into()));
-    let path = session::path(cluster, task, "exec", &query.join("&"));
+    let query = query.join("&");
+    let door = Door { cluster, task, subresource: "exec", query: &query, tried };
     let on_output = |stream, data: &[u8]| match stream {
         Stream::Stdout => output(data),
         Stream::Stderr => {
@@ -135,11 +159,15 @@ async fn exec(
             Ok(())
         }
     };
-    session::run(cluster, &path, tried, inputs, on_output).await
+    match session::run(door, inputs, on_output).await? {
+        End::Exit(code) => Ok(code),
+        End::Detached => unreachable!("nobody types"),
+    }
 }
 
-fn finished(tar: &mut Child, code: u8, tried: &str) -> Result<ExitCode> {
-    let here = tar.wait().map_err(|error| Failure::new(format!("{tried}: {error}")))?;
+fn finished(tar: &mut Child, code: Result<u8>, tried: &str) -> Result<ExitCode> {
+    let here = tar.wait().map_err(|error| Failure::new(format!("{tried}: {error}")));
+    let (code, here) = (code?, here?);
     if code != 0 {
         return Err(Failure::new(format!("{tried}: tar ended with {code} in the task")));
     }

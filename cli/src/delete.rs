@@ -157,7 +157,7 @@ fn confirm(args: &Args, cluster: &Cluster, victims: &[Victim]) -> Result<()> {
     if args.yes || (severe.is_none() && !args.all && args.selector.is_none()) {
         return Ok(());
     }
-    if !output::can_ask() {
+    if !cluster.may_ask {
         // A script that names an object means it; a script that names a rule says so.
         let named = !args.all && args.selector.is_none();
         return match named && !std::io::stdin().is_terminal() {

@@ -3,6 +3,8 @@
 //! Every verb returns [`Failure`]; only [`report`] prints it. The exit code says whose turn it is:
 //! see [`exit`].
 
+mod connection;
+
 use std::{fmt, io, process::ExitCode};
 
 use kube::core::Status;
@@ -84,16 +86,7 @@ impl Failure {
     pub(crate) fn api(tried: impl fmt::Display, error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::status(tried, status),
-            other => match root_io_error(other) {
-                Some(io::ErrorKind::ConnectionRefused) => Self::new(format!(
-                    "{tried}: no API server answers there (connection refused)"
-                ))
-                .hint("start one with `cmn up`, or name another kubeconfig with --kubeconfig FILE")
-                .exit(exit::UNREACHABLE),
-                _ => Self::new(format!("{tried}: {}", chain(other)))
-                    .hint("see whether the API server is up: `cmn version`")
-                    .exit(exit::UNREACHABLE),
-            },
+            other => connection::failure(tried, other),
         }
     }
 
@@ -112,16 +105,47 @@ impl Failure {
         let mut all = status.details.iter().flat_map(|details| &details.causes);
         let is_of_fields = all.any(|cause| !cause.field.is_empty());
         let what = match is_of_fields {
-            false => format!("{tried}: {}", status.message),
+            false => {
+                let tried = tried.to_string();
+                format!("{tried}: {}", said_once(&tried, &status.message))
+            }
             true => format!("{tried}: {} refused", count(causes.len(), "field")),
         };
         let mut failure = Self::new(what);
+        // Some refusals have no words but these.
         failure.reason = status.reason.clone();
+        if status.message == status.reason {
+            failure.reason.clear();
+        }
         failure.details = if is_of_fields { causes } else { Vec::new() };
         failure.hint = hint_for(status);
         failure
     }
 }
+
+/// A refusal whose task is named before it, without that name.
+fn said_once<'m>(tried: &str, message: &'m str) -> std::borrow::Cow<'m, str> {
+    let named = message.strip_prefix("task ").and_then(|rest| rest.split_once(' '));
+    match named {
+        Some((name, rest)) if tried.contains(&format!("task \"{}\"", name.trim_matches('"'))) => {
+            format!("it {rest}").into()
+        }
+        _ => message.into(),
+    }
+}
+
+/// Kinds whose objects are in no namespace.
+const CLUSTER_WIDE: [&str; 9] = [
+    "agents",
+    "queues",
+    "reservations",
+    "namespaces",
+    "nodes",
+    "customresourcedefinitions",
+    "clusterroles",
+    "clusterrolebindings",
+    "persistentvolumes",
+];
 
 /// What to type next, per reason that the API server gives.
 fn hint_for(status: &Status) -> Option<String> {
@@ -131,6 +155,9 @@ fn hint_for(status: &Status) -> Option<String> {
     Some(match status.reason.as_str() {
         "AlreadyExists" => {
             format!("choose another name, or remove that one: `cmn delete {kind} {name}`")
+        }
+        "NotFound" if CLUSTER_WIDE.contains(&kind) => {
+            format!("see what there is: `cmn get {kind}`")
         }
         "NotFound" => format!("see what there is: `cmn get {kind} -A`"),
         "Forbidden" => {
@@ -164,7 +191,15 @@ fn hint_for(status: &Status) -> Option<String> {
 
 /// Parsers draw a picture of the place below; their first line says it.
 pub(crate) fn first_line(error: &impl fmt::Display) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+/// `a task`, `an agent`.
+pub(crate) fn a(noun: &str) -> String {
+    let an = noun.starts_with(['a', 'e', 'i', 'o', 'u', 'A', 'E', 'I', 'O', 'U']);
+    format!("{} {noun}", if an { "an" } else { "a" })
 }
 
 /// `1 field`, `2 fields`.
@@ -184,17 +219,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = inner.source();
     }
     text
-}
-
-fn root_io_error(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>().filter(|io| io.get_ref().is_none()) {
-            return Some(io.kind());
-        }
-        next = error.source();
-    }
-    None
 }
 
 /// An `anyhow` error of one of the roles: its whole chain in one sentence.
@@ -249,6 +273,15 @@ mod tests {
         assert_eq!(failure.what, "task \"x\" was not created: 2 fields refused");
         assert_eq!(failure.details[0], "spec.resources.cpu: must be > 0 (got -1)");
         assert_eq!(failure.hint.unwrap(), "what fields there are: `kubectl explain task.spec`");
+    }
+
+    #[test]
+    fn a_task_is_named_once() {
+        let tried = "cannot attach to task \"a\"";
+        assert_eq!(said_once(tried, "task \"a\" has ended"), "it has ended");
+        assert_eq!(said_once(tried, "task a has not been placed"), "it has not been placed");
+        assert_eq!(said_once(tried, "task \"b\" has ended"), "task \"b\" has ended");
+        assert_eq!(said_once(tried, "no task"), "no task");
     }
 
     #[test]

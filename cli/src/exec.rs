@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 
 use crate::{
+    detach::DetachKeys,
     errors::{Failure, Result, exit},
     follow,
     kinds::encode,
     kubeconfig::Cluster,
     output,
-    session::{self, Inputs, Stream},
+    session::{self, Door, End, Inputs, Stream},
     terminal,
 };
 
@@ -45,10 +46,30 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
     let task = session::task_name(&args.task)?;
     let tried = format!("cannot run {} in task \"{task}\"", args.command[0]);
     let command = args.command.iter().map(|word| format!("command={}", encode(word)));
-    let session = start(cluster, task, "exec", command.collect(), args.with, &tried);
+    let session = start(cluster, task, Way::exec(command.collect()), args.with, &tried);
     match follow::unless_interrupted(session).await {
-        Ok(session) => session.ended.map(ExitCode::from),
+        Ok(Session { ended: Ok(End::Exit(code)), .. }) => Ok(ExitCode::from(code)),
+        Ok(Session { ended: Ok(End::Detached), .. }) => unreachable!("it has no keys for it"),
+        Ok(Session { ended: Err(failure), .. }) => Err(failure),
         Err(follow::Interrupted) => Err(Failure::quiet(exit::INTERRUPTED)),
+    }
+}
+
+/// Which session it is.
+pub(crate) struct Way {
+    subresource: &'static str,
+    query: Vec<String>,
+    /// The keys that leave it.
+    leave: Option<DetachKeys>,
+}
+
+impl Way {
+    fn exec(query: Vec<String>) -> Way {
+        Way { subresource: "exec", query, leave: None }
+    }
+
+    pub(crate) fn attach(query: Vec<String>, leave: Option<DetachKeys>) -> Way {
+        Way { subresource: "attach", query, leave }
     }
 }
 
@@ -63,11 +84,11 @@ pub(crate) struct Session {
 pub(crate) async fn start(
     cluster: &Cluster,
     task: &str,
-    subresource: &str,
-    mut query: Vec<String>,
+    way: Way,
     with: With,
     tried: &str,
 ) -> Session {
+    let Way { subresource, mut query, leave } = way;
     let tty = with.tty && terminal::is_there();
     if with.tty && !tty {
         output::note("without a terminal: standard input is none");
@@ -76,15 +97,18 @@ pub(crate) async fn start(
     // A terminal has one output.
     let asked = [("stderr", !tty), ("stdin", with.stdin), ("tty", tty)];
     query.extend(asked.iter().filter(|(_, on)| *on).map(|(name, _)| format!("{name}=true")));
-    let path = session::path(cluster, task, subresource, &query.join("&"));
-    let socket = match session::open(cluster, &path, session::V5, tried).await {
+    let query = query.join("&");
+    let door = Door { cluster, task, subresource, query: &query, tried };
+    let socket = match session::open(door, session::V5).await {
         Ok(socket) => socket,
         Err(error) => return Session { ended: Err(error), began: false },
     };
-    let _raw = tty.then(terminal::Raw::enter);
+    // Without an input of ours nobody but this process would heed a Ctrl-C.
+    let _raw = (tty && with.stdin).then(terminal::Raw::enter);
     let inputs = Inputs {
         stdin: with.stdin.then(|| session::pieces(std::io::stdin())),
         sizes: tty.then(terminal::sizes),
+        leave: leave.filter(|_| tty && with.stdin),
     };
     let ended = session::run_on(socket, tried, inputs, |stream, data| match stream {
         Stream::Stdout => output::data(data),

@@ -97,6 +97,13 @@ pub(crate) async fn select(kinds: &mut Kinds<'_>, words: &[String]) -> Result<Ve
 
 pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
     let selections = select(&mut Kinds::of(&cluster.client), &args.what).await?;
+    let by_name = |s: &Selection| s.kind.namespaced && !s.names.is_empty();
+    if args.all_namespaces && selections.iter().any(by_name) {
+        return Err(Failure::new(
+            "-A is for lists: a name says which object in one namespace only",
+        )
+        .hint(format!("`cmn get {} -n NAMESPACE`", args.what.join(" "))));
+    }
     if args.watch && selections.len() != 1 {
         return Err(Failure::new("--watch follows one kind at a time")
             .hint(format!("`cmn get {} -w`", selections[0].kind.plural)));

@@ -29,7 +29,7 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
-    fn new(group_version: &str, resource: APIResource) -> Self {
+    pub(crate) fn new(group_version: &str, resource: APIResource) -> Self {
         let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
         let singular = match resource.singular_name.is_empty() {
             true => resource.kind.to_lowercase(),
@@ -122,6 +122,13 @@ impl<'a> Kinds<'a> {
         Self { client, known: Vec::new(), complete: false }
     }
 
+    /// The kinds of the group that is searched first.
+    pub(crate) async fn own(&mut self) -> Result<Vec<String>> {
+        self.fetch(OWN_GROUP_VERSION).await?;
+        let listable = self.known.iter().filter(|kind| kind.is_listable());
+        Ok(listable.map(|kind| kind.plural.clone()).collect())
+    }
+
     /// The kind that a user means by `task`, `tasks`, `tk`, `Task` or `tasks.commonage.dev`.
     pub(crate) async fn find(&mut self, word: &str) -> Result<Kind> {
         let word = word.to_lowercase();
@@ -133,9 +140,15 @@ impl<'a> Kinds<'a> {
                     .filter(|k| k.is_listable())
                     .map(|k| k.plural.as_str())
                     .collect();
+                let own = self.known.iter().filter(|k| k.api_version() == OWN_GROUP_VERSION);
+                let own: Vec<&str> =
+                    own.filter(|k| k.is_listable()).map(|k| k.plural.as_str()).collect();
                 let hint = match closest(&word, &names) {
                     Some(name) => format!("did you mean `{name}`?"),
-                    None => format!("kinds here: {}", names.join(", ")),
+                    None => format!(
+                        "a kind comes first: {}, and others (`kubectl api-resources`)",
+                        own.join(", ")
+                    ),
                 };
                 Failure::new(format!("the server has no kind \"{word}\"")).hint(hint)
             },
@@ -235,31 +248,35 @@ pub(crate) fn encode(text: &str) -> String {
         .collect()
 }
 
-/// The one of `names` that is at most two typing mistakes away.
+/// The one of `names` that is a typing mistake away, or two if it is long.
 pub(crate) fn closest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
-    const MISTAKES_MAX: usize = 2;
+    const LETTERS_PER_MISTAKE: usize = 3;
+    let most = (word.chars().count() / LETTERS_PER_MISTAKE).clamp(1, 2);
     names
         .iter()
-        .map(|name| (distance(word, name), *name))
+        .map(|name| (mistakes(word, name), *name))
         .min()
-        .filter(|(mistakes, _)| *mistakes <= MISTAKES_MAX)
+        .filter(|(mistakes, _)| *mistakes <= most)
         .map(|(_, name)| name)
 }
 
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+/// How many letters were mistyped, left out, typed too much, or swapped with the next (optimal string alignment).
+fn mistakes(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let typed = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+                let swap = if swapped { rows[i - 2][j - 2] + 1 } else { usize::MAX };
+                typed.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(swap)
+            };
         }
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -304,5 +321,7 @@ mod tests {
     fn a_typing_mistake_is_understood() {
         assert_eq!(closest("taks", &["tasks", "queues"]), Some("tasks"));
         assert_eq!(closest("nodes", &["tasks", "queues"]), None);
+        assert_eq!(closest("rnu", &["run", "up", "cp"]), Some("run"));
+        assert_eq!(closest("foos", &["pods", "tasks"]), None, "two of four are no mistake");
     }
 }

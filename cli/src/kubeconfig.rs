@@ -15,7 +15,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use commonage_shim::run_dir;
 use kube::{
     Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use nix::fcntl::{Flock, FlockArg};
 
@@ -35,6 +35,8 @@ pub(crate) struct Cluster {
     pub(crate) ca_pem: Option<String>,
     /// Where the kubeconfig came from.
     pub(crate) source: PathBuf,
+    /// Whether its user may be asked something.
+    pub(crate) may_ask: bool,
 }
 
 impl Cluster {
@@ -45,15 +47,16 @@ impl Cluster {
         let url = config.cluster_url.to_string();
         let ca_pem = config.root_cert.as_deref().map(pem);
         let client = Client::try_from(config).map_err(|error| broken(&source, &chain(&error)))?;
-        Ok(Self { client, namespace, url, ca_pem, source })
+        let may_ask = !global.no_input && output::can_ask();
+        Ok(Self { client, namespace, url, ca_pem, source, may_ask })
     }
 
     /// How to talk to it, and where that is written.
     pub(crate) async fn config(global: &Global) -> Result<(Config, PathBuf)> {
         let source = find(global)?;
         let broken = |why: String| broken(&source, &why);
-        let text = fs::read_to_string(&source).map_err(|error| broken(error.to_string()))?;
-        let kubeconfig = Kubeconfig::from_yaml(&text).map_err(|error| broken(chain(&error)))?;
+        let kubeconfig = read(&source).map_err(broken)?;
+        has_context(&kubeconfig, global, &source)?;
         let options = KubeConfigOptions { context: global.context.clone(), ..Default::default() };
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
@@ -62,6 +65,34 @@ impl Cluster {
         config.read_timeout = None;
         Ok((config, source))
     }
+}
+
+/// With paths in it relative to where it lies.
+fn read(path: &Path) -> Result<Kubeconfig, String> {
+    Kubeconfig::read_from(path).map_err(|error| match error {
+        KubeconfigError::ReadConfig(error, _) => error.to_string(),
+        other => chain(&other),
+    })
+}
+
+/// Whether there is the context that was asked for, or the current one.
+fn has_context(kubeconfig: &Kubeconfig, global: &Global, source: &Path) -> Result<()> {
+    let asked = global.context.as_ref().or(kubeconfig.current_context.as_ref());
+    let asked = asked.map_or("", String::as_str);
+    let names: Vec<&str> = kubeconfig.contexts.iter().map(|c| c.name.as_str()).collect();
+    if names.contains(&asked) {
+        return Ok(());
+    }
+    let hint = match names.is_empty() {
+        true => "there is none in it: name another one with --kubeconfig FILE".to_owned(),
+        false => format!("choose one with --context NAME; there are: {}", names.join(", ")),
+    };
+    let source = source.display();
+    let words = match asked {
+        "" => format!("the kubeconfig {source} has no current context"),
+        _ => format!("the kubeconfig {source} has no context \"{asked}\""),
+    };
+    Err(Failure::new(words).hint(hint).exit(exit::UNREACHABLE))
 }
 
 fn broken(source: &Path, why: &str) -> Failure {
@@ -88,7 +119,8 @@ fn pem(certificates: &[Vec<u8>]) -> String {
     text
 }
 
-fn find(global: &Global) -> Result<PathBuf> {
+/// Where it is.
+pub(crate) fn find(global: &Global) -> Result<PathBuf> {
     if let Some(path) = &global.kubeconfig {
         return Ok(path.clone());
     }

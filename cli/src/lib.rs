@@ -11,10 +11,12 @@ mod apply;
 mod args;
 mod attach;
 mod backup;
+mod completion;
 mod controllers;
 mod cp;
 mod delete;
 mod describe;
+mod detach;
 mod doctor;
 mod errors;
 mod exec;
@@ -23,6 +25,7 @@ mod get;
 mod kinds;
 mod kubeconfig;
 mod logs;
+mod mistyped;
 mod output;
 mod port_forward;
 mod ports;
@@ -42,8 +45,6 @@ mod wait;
 
 use std::{future::Future, process::ExitCode};
 
-use clap::Parser;
-
 use crate::{
     args::{Cli, Global, Verb},
     errors::{Failure, Result},
@@ -55,7 +56,7 @@ use crate::{
 /// To be called before the process has threads: as a shim or its parent, it forks.
 pub fn main() -> ExitCode {
     commonage_shim::dispatch();
-    let Cli { global, verb } = Cli::parse();
+    let Cli { global, verb } = mistyped::parse();
     errors::report(dispatch(global, verb))
 }
 
@@ -71,6 +72,8 @@ fn dispatch(global: Global, verb: Verb) -> Result<ExitCode> {
         Verb::Restore(args) => block_on(restore::run(args)),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Version(args) => block_on(version::run(args, &global)),
+        Verb::Completion(args) => completion::run(&args),
+        Verb::Complete(words) => completion::complete(&words),
         Verb::Run(args) => as_client(&global, async |cluster| run::run(args, cluster).await),
         Verb::Get(args) => as_client(&global, async |cluster| get::run(args, cluster).await),
         Verb::Describe(args) => {

@@ -17,7 +17,7 @@ use kube::{
 };
 
 use crate::{
-    errors::{Failure, Result, count},
+    errors::{Failure, Result, a, count},
     follow,
     kubeconfig::Cluster,
     output,
@@ -64,9 +64,9 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
     let (kind, name) = args.what.split_once('/').unwrap_or(("task", &args.what));
     let work = async {
         match kind {
-            "task" | "tasks" | "tk" => one(&args, cluster, name).await,
+            "task" | "tasks" | "tk" | "pod" | "pods" | "po" => one(&args, cluster, name).await,
             "framework" | "frameworks" | "fw" => all_of(&args, cluster, name).await,
-            _ => Err(Failure::new(format!("a {kind} has no log"))
+            _ => Err(Failure::new(format!("{} has no log", a(kind)))
                 .hint("logs are of `task/NAME` or `framework/NAME`")),
         }
     };

@@ -17,7 +17,8 @@ use crate::{
     errors::{Failure, Result},
     follow::{self, Interrupted},
     kubeconfig::Cluster,
-    output, session,
+    output,
+    session::{self, Door},
 };
 
 /// Of the one port that a connection asks for.
@@ -131,8 +132,9 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
 }
 
 async fn connect(cluster: &Cluster, task: &str, port: u16, tried: &str) -> Result<session::Socket> {
-    let path = session::path(cluster, task, "portforward", &format!("ports={port}"));
-    session::open(cluster, &path, PROTOCOL, tried).await
+    let query = format!("ports={port}");
+    let door = Door { cluster, task, subresource: "portforward", query: &query, tried };
+    session::open(door, PROTOCOL).await
 }
 
 async fn serve(cluster: &Cluster, task: &str, port: u16, listener: TcpListener) {

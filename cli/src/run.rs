@@ -3,7 +3,7 @@
 //! The task's own output goes where the command's would have gone; everything that we say goes to
 //! stderr. The exit code is the task's: 128 + signal if one ended it, 125 if it never ran.
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use clap::Args as ClapArgs;
 use commonage_schemas::{
@@ -11,14 +11,15 @@ use commonage_schemas::{
     resources::{Amount, AmountError},
     task::{Container, ContainerPort, EnvVar, TaskStatus, WhyPending},
 };
-use futures::{FutureExt, StreamExt, future::BoxFuture};
+use futures::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, PostParams},
 };
 
 use crate::{
-    attach,
+    attach::{self, Attached, Left},
+    detach::DetachKeys,
     errors::{Failure, Result, count, exit},
     exec::With,
     follow,
@@ -37,6 +38,7 @@ const LOG_GRACE: Duration = Duration::from_secs(5);
   cmn run --port http=http:0 -- sh -c 'exec busybox httpd -f -p $PORT_HTTP'
   cmn run -it --rm -- bash        a shell on some agent, on this terminal
   cmn run -i -- wc -l < lines     what it reads is our standard input
+  cmn run --image docker.io/library/redis    with the image's own command
   cmn run --detach --queue batch -- make -C /src")]
 pub(crate) struct Args {
     /// The task's name; made up from the command if not given
@@ -79,19 +81,22 @@ pub(crate) struct Args {
     #[arg(short = 'i', long)]
     stdin: bool,
     /// Run it in a terminal: ours
-    #[arg(short, long, requires = "stdin")]
+    #[arg(short, long)]
     tty: bool,
     /// Keep its standard input open when we are gone, for `cmn attach -i`; otherwise it ends then
     #[arg(long, requires = "stdin")]
     leave_stdin_open: bool,
+    /// The keys that leave its terminal; with --leave-stdin-open Ctrl-P Ctrl-Q if not given
+    #[arg(long, value_name = "KEYS", requires = "leave_stdin_open")]
+    detach_keys: Option<DetachKeys>,
     /// Return as soon as the task exists
     #[arg(long, short, conflicts_with = "rm")]
     detach: bool,
     /// Delete the task after its end, or when we are told to end
     #[arg(long)]
     rm: bool,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    /// The command and its arguments; the image's if not given
+    #[arg(last = true, required_unless_present = "image", value_name = "COMMAND")]
     command: Vec<String>,
 }
 
@@ -140,8 +145,24 @@ impl Args {
         Ok(resources)
     }
 
+    /// The command, or the image without its tag and digest.
+    fn named_after(&self) -> &str {
+        let image = self.image.as_deref().unwrap_or_default();
+        let image = image.rsplit('/').next().unwrap_or_default();
+        let image = image.split([':', '@']).next().unwrap_or_default();
+        self.command.first().map_or(image, String::as_str)
+    }
+
+    fn attached(&self) -> Option<Attached> {
+        let usual = || DetachKeys::USUAL.parse().ok();
+        let leave = self.leave_stdin_open.then(|| self.detach_keys.clone().or_else(usual));
+        let with = With { stdin: true, tty: self.tty };
+        let attached = Attached { with, once: !self.leave_stdin_open, leave: leave.flatten() };
+        self.stdin.then_some(attached)
+    }
+
     fn task(&self) -> Result<Task> {
-        let name = self.name.clone().unwrap_or_else(|| made_up_name(&self.command[0]));
+        let name = self.name.clone().unwrap_or_else(|| made_up_name(self.named_after()));
         let spec = TaskSpec {
             framework: self.framework.clone(),
             queue: self.queue.clone(),
@@ -205,13 +226,16 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
         cluster,
         name: &name,
         uid: created.uid().unwrap_or_default(),
-        with: args.stdin.then_some(With { stdin: true, tty: args.tty }),
-        once: task.spec.container.stdin_once,
+        attached: args.attached(),
         shown: 0,
+        said: HashSet::new(),
         why: None,
     };
     let ended = follow::unless_interrupted(watched.follow_to_end(api.clone())).await;
-    if args.rm {
+    let left = matches!(ended, Ok(Ok(None)));
+    if args.rm && left {
+        output::note(&format!("task \"{name}\" lives on, so --rm has not removed it"));
+    } else if args.rm {
         // However we end: nobody else knows that it is to be removed.
         let deleted = api.delete(&name, &DeleteParams::default()).await;
         let failed = |error| Failure::api(format!("task \"{name}\" was not deleted"), &error);
@@ -221,7 +245,10 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
         }
     }
     let ended = match ended {
-        Ok(ended) => ended?,
+        Ok(ended) => match ended? {
+            Some(ended) => ended,
+            None => return Ok(ExitCode::SUCCESS),
+        },
         Err(follow::Interrupted) if args.rm => return Err(Failure::quiet(exit::INTERRUPTED)),
         Err(follow::Interrupted) => {
             let again =
@@ -238,21 +265,21 @@ struct Watched<'a> {
     cluster: &'a Cluster,
     name: &'a str,
     uid: String,
-    /// What of ours it gets, if anything: then we are attached to it.
-    with: Option<With>,
-    /// Its input ends with us.
-    once: bool,
+    /// Whether we are attached to it, and how.
+    attached: Option<Attached>,
     /// How many states of its history have been shown.
     shown: usize,
+    /// What was said of its way to its start.
+    said: HashSet<String>,
     why: Option<WhyPending>,
 }
 
 impl Watched<'_> {
-    /// Shows states and passes on output until both have ended.
-    async fn follow_to_end(&mut self, api: Api<Task>) -> Result<TaskStatus> {
+    /// Shows states and passes on output until both have ended; `None` when its terminal was left before.
+    async fn follow_to_end(&mut self, api: Api<Task>) -> Result<Option<TaskStatus>> {
         let mut states = follow::task(api, self.name);
         let uid = self.uid.clone();
-        let mut log: Option<BoxFuture<'_, Result<()>>> = None;
+        let mut log: Option<BoxFuture<'_, Result<Left>>> = None;
         let mut log_ended = false;
         let ended = loop {
             tokio::select! {
@@ -269,9 +296,11 @@ impl Watched<'_> {
                         self.show(&status);
                     }
                     if status.started_at.is_some() && log.is_none() {
-                        log = Some(match self.with {
-                            Some(with) => attach::to_new(self.cluster, self.name, &uid, with, self.once).boxed(),
-                            None => logs::both_streams(&self.cluster.client, &self.cluster.namespace, self.name).boxed(),
+                        log = Some(match self.attached.clone() {
+                            Some(attached) => attach::to_new(self.cluster, self.name, &uid, attached).boxed(),
+                            None => logs::both_streams(&self.cluster.client, &self.cluster.namespace, self.name)
+                                .map_ok(|()| Left::AtItsEnd)
+                                .boxed(),
                         });
                     }
                     if over {
@@ -279,36 +308,47 @@ impl Watched<'_> {
                     }
                 }
                 result = async { log.as_mut().expect("guarded by the condition").await }, if log.is_some() && !log_ended => {
-                    result?;
+                    if result? == Left::Before {
+                        attach::say_detached(self.name);
+                        return Ok(None);
+                    }
                     log_ended = true;
                 }
             }
         };
         if let (Some(log), false) = (log, log_ended) {
             match tokio::time::timeout(LOG_GRACE, log).await {
-                Ok(result) => result?,
+                Ok(result) => drop(result?),
                 Err(_) => output::note("the log did not end; some of it may be missing here"),
             }
         }
         self.show(&ended);
-        Ok(ended)
+        Ok(Some(ended))
     }
 
     /// Whether what we say would be written over what it shows.
     fn has_the_terminal(&self) -> bool {
-        self.with.is_some_and(|with| with.tty) && terminal::is_there()
+        self.attached.as_ref().is_some_and(|attached| attached.with.tty) && terminal::is_there()
     }
 
-    /// What is new in the task's history, and why it waits if it does.
+    /// What is new in the task's history, what is in the way of its start, and why it waits if it does.
     fn show(&mut self, status: &TaskStatus) {
-        let new = status.history.iter().skip(self.shown);
-        for change in new {
-            let words = match change.state == status.state {
-                true => state_words(status),
-                false => change.reason.clone().unwrap_or_default(),
-            };
+        let now = state_words(status);
+        for change in status.history.iter().skip(self.shown) {
+            let is_now = change.state == status.state;
+            let before = || change.reason.clone().unwrap_or_default();
+            let words = if is_now { now.clone() } else { before() };
             let label = format!("   {:<9}", change.state.name());
             output::message(output::tone_of_state(change.state.name()), &label, &words);
+        }
+        // An image that cannot be fetched, say.
+        let is_new = status.history.len() > self.shown;
+        let words = status.message.as_ref().or(status.reason.as_ref());
+        if let Some(words) = words.filter(|_| status.state == TaskState::Staging)
+            && self.said.insert(words.clone())
+            && !is_new
+        {
+            output::message(Tone::Busy, "            ", words);
         }
         self.shown = status.history.len().max(self.shown);
         if status.why_pending != self.why {
@@ -394,6 +434,7 @@ pub(crate) fn exit_code(status: &TaskStatus) -> u8 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use clap::Parser;
     use commonage_schemas::task::Excluded;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -426,6 +467,40 @@ mod tests {
     fn names_are_made_from_commands() {
         let name = made_up_name("/usr/bin/My_Tool");
         assert!(name.starts_with("mytool-") && name.len() == "mytool-".len() + 5, "{name}");
+    }
+
+    fn parsed(line: &str) -> Result<Args, clap::Error> {
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        Line::try_parse_from(["run"].into_iter().chain(line.split(' '))).map(|line| line.args)
+    }
+
+    #[test]
+    fn a_task_is_named_after_its_command_or_its_image() {
+        for (line, stem) in [
+            ("--image docker.io/library/redis:7@sha256:0 -d", "redis-"),
+            ("--image a.b:5000/c -- /bin/sh -c true", "sh-"),
+            ("-- make", "make-"),
+        ] {
+            let args = parsed(line).unwrap();
+            let name = args.task().unwrap().name_any();
+            assert!(name.starts_with(stem), "{line}: {name}");
+        }
+        assert!(parsed("--name a").is_err(), "neither a command nor an image");
+    }
+
+    #[test]
+    fn a_terminal_can_be_left_where_its_input_stays_open() {
+        let leave = |line| parsed(line).unwrap().attached().map(|attached| attached.leave);
+        let keys = |text: &str| Some(Some(text.parse().unwrap()));
+        assert_eq!(leave("-t -- sh"), None);
+        assert_eq!(leave("-it -- sh"), Some(None));
+        assert_eq!(leave("-it --leave-stdin-open -- sh"), keys(DetachKeys::USUAL));
+        assert_eq!(leave("-it --leave-stdin-open --detach-keys x -- sh"), keys("x"));
+        assert!(parsed("-it --detach-keys x -- sh").is_err(), "its input would end");
     }
 
     #[test]

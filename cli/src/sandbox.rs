@@ -62,7 +62,11 @@ pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
         encode(&path)
     );
     let tried = format!("cannot list the sandbox of task \"{task}\"");
-    let listing: SandboxListing = get(&cluster.client, &url, &tried).await?;
+    let listing: Result<SandboxListing> = get(&cluster.client, &url, &tried).await;
+    let listing = listing.map_err(|failure| match path.as_str() {
+        "" => failure,
+        _ => failure.hint(format!("see what there is: `cmn sandbox ls {task}`")),
+    })?;
     match output {
         Form::Json => {
             let text = serde_json::to_string_pretty(&listing).unwrap_or_default();

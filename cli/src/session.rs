@@ -5,6 +5,7 @@
 use std::io::Read;
 
 use bytes::Bytes;
+use commonage_schemas::{Task, TaskState};
 use futures::{SinkExt, StreamExt};
 use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
@@ -14,7 +15,7 @@ use http::{Request, Response, StatusCode};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
-use kube::core::Status;
+use kube::{Api, core::Status};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -22,11 +23,12 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
-use crate::errors::{Failure, Result};
+use crate::detach::DetachKeys;
+use crate::errors::{Failure, Result, a};
 use crate::kinds::encode;
 use crate::kubeconfig::Cluster;
-use crate::output;
 use crate::terminal::Size;
+use crate::{logs, output};
 
 pub(crate) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -43,32 +45,41 @@ const PIECE_BYTES: usize = 32 * 1024;
 /// Pieces of input read ahead.
 const PIECES_AHEAD: usize = 4;
 
-/// The task's subresource, with its query.
-pub(crate) fn path(cluster: &Cluster, task: &str, subresource: &str, query: &str) -> String {
-    let (namespace, task) = (encode(&cluster.namespace), encode(task));
-    format!("/apis/commonage.dev/v1/namespaces/{namespace}/tasks/{task}/{subresource}?{query}")
+/// What a session is opened with.
+#[derive(Clone, Copy)]
+pub(crate) struct Door<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) task: &'a str,
+    pub(crate) subresource: &'a str,
+    pub(crate) query: &'a str,
+    /// What is said to have failed if it does.
+    pub(crate) tried: &'a str,
+}
+
+impl Door<'_> {
+    fn path(&self) -> String {
+        let Self { cluster, task, subresource, query, tried: _ } = self;
+        let (namespace, task) = (encode(&cluster.namespace), encode(task));
+        format!("/apis/commonage.dev/v1/namespaces/{namespace}/tasks/{task}/{subresource}?{query}")
+    }
 }
 
 /// `NAME` or `task/NAME`.
 pub(crate) fn task_name(what: &str) -> Result<&str> {
     match what.split_once('/') {
-        None | Some(("task" | "tasks" | "tk" | "pod", _)) => {
+        None | Some(("task" | "tasks" | "tk" | "pod" | "pods" | "po", _)) => {
             Ok(what.rsplit('/').next().unwrap_or(what))
         }
-        Some((kind, _)) => Err(Failure::new(format!("a {kind} runs nothing"))
+        Some((kind, _)) => Err(Failure::new(format!("{} runs nothing", a(kind)))
             .hint("name a task: `NAME` or `task/NAME`")),
     }
 }
 
-/// Opens a WebSocket. A refusal is the server's own.
-pub(crate) async fn open(
-    cluster: &Cluster,
-    path: &str,
-    protocol: &'static str,
-    tried: &str,
-) -> Result<Socket> {
+/// Opens a WebSocket. A refusal is the server's own, with what to do about it where the task's state tells.
+pub(crate) async fn open(door: Door<'_>, protocol: &'static str) -> Result<Socket> {
+    let Door { cluster, tried, .. } = door;
     let key = generate_key();
-    let request = Request::get(path)
+    let request = Request::get(door.path())
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
@@ -79,7 +90,7 @@ pub(crate) async fn open(
     let response =
         cluster.client.send(request).await.map_err(|error| Failure::api(tried, &error))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(refused(response, tried).await);
+        return Err(refused(response, door).await);
     }
     let accepted = response.headers().get(SEC_WEBSOCKET_ACCEPT);
     if accepted.is_none_or(|accepted| accepted != derive_accept_key(key.as_bytes()).as_str()) {
@@ -91,12 +102,34 @@ pub(crate) async fn open(
     Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await)
 }
 
-async fn refused(response: Response<Body>, tried: &str) -> Failure {
+async fn refused(response: Response<Body>, door: Door<'_>) -> Failure {
+    let Door { cluster, task, tried, .. } = door;
     let code = response.status();
     let body = response.into_body().collect_bytes().await.unwrap_or_default();
-    match serde_json::from_slice::<Status>(&body) {
+    let failure = match serde_json::from_slice::<Status>(&body) {
         Ok(status) if !status.message.is_empty() => Failure::status(tried, &status),
         _ => Failure::new(format!("{tried}: the server answered {code}")),
+    };
+    if !matches!(code, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) {
+        return failure;
+    }
+    // The words are the server's, and may change; what can be done follows from what the task is.
+    let api: Api<Task> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    match api.get_opt(task).await {
+        Ok(Some(now)) => match instead(&now) {
+            Some(command) => failure.hint(format!("{command} {task}")),
+            None => failure,
+        },
+        _ => failure,
+    }
+}
+
+/// What one can do with a task that does not run.
+fn instead(task: &Task) -> Option<&'static str> {
+    match task.state() {
+        TaskState::Running | TaskState::Killing => None,
+        state if state.is_terminal() && logs::has_log(task) => Some("cmn logs"),
+        _ => Some("cmn describe task"),
     }
 }
 
@@ -105,20 +138,28 @@ async fn refused(response: Response<Body>, tried: &str) -> Failure {
 pub(crate) struct Inputs {
     pub(crate) stdin: Option<mpsc::Receiver<Bytes>>,
     pub(crate) sizes: Option<mpsc::Receiver<Size>>,
+    /// The keys in the input that end the session, and nothing else.
+    pub(crate) leave: Option<DetachKeys>,
 }
 
-/// How the command ended: its exit code.
-pub(crate) type Ended = Result<u8>;
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The command did, with this exit code.
+    Exit(u8),
+    /// Somebody has pressed the keys for it.
+    Detached,
+}
+
+pub(crate) type Ended = Result<End>;
 
 /// Opens a session of v5 and runs it to its end.
 pub(crate) async fn run(
-    cluster: &Cluster,
-    path: &str,
-    tried: &str,
+    door: Door<'_>,
     inputs: Inputs,
     output: impl FnMut(Stream, &[u8]) -> Result<()>,
 ) -> Ended {
-    run_on(open(cluster, path, V5, tried).await?, tried, inputs, output).await
+    run_on(open(door, V5).await?, door.tried, inputs, output).await
 }
 
 /// Runs a session of v5 that was opened to its end.
@@ -129,12 +170,18 @@ pub(crate) async fn run_on(
     output: impl FnMut(Stream, &[u8]) -> Result<()>,
 ) -> Ended {
     let (mut sink, source) = socket.split();
-    let Inputs { mut stdin, mut sizes } = inputs;
+    let Inputs { mut stdin, mut sizes, mut leave } = inputs;
     let inwards = async {
         loop {
             let message = tokio::select! {
                 piece = received(&mut stdin) => match piece {
-                    Some(piece) => packed(STDIN, &piece),
+                    Some(piece) => match &mut leave {
+                        None => packed(STDIN, &piece),
+                        Some(keys) => match keys.take_out(&piece) {
+                            Some(piece) => packed(STDIN, &piece),
+                            None => return,
+                        },
+                    },
                     None => {
                         stdin = None;
                         packed(CLOSE, &[STDIN])
@@ -156,7 +203,7 @@ pub(crate) async fn run_on(
     };
     tokio::select! {
         ended = outwards(source, tried, output) => ended,
-        () = inwards => unreachable!("goes on until it is dropped"),
+        () = inwards => Ok(End::Detached),
     }
 }
 
@@ -204,7 +251,7 @@ fn ended(status: &[u8], tried: &str) -> Ended {
     let status: Status = serde_json::from_slice(status)
         .map_err(|_| Failure::new(format!("{tried}: the session's end cannot be read")))?;
     if status.is_success() || status.status.is_none() {
-        return Ok(0);
+        return Ok(End::Exit(0));
     }
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let code = causes.filter(|cause| cause.reason == "ExitCode").find_map(|cause| {
@@ -213,7 +260,7 @@ fn ended(status: &[u8], tried: &str) -> Ended {
         Some(u8::try_from(code).unwrap_or(u8::MAX))
     });
     match code {
-        Some(code) => Ok(code),
+        Some(code) => Ok(End::Exit(code)),
         None => Err(Failure::status(tried, &status)),
     }
 }
@@ -253,15 +300,31 @@ pub(crate) fn pieces(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Byt
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use commonage_schemas::{TaskSpec, task::TaskStatus};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     #[test]
     fn the_last_word_is_an_exit_code_or_a_reason() {
         let failed = br#"{"metadata":{},"status":"Failure","reason":"NonZeroExitCode","message":"m","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
-        assert_eq!(ended(failed, "t").unwrap(), 3);
-        assert_eq!(ended(br#"{"metadata":{},"status":"Success"}"#, "t").unwrap(), 0);
+        assert_eq!(ended(failed, "t").unwrap(), End::Exit(3));
+        assert_eq!(ended(br#"{"metadata":{},"status":"Success"}"#, "t").unwrap(), End::Exit(0));
         let refused = br#"{"metadata":{},"status":"Failure","reason":"InternalError","message":"no such file"}"#;
         assert!(ended(refused, "t").is_err());
         assert!(ended(b"?", "t").is_err());
+    }
+
+    #[test]
+    fn where_nothing_runs_there_is_something_else_to_look_at() {
+        let task = |state, started: bool| {
+            let started_at = started.then_some(Time(jiff::Timestamp::UNIX_EPOCH));
+            let mut task = Task::new("a", TaskSpec::default());
+            task.status = Some(TaskStatus { state, started_at, ..TaskStatus::default() });
+            task
+        };
+        assert_eq!(instead(&task(TaskState::Running, true)), None);
+        assert_eq!(instead(&task(TaskState::Failed, true)), Some("cmn logs"));
+        assert_eq!(instead(&task(TaskState::Error, false)), Some("cmn describe task"));
+        assert_eq!(instead(&task(TaskState::Pending, false)), Some("cmn describe task"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use clap::Args as ClapArgs;
 use commonage_agent::Identity;
 use commonage_apiserver::{ApiServer, auth::UserInfo};
 use commonage_controllers::Settings;
-use commonage_schemas::{Agent, Resources, resources::Ranges};
+use commonage_schemas::{Agent, Resources, agent::AgentStatus, resources::Ranges};
 use commonage_shim::ZygoteHandle;
 use kube::{Api, Client, runtime::wait::await_condition};
 
@@ -95,6 +95,8 @@ struct Cluster {
     controllers: Part,
     agent: Part,
     agent_name: String,
+    /// Where the agent served before this start, if there was one: what it says of itself then is old.
+    before: Option<String>,
 }
 
 impl Cluster {
@@ -149,14 +151,24 @@ impl Cluster {
         if let Some(ports) = ports {
             config.overrides.ports = Some(ports);
         }
+        let agents = Api::<Agent>::all(server.client_for(UserInfo::admin()));
+        let before = agents
+            .get_opt(&agent_name)
+            .await
+            .ok()
+            .flatten()
+            .and_then(|agent| agent.status?.endpoint);
         let agent = Part::start("agent", |stop| commonage_agent::run(config, stop));
-        Ok(Self { server, controllers, agent, agent_name })
+        Ok(Self { server, controllers, agent, agent_name, before })
     }
 
     /// Says what there is now and what to type next, as soon as a task could run.
     async fn introduce(&mut self, data_dir: &Path, began: Instant) {
         let client = self.server.client_for(UserInfo::admin());
-        let ready = tokio::time::timeout(READY_TIMEOUT, ready(client, &self.agent_name));
+        let ready = tokio::time::timeout(
+            READY_TIMEOUT,
+            ready(client, &self.agent_name, self.before.clone()),
+        );
         let agent = tokio::select! {
             ready = ready => ready,
             // Whoever waits for the end hears of it.
@@ -201,7 +213,7 @@ impl Cluster {
     /// Takes everything down, after a failure as well as without one; a second Ctrl-C does
     /// not wait.
     async fn stop(self, died: Option<Failure>) -> Result<()> {
-        let Self { server, controllers, agent, agent_name: _ } = self;
+        let Self { server, controllers, agent, agent_name: _, before: _ } = self;
         output::note("stopping: tasks first, then the control plane (again to stop at once)");
         let parts = async {
             let mut first = died;
@@ -237,12 +249,14 @@ async fn until_dead(part: &Part) {
     }
 }
 
-/// What the agent has to give, as soon as it is ready.
-async fn ready(client: Client, name: &str) -> Option<String> {
+/// What the agent has to give, as soon as it is ready and serves elsewhere than before.
+async fn ready(client: Client, name: &str, before: Option<String>) -> Option<String> {
     let is_ready = |agent: Option<&Agent>| {
-        let conditions =
-            agent.and_then(|agent| agent.status.as_ref()).map(|status| &status.conditions);
-        conditions.is_some_and(|list| list.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+        let status = agent.and_then(|agent| agent.status.as_ref());
+        let is_new = |status: &&AgentStatus| before.is_none() || status.endpoint != before;
+        status.filter(is_new).is_some_and(|status| {
+            status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+        })
     };
     let agent = await_condition(Api::<Agent>::all(client), name, is_ready).await.ok()??;
     Some(for_people(&agent.status?.allocatable?))

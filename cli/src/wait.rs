@@ -1,5 +1,7 @@
 //! `cmn wait`: until objects exist, are gone, or are as somebody wants them.
 
+mod states;
+
 use std::{process::ExitCode, str::FromStr, time::Duration};
 
 use clap::Args as ClapArgs;
@@ -21,6 +23,8 @@ use crate::{
 
 /// Before somebody who waits is told what for, and how far it is.
 const TELL_AFTER: Duration = Duration::from_secs(1);
+
+const NOT_THERE: &str = "not there";
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
@@ -103,7 +107,9 @@ impl Condition {
             (Self::Delete, object) => object.is_none(),
             (_, None) => false,
             (Self::Create, Some(_)) => true,
-            (Self::State(wanted), Some(object)) => wanted.iter().any(|state| state == now(object)),
+            (Self::State(wanted), Some(object)) => {
+                wanted.iter().any(|state| state.eq_ignore_ascii_case(now(object)))
+            }
             (Self::Holds { name, value }, Some(object)) => {
                 let conditions =
                     object["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
@@ -128,7 +134,7 @@ impl Condition {
 
 fn now(object: &Value) -> &str {
     let status = &object["status"];
-    status["state"].as_str().or_else(|| status["phase"].as_str()).unwrap_or("not there")
+    status["state"].as_str().or_else(|| status["phase"].as_str()).unwrap_or("there")
 }
 
 /// `90`, `90s`, `5m`, `1h`.
@@ -149,6 +155,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 pub(crate) async fn run(args: Args, cluster: &Cluster) -> Result<ExitCode> {
     let targets = targets(&args, cluster).await?;
+    if let Condition::State(wanted) = &args.condition {
+        for kind in targets.iter().map(|(kind, _)| kind) {
+            states::check(cluster, kind, wanted).await?;
+        }
+    }
     let deadline = tokio::time::Instant::now() + args.timeout;
     let work = async {
         for (kind, name) in &targets {
@@ -193,7 +204,7 @@ async fn one(
     deadline: tokio::time::Instant,
 ) -> Result<()> {
     let title = format!("{}/{name}", kind.qualified());
-    let mut last = "not there".to_owned();
+    let mut last = NOT_THERE.to_owned();
     let mut told = false;
     let api: Api<DynamicObject> = kind.api(&cluster.client, &cluster.namespace);
     let mut states = std::pin::pin!(follow::patiently(watcher::watch_object(api, name)));
@@ -207,15 +218,19 @@ async fn one(
                 if args.condition.holds(object.as_ref()) {
                     return output::line(&format!("{title} condition met"));
                 }
-                last = object.as_ref().map_or("not there", |object| now(object)).to_owned();
+                last = object.as_ref().map_or(NOT_THERE, |object| now(object)).to_owned();
             }
             Err(_) if tokio::time::Instant::now() < deadline => {
                 told = true;
                 output::note(&format!("waiting for {title}; now: {last}"));
             }
             Err(_) => {
+                let hint = match last.as_str() {
+                    NOT_THERE => format!("see what there is: `cmn get {}`", kind.plural),
+                    _ => format!("cmn describe {} {name}", kind.singular),
+                };
                 return Err(Failure::new(format!("timed out waiting for {title}; it is {last}"))
-                    .hint(format!("cmn describe {} {name}", kind.singular))
+                    .hint(hint)
                     .exit(exit::TIMED_OUT));
             }
         }
@@ -235,6 +250,7 @@ mod tests {
             ("create", true),
             ("delete", false),
             ("state=Finished,Running", true),
+            ("state=running", true),
             ("state=Failed", false),
             ("condition=ready", true),
             ("condition=Ready=false", false),

@@ -3,6 +3,7 @@
 
 use std::{
     net::TcpListener,
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
@@ -76,8 +77,42 @@ fn a_wrong_command_line_is_told_from_a_refusal() {
 }
 
 #[test]
+fn what_was_mistyped_is_told_with_what_was_meant() {
+    for (arguments, tip) in [
+        (&["rnu"][..], "tip: did you mean `cmn run`?"),
+        (&["edit", "task", "a"], "tip: kubectl does that on the same cluster: `kubectl edit`"),
+        (&["run", "echo", "hi"], "tip: the command comes after `--`: `cmn run -- echo`"),
+    ] {
+        let words = text(&cmn(arguments).stderr);
+        assert!(words.contains(tip) && words.matches("tip:").count() == 1, "{words}");
+    }
+}
+
+#[test]
+fn bash_finishes_words_where_the_script_is_sourced() {
+    let path = Path::new(env!("CARGO_BIN_EXE_cmn")).parent().unwrap();
+    let typed = "source <(cmn completion bash); COMP_WORDS=(cmn get tasks -o w); COMP_CWORD=4; _cmn; \
+                 echo \"${COMPREPLY[@]}\"; complete -p cmn";
+    let home = tempfile::tempdir().unwrap();
+    let output = Command::new("bash")
+        .args(["--norc", "-c", typed])
+        .env("PATH", format!("{}:{}", path.display(), std::env::var("PATH").unwrap()))
+        .env_remove("KUBECONFIG")
+        .env("HOME", home.path())
+        .output()
+        .unwrap();
+    let printed = text(&output.stdout);
+    assert!(printed.starts_with("wide\ncomplete "), "{printed:?} {}", text(&output.stderr));
+    for shell in ["zsh", "fish"] {
+        let script = text(&cmn(&["completion", shell]).stdout);
+        assert!(script.contains("cmn __complete -- "), "{script}");
+    }
+}
+
+#[test]
 fn every_verb_explains_itself_with_an_example() {
-    let verbs = ["run", "get", "describe", "logs", "apply", "delete", "wait", "up", "agent"];
+    let verbs =
+        ["completion", "run", "get", "describe", "logs", "apply", "delete", "wait", "up", "agent"];
     for verb in verbs {
         let help = text(&cmn(&[verb, "--help"]).stdout);
         assert!(help.contains("Example"), "{verb}: {help}");

@@ -124,6 +124,7 @@ fn a_misspelled_field_is_an_error_for_apply() {
     let path = cluster.file("queue.yaml", text);
     let message = cluster.cmn(&["apply", "-f", &path.to_string_lossy()]).refused();
     assert!(message.contains(r#"unknown field "spec.wieght""#), "{message}");
+    assert!(message.contains("`kubectl explain queue.spec`"), "{message}");
     let message = cluster.cmn(&["logs", "framework/nosuch"]).refused();
     assert!(message.contains("nosuch") && message.contains("hint"), "{message}");
 }
@@ -141,6 +142,85 @@ fn a_task_of_a_framework_that_does_not_exist_says_so() {
         described.contains("Why:         Pending: waits: its framework does not exist"),
         "{described}"
     );
+}
+
+#[test]
+fn what_is_never_so_is_not_waited_for() {
+    let cluster = Cluster::start();
+    let message = cluster.cmn(&["wait", "agents", "--all", "--for=state=Ready"]).refused();
+    assert!(message.contains("no agent is ever Ready: the kind has no states"), "{message}");
+    let state = ["wait", "task/some", "--for=state=Runing"];
+    let message = cluster.cmn(&state).refused();
+    assert!(message.contains("its states: Pending, Staging, Starting, Running"), "{message}");
+    let now = ["wait", "task/some", "--for=state=running", "--timeout=0"];
+    assert_eq!(cluster.cmn(&now).code, 124);
+}
+
+#[test]
+fn what_is_in_the_way_of_an_image_is_said_while_it_is() {
+    let cluster = Cluster::start();
+    let mut run = Command::new(cmn_path());
+    run.arg("--kubeconfig").arg(cluster.kubeconfig()).args(["run", "--name", "away"]);
+    // Its own command, which nobody knows yet.
+    run.args(["--image", "127.0.0.1:1/nothing:1"]).stderr(std::process::Stdio::piped());
+    let mut run = run.spawn().unwrap();
+    let mut said = String::new();
+    let words = std::io::BufReader::new(run.stderr.take().unwrap());
+    for line in std::io::BufRead::lines(words) {
+        said += &(line.unwrap() + "\n");
+        if said.contains("127.0.0.1:1/nothing:1: ") {
+            break;
+        }
+    }
+    cluster.cmn(&["delete", "task", "away"]).ok();
+    assert_eq!(run.wait().unwrap().code(), Some(125), "{said}");
+    assert!(said.contains("tried again in"), "{said}");
+}
+
+#[test]
+fn a_context_that_is_not_there_is_told_with_those_that_are() {
+    let cluster = Cluster::start();
+    let message = cluster.cmn(&["--context", "other", "get", "tasks"]).refused();
+    assert!(message.contains("has no context \"other\""), "{message}");
+    assert!(message.contains("there are: admin@commonage"), "{message}");
+}
+
+#[test]
+fn names_are_finished_from_what_the_cluster_has() {
+    let cluster = Cluster::start();
+    cluster.cmn(&["run", "--name", "finished", "--", "true"]).ok();
+    for (typed, found) in [
+        (&["get", "tasks", "fin"][..], "finished\n"),
+        (&["describe", "task/"], "task/finished\n"),
+        (&["get", "que"], "queues\n"),
+        (&["exec", "-n", "other", ""], ""),
+    ] {
+        // A machine that has much to do may take longer than the time for an answer.
+        eventually("the words", || {
+            let mut complete = Command::new(cmn_path());
+            complete.args(["__complete", "--"]).args(typed).env("KUBECONFIG", cluster.kubeconfig());
+            let words = run(&mut complete).ok();
+            if words == found { Ok(()) } else { Err(words) }
+        });
+    }
+}
+
+#[test]
+fn certificates_of_another_cluster_are_told_as_that() {
+    let (one, other) = (Cluster::start(), Cluster::start());
+    let read = |cluster: &Cluster| std::fs::read_to_string(cluster.kubeconfig()).unwrap();
+    let url = |text: &str| {
+        let line = text.lines().find(|line| line.trim().starts_with("server: ")).unwrap();
+        line.to_owned()
+    };
+    let (one, other) = (read(&one), read(&other));
+    let mixed = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(mixed.path(), one.replace(&url(&one), &url(&other))).unwrap();
+    let mut get = Command::new(cmn_path());
+    get.args(["get", "tasks"]).env("KUBECONFIG", mixed.path());
+    let refused = run(&mut get).refused();
+    assert!(refused.contains("certificate is none that the kubeconfig trusts"), "{refused}");
+    assert!(refused.contains("hint: the kubeconfig is of another cluster"), "{refused}");
 }
 
 #[test]

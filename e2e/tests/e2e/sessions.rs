@@ -62,6 +62,37 @@ fn commands_run_in_tasks_and_files_are_copied() {
     assert_eq!(std::fs::read_to_string(&*back).unwrap(), "there and back\n");
     let missing = cluster.cmn(&["cp", "web:nothing", &back]).refused();
     assert!(missing.contains("cannot copy nothing out of task \"web\""), "{missing}");
+
+    // Into directories under the old names.
+    cluster.cmn(&["exec", "web", "--", "mkdir", "into"]).ok();
+    cluster.cmn(&["cp", &file, "web:into"]).ok();
+    cluster.cmn(&["cp", &file, "web:into/"]).ok();
+    assert_eq!(cluster.cmn(&["exec", "web", "--", "ls", "into"]).ok(), "sent\n");
+    let here = tempfile::tempdir().unwrap();
+    let place = here.path().to_string_lossy();
+    cluster.cmn(&["cp", "web:into/sent", &place]).ok();
+    assert_eq!(std::fs::read_to_string(here.path().join("sent")).unwrap(), "there and back\n");
+    let nowhere = cluster.cmn(&["cp", "web:into/sent", &format!("{place}/nowhere/")]).refused();
+    assert!(nowhere.contains("there is no directory"), "{nowhere}");
+}
+
+#[test]
+fn what_does_not_run_says_what_to_look_at_instead() {
+    let cluster = Cluster::start();
+    cluster.cmn(&["run", "--name", "over", "--", "true"]).ok();
+    cluster.cmn(&["run", "--name", "big", "--memory", "900Ti", "--detach", "--", "true"]).ok();
+    let (into, out) = (["exec", "over", "--", "true"], ["cp", "over:a", "b"]);
+    let forward = ["port-forward", "big", ":80"];
+    for (arguments, why, instead) in [
+        (&into[..], "task \"over\": it has ended", "hint: cmn logs over"),
+        (&out, "task \"over\": it has ended", "hint: cmn logs over"),
+        (&["attach", "over"], "task \"over\": it has ended", "hint: cmn logs over"),
+        (&forward, "task \"big\": it has not been placed", "hint: cmn describe task big"),
+    ] {
+        let refused = cluster.cmn(arguments).refused();
+        assert!(refused.contains(why) && refused.contains(instead), "{arguments:?}: {refused}");
+        assert!(!refused.contains("tar:"), "{refused}");
+    }
 }
 
 #[test]

@@ -107,6 +107,31 @@ fn who_is_cut_off_from_a_task_that_reads_is_not_told_of_a_success() {
 }
 
 #[test]
+fn a_terminal_is_left_with_two_keys_and_what_runs_there_goes_on() {
+    let cluster = Cluster::start();
+    let run = ["run", "-it", "--leave-stdin-open", "--rm", "--name", "shell", "--", "sh"];
+    let mut first = Screen::start(&mut cmn(&cluster, &run), 80, 24).unwrap();
+    first.press("echo one $((0 + 1))\r");
+    first.until("one 1\r\n");
+    first.press("\x10\x11");
+    first.until("cmn attach -it shell");
+    assert_eq!(first.end(), 0);
+    assert_eq!(cluster.field("task/shell", ".status.state"), "Running");
+
+    let attach = ["attach", "-it", "--detach-keys", "ctrl-a,d", "shell"];
+    let mut second = Screen::start(&mut cmn(&cluster, &attach), 80, 24).unwrap();
+    // Others than those are the task's.
+    second.press("echo two\x10\x11 $((1 + 1))\r");
+    second.until(" 2\r\n");
+    second.press("\x01d");
+    second.until("cmn attach -it shell");
+    assert_eq!(second.end(), 0);
+    let mut third = Screen::start(&mut cmn(&cluster, &["attach", "-it", "shell"]), 80, 24).unwrap();
+    third.press("exit 6\r");
+    assert_eq!(third.end(), 6);
+}
+
+#[test]
 fn an_input_for_once_ends_with_the_first_who_was_attached() {
     let cluster = Cluster::start();
     task(&cluster, "count", "wc -c", "stdin: true, stdinOnce: true");
@@ -176,7 +201,8 @@ fn what_has_no_input_says_so() {
     {
         let mut program = program;
         let refused = commonage_e2e::run(&mut program).refused();
-        let words = "task \"plain\" has no standard input: that takes spec.container.stdin";
+        assert!(refused.contains("task \"plain\""), "{refused}");
+        let words = " has no standard input: that takes spec.container.stdin";
         assert!(refused.contains(words), "{refused}");
     }
 }
@@ -210,9 +236,11 @@ fn a_shell_is_run_on_this_terminal() {
     let detached = cluster.cmn(&["run", "-it", "--detach", "--name", "later", "--", "sh"]);
     assert!(detached.stderr.contains("cmn attach -it later"), "{detached:?}");
     cluster.wait_for_state("later", &["Running"]);
-    let mut later = Screen::start(&mut cmn(&cluster, &["attach", "-it", "later"]), 80, 24).unwrap();
+    let attach = || Screen::start(&mut cmn(&cluster, &["attach", "-it", "later"]), 80, 24);
+    let mut later = attach().unwrap();
     later.press("exit 6\r");
     assert_eq!(later.end(), 6);
-    let refused = cluster.cmn(&["run", "-t", "--", "sh"]);
-    assert!(refused.code == 2 && refused.stderr.contains("--stdin"), "{refused:?}");
+    // A terminal to write to, which nobody types at.
+    let shown = cluster.cmn(&["run", "-t", "--", "sh", "-c", "test -t 1 && echo on one; exit 7"]);
+    assert_eq!((shown.code, shown.stdout.as_str()), (7, "on one\r\n"), "{shown:?}");
 }
