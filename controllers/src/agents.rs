@@ -35,7 +35,7 @@ use silence::{Liveness, Silences};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{events, patch};
+use crate::{events, patch, reconciling::until_ended};
 
 pub use silence::Patience;
 
@@ -73,7 +73,7 @@ pub(crate) async fn run(
         silences: Silences::default(),
         agents: controller.store(),
     });
-    let heard = context.clone();
+    let (heard, known) = (context.clone(), context.agents.clone());
     let forsaken = forsaken::run(context.clone(), shutdown.clone());
     let reconciling = controller
         .watches(
@@ -84,7 +84,7 @@ pub(crate) async fn run(
                 to_look.then(|| ObjectRef::<Agent>::new(&lease.name_any()))
             },
         )
-        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile, |_, _, _| Action::requeue(RETRY_AFTER), context)
         .for_each(|result| async {
             match result {
@@ -93,7 +93,7 @@ pub(crate) async fn run(
                 Err(error) => warn!(%error, "agent not reconciled"),
             }
         });
-    tokio::join!(reconciling, forsaken);
+    tokio::join!(until_ended(reconciling, known, shutdown), forsaken);
     Ok(())
 }
 

@@ -7,9 +7,11 @@
 mod accounting;
 mod apply;
 pub(crate) mod cache;
+mod follow;
 mod info;
 mod preemption;
 mod reserved;
+pub(crate) mod standby;
 mod starving;
 mod statuses;
 mod tallies;
@@ -20,20 +22,23 @@ mod world;
 
 use std::time::Duration;
 
-use commonage_allocator::{Options, Plan};
+use commonage_allocator::Plan;
 use commonage_schemas::reasons;
 use jiff::Timestamp;
 use kube::Client;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, info as log};
 
 use crate::{events, metrics};
 
-use self::{accounting::Accounting, apply::Outcome, statuses::Statuses, world::Input};
+use self::{
+    accounting::Accounting,
+    apply::Outcome,
+    standby::Standby,
+    statuses::Statuses,
+    world::{Input, Inputs},
+};
 
 /// At least one cycle in so long (Mesos' `allocation_interval`): offers and refusals end by time.
 const CYCLE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
@@ -50,30 +55,44 @@ const STATUSES_AT_MOST_EVERY: Duration = Duration::from_millis(500);
 /// Inputs taken in at one go.
 const INPUTS_PER_TURN: usize = 1024;
 
-pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let mut inputs = world::watch(&client);
+/// `decided` is cancelled when everything is known and has been decided about for the first time.
+pub(crate) async fn run(
+    standby: Standby,
+    client: Client,
+    decided: CancellationToken,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let (world, mut inputs) = tokio::select! {
+        ready = standby.ready() => ready?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let known = began.elapsed();
     let mut driver = Driver {
         client,
         shutdown: shutdown.clone(),
-        accounting: Accounting::new(Options::default()),
+        accounting: Accounting::over(world, Timestamp::now()),
         statuses: Statuses::default(),
         publishing: None,
         next_cycle: Instant::now(),
         next_statuses: Instant::now(),
         next_asking: Instant::now(),
     };
+    let all = began.elapsed();
+    log!(known_ms = known.as_millis(), accounted_ms = (all - known).as_millis(), "deciding");
     let mut waiting = Vec::with_capacity(INPUTS_PER_TURN);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            taken = inputs.recv_many(&mut waiting, INPUTS_PER_TURN) => {
+            taken = inputs.recv(&mut waiting, INPUTS_PER_TURN) => {
                 anyhow::ensure!(taken > 0, "all watches of the allocator ended");
                 driver.take_in(&mut waiting, &mut inputs);
             }
             () = sleep_until(driver.next_cycle) => {}
         }
-        if driver.accounting.world().synced() && Instant::now() >= driver.next_cycle {
+        if Instant::now() >= driver.next_cycle {
             driver.cycle().await;
+            decided.cancel();
         }
     }
 }
@@ -91,7 +110,7 @@ struct Driver {
 
 impl Driver {
     /// Takes in what has arrived, all of it that is there, and asks for a cycle soon.
-    fn take_in(&mut self, waiting: &mut Vec<Input>, inputs: &mut mpsc::Receiver<Input>) {
+    fn take_in(&mut self, waiting: &mut Vec<Input>, inputs: &mut Inputs) {
         let mut changed = false;
         self.accounting.tick(Timestamp::now());
         loop {
@@ -99,8 +118,8 @@ impl Driver {
                 changed |= self.accounting.take_in(input);
             }
             match inputs.try_recv() {
-                Ok(more) => waiting.push(more),
-                Err(_) => break,
+                Some(more) => waiting.push(more),
+                None => break,
             }
         }
         if changed {

@@ -24,21 +24,24 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{events, patch};
+use crate::{events, patch, reconciling::until_ended};
 
 /// A failed reconcile, or one that waits for tasks to end, is tried again after this long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
-    Controller::new(Api::<Framework>::all(client.clone()), watcher::Config::default())
-        .graceful_shutdown_on(shutdown.cancelled_owned())
+    let api = Api::<Framework>::all(client.clone());
+    let controller = Controller::new(api, watcher::Config::default());
+    let known = controller.store();
+    let running = controller
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile, |_, _, _| Action::requeue(RETRY_AFTER), Arc::new(client))
         .for_each(|result| async {
             if let Err(error) = result {
                 warn!(%error, "framework not reconciled");
             }
-        })
-        .await;
+        });
+    until_ended(running, known, shutdown).await;
     Ok(())
 }
 

@@ -14,14 +14,14 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use kube::Client;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use lease::{Leases, Seen, Term};
 
 pub use holder::identity;
 
-use crate::Settings;
+use crate::{Settings, allocation::standby::Standby};
 
 /// How the leader is elected; the names and numbers are those of kube-controller-manager.
 #[derive(Clone, Debug)]
@@ -93,15 +93,21 @@ pub async fn run(
     election.check()?;
     let leases = Leases::new(client.clone(), election.clone());
     loop {
+        // Whoever takes over knows the cluster already.
+        let elected = CancellationToken::new();
+        let standby = tokio::spawn(Standby::new(&client).keep_up(elected.clone()));
+        let standby = AbortOnDropHandle::new(standby);
         let mut term = tokio::select! {
             term = campaign(&leases) => term,
             () = shutdown.cancelled() => return Ok(()),
         };
+        elected.cancel();
+        let standby = standby.await.context("standing by panicked")?.leads_from(term.begins_at());
         info!(identity = election.identity, term = term.number(), "leading");
         let deposed = CancellationToken::new();
         let fenced = client::behind(&client, &term.fence(&election)?, deposed.clone());
         let stop = CancellationToken::new();
-        let controllers = crate::run(fenced, settings.clone(), stop.clone());
+        let controllers = crate::lead(standby, fenced, settings.clone(), stop.clone());
         let mut controllers = tokio::spawn(controllers);
         let end = tokio::select! {
             () = shutdown.cancelled() => End::Asked,
@@ -116,19 +122,23 @@ pub async fn run(
             }
             End::Asked => {
                 stop.cancel();
-                let stopped = timeout(STOP_TIME_MAX, &mut controllers).await;
+                // The next one need not wait for what is still under way: the fence keeps the two apart.
+                let stopped = timeout(STOP_TIME_MAX, &mut controllers);
+                let (stopped, ()) = tokio::join!(stopped, leases.release(&term));
                 controllers.abort();
-                leases.release(&term).await;
                 return stopped
                     .map_or(Ok(()), |ended| ended.context("the controllers panicked")?);
             }
             End::Deposed => {
                 controllers.abort();
-                anyhow::bail!(
+                let _ = controllers.await;
+                let ended = format!(
                     "another process leads: the term {} of {} has ended, and no write of it lands any more",
                     term.number(),
                     election.identity
                 );
+                anyhow::ensure!(election.rejoin, ended);
+                warn!("{ended}: standing again");
             }
             End::Unrenewed => {
                 warn!(

@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::patch::{Written, overtaken};
+use crate::reconciling::until_ended;
 use crate::resources::{Served, discover};
 use contents::Contents;
 
@@ -95,11 +96,14 @@ pub(crate) async fn run(
     let home = |namespace: Option<String>| {
         Some(ObjectRef::<Namespace>::new(namespace.as_deref().unwrap_or_default()))
     };
-    Controller::new(Api::<Namespace>::all(client.clone()), watcher::Config::default())
+    let controller =
+        Controller::new(Api::<Namespace>::all(client.clone()), watcher::Config::default());
+    let known = controller.store();
+    let running = controller
         .watches(accounts, named(DEFAULT_ACCOUNT), move |one| home(one.namespace()))
         .watches(maps, named(ROOT_CA), move |one| home(one.namespace()))
         .with_config(controller::Config::default().concurrency(AT_ONCE))
-        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(
             reconcile,
             |_, _, _| Action::requeue(RETRY_AFTER),
@@ -116,8 +120,8 @@ pub(crate) async fn run(
                 Ok(_) | Err(kube::runtime::controller::Error::ObjectNotFound(_)) => {}
                 Err(error) => warn!(%error, "namespace not reconciled"),
             }
-        })
-        .await;
+        });
+    until_ended(running, known, shutdown).await;
     Ok(())
 }
 

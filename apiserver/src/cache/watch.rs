@@ -104,8 +104,15 @@ impl Watch {
         dispatched: Arc<AtomicU64>,
     ) -> Watch {
         let Subscription { selection, backlog, queue, registration } = subscription;
+        let now = end_of(Revision(dispatched.load(Ordering::Acquire)));
+        let resumed = matches!(backlog, Backlog::Log { after, .. } if after <= now);
         let running = Running { selection, backlog, queue, _registration: registration };
-        Watch::new(def, Source::Running(Box::new(running)), extras, dispatched)
+        let mut watch = Watch::new(def, Source::Running(Box::new(running)), extras, dispatched);
+        if resumed && extras.bookmarks {
+            // Whoever goes on from a version learns at once how far that is now: perhaps nothing came after it.
+            watch.next_bookmark = Instant::now();
+        }
+        watch
     }
 
     /// A watch that says only why it can't be.

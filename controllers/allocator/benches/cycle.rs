@@ -136,6 +136,55 @@ fn freed(criterion: &mut Criterion<ProcessorTime>) {
     group.finish();
 }
 
+/// A framework that has accepted an offer says what more it could use, as each does after each: until it is offered that.
+fn demanded(criterion: &mut Criterion<ProcessorTime>) {
+    let mut group = group(criterion, "demanded");
+    for agents in [10_000, 50_000] {
+        let mut made = None;
+        group.bench_function(BenchmarkId::from_parameter(format!("{agents}x200")), |bencher| {
+            let cluster = made.get_or_insert_with(|| {
+                let mut cluster =
+                    Cluster::new(agents, &Shape { frameworks: 200, ..Shape::default() });
+                (0..200).for_each(|framework| cluster.want(framework, 0));
+                cluster.plan();
+                cluster
+            });
+            bencher.iter_custom(|rounds| {
+                let mut spent = 0;
+                for round in 0..rounds {
+                    let framework = round as usize % 200;
+                    let started = clock::now();
+                    cluster.want(framework, 10);
+                    let plan = cluster.plan();
+                    spent += clock::now() - started;
+                    assert_eq!(plan.offers.len(), 1);
+                    cluster.apply(&plan);
+                    cluster.free(1);
+                    cluster.want(framework, 0);
+                    cluster.plan();
+                }
+                spent
+            });
+        });
+    }
+    group.finish();
+}
+
+/// What 50,000 agents take beside everything else, before and after all was offered. Says so once, for it is no time.
+fn memory(_: &mut Criterion<ProcessorTime>) {
+    const AGENTS: usize = 50_000;
+    let resident = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let before = resident();
+    let mut cluster = Cluster::new(AGENTS, &Shape { frameworks: 200, ..Shape::default() });
+    let known = resident() - before;
+    drop(cluster.full());
+    let planned = resident() - before;
+    println!("memory: {} B an agent, {} B after a full plan", known / AGENTS, planned / AGENTS);
+}
+
 /// Waiting tasks find their agents.
 fn placed(criterion: &mut Criterion<ProcessorTime>) {
     let mut group = group(criterion, "placed");
@@ -176,6 +225,6 @@ fn group<'a>(
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(ProcessorTime);
-    targets = all_free, all_declining, suppressed, quotas, idle, freed, placed
+    targets = memory, all_free, all_declining, suppressed, quotas, idle, freed, demanded, placed
 }
 criterion_main!(benches);

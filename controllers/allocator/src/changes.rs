@@ -274,7 +274,9 @@ impl Allocator {
         }
         if agent.is_open() {
             part.free = agent.free();
-            part.available = part.free;
+        }
+        if agent.is_open() || (self.options.headroom_of_closed && agent.known) {
+            part.available = agent.free();
             if part.parts {
                 for piece in self.free_pieces(id).iter().filter(|piece| piece.kind.is_charged()) {
                     part.available.add(&piece.lanes);

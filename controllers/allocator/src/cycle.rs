@@ -14,6 +14,7 @@ mod fair;
 mod fit;
 mod gangs;
 mod ledger;
+mod line;
 mod offer;
 mod order;
 mod place;

@@ -197,6 +197,7 @@ impl Allocator {
         self.leaves.remove(&(framework, queue));
         self.queues[queue].leaves.remove(&id);
         self.frameworks[framework].leaves.remove(&id);
+        self.forget_allocations(queue);
         self.collect_queue(queue);
         self.collect_framework(&key);
     }

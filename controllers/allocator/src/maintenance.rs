@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::cycle::Cycle;
+use crate::info::Availability;
 use crate::plan::InverseOffer;
 use crate::state::Allocator;
 use crate::table::Id;
@@ -48,7 +49,9 @@ impl Cycle<'_> {
     pub(crate) fn invert(&mut self, scope: Option<&BTreeSet<Id>>) {
         for (id, maintenance) in &self.state.maintenance {
             let agent = &self.state.agents[*id];
-            if !agent.is_open() || !scope.is_none_or(|scope| scope.contains(id)) {
+            // Whoever is on an agent that takes nothing new is to leave it all the same.
+            let is_there = agent.known && agent.availability != Availability::NotReady;
+            if !is_there || !scope.is_none_or(|scope| scope.contains(id)) {
                 continue;
             }
             let offers = agent.offers.iter().map(|id| self.state.offers[*id].held.leaf);

@@ -206,6 +206,13 @@ impl Allocator {
         filter.until_ms > now_ms || filter.since_plan == self.plans
     }
 
+    /// When the next refusal or offer ends by time.
+    pub(crate) fn next_end_ms(&self, now_ms: u64) -> Option<u64> {
+        let next =
+            |ends: &BTreeSet<(u64, Id)>| ends.range((now_ms + 1, 0)..).next().map(|end| end.0);
+        [next(&self.filter_ends), next(&self.deadlines)].into_iter().flatten().min()
+    }
+
     /// Forgets what a framework has refused in one queue.
     pub fn forget_refusals_in(&mut self, framework: &ObjectKey, queue: &str) {
         if let Some(leaf) = self.leaf(framework, queue) {

@@ -163,6 +163,21 @@ impl Allocator {
         all
     }
 
+    /// Forgets how often something was given to a queue, and to those above it, where no frameworks are left: Mesos'
+    /// sorters forget a role with its last framework, also where a weight or a quota keeps it.
+    pub(crate) fn forget_allocations(&mut self, mut id: Id) {
+        loop {
+            if self.queues[id].leaves.is_empty() {
+                self.queues[id].own_allocations = 0;
+            }
+            let (false, Some(parent)) = (self.has_leaves(id), self.queues[id].parent) else {
+                return;
+            };
+            self.queues[id].allocations = 0;
+            id = parent;
+        }
+    }
+
     /// Forgets the queue, and those above it, if nothing names them any more.
     pub(crate) fn collect_queue(&mut self, mut id: Id) {
         loop {

@@ -96,6 +96,17 @@ fn play(case: &Case) -> Result<Outcome, String> {
             return Err(format!("expectation {}: {field}: not of kind {}", at + 1, case.kind));
         }
     }
+    // These are compared after each step, and before the first there is nothing to compare.
+    let is_early =
+        |expected: &format::Expected| match expected.after_step.or(expected.raw_after_step()) {
+            Some(after) => after == 0,
+            None => last == 0,
+        };
+    if matches!(case.kind.as_str(), "roles" | "random_sorter")
+        && let Some(at) = case.expected.iter().position(is_early)
+    {
+        return Err(format!("expectation {}: no step comes before it", at + 1));
+    }
     match case.kind.as_str() {
         "allocator" => check::play(case),
         "sorter" => sorter::play(case),

@@ -44,6 +44,9 @@ pub struct Options {
     /// A limit binds everything below its queue. Mesos counts what is held below a role towards the
     /// role's limit, and stops nobody but the role's own frameworks with it.
     pub limits_bind_below: bool,
+    /// What is free on agents that take nothing new counts as room for guarantees too, as with Mesos' whitelist. Nobody
+    /// could ever have it there.
+    pub headroom_of_closed: bool,
     /// For frameworks that do not say themselves: an offer must reach one of these. `None`: 0.01
     /// cpu or 32 MiB of memory.
     pub min_allocatable: Option<Vec<Resources>>,
@@ -70,6 +73,7 @@ impl Default for Options {
             filter_gpus: true,
             fairness_excluded: Vec::new(),
             limits_bind_below: true,
+            headroom_of_closed: false,
             min_allocatable: None,
         }
     }

@@ -97,6 +97,21 @@ impl Accounting {
         }
     }
 
+    /// The books of everything that is known.
+    pub(crate) fn over(world: World, now: Timestamp) -> Accounting {
+        let mut books = Accounting { world, ..Accounting::new(Options::default()) };
+        books.tick(now);
+        books.world.agents.keys().iter().for_each(|key| books.sync_agent(key));
+        books.world.queues.keys().iter().for_each(|key| books.sync_queue(key));
+        books.world.frameworks.keys().iter().for_each(|key| books.sync_framework(key));
+        books.sync_reservations(books.world.reservations.keys(), Vec::new());
+        books.sync_volumes(books.world.volumes.keys());
+        // Tasks of an offer that still holds what they use wait for it.
+        books.sync_offers(books.world.offers.keys());
+        books.sync_tasks(books.world.tasks.keys());
+        books
+    }
+
     pub(crate) fn world(&self) -> &World {
         &self.world
     }
@@ -169,6 +184,10 @@ impl Accounting {
             Input::Volume(event) => {
                 let changed = self.world.volumes.apply(event);
                 self.sync_volumes(changed)
+            }
+            Input::Reached(kind, version) => {
+                self.world.note_reached(kind, version);
+                false
             }
         }
     }

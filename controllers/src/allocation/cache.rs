@@ -73,6 +73,10 @@ impl<K: Resource> Cache<K> {
         self.objects.values().map(|slot| &slot.object)
     }
 
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.objects.keys().cloned().collect()
+    }
+
     /// Takes in what the watch says. Returns the keys under which something changed.
     pub(crate) fn apply(&mut self, event: Event<K>) -> Vec<Key> {
         match event {

@@ -18,7 +18,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::patch;
+use crate::{patch, reconciling::until_ended};
 
 /// Its deletion wakes us; this is for what a broken watch may have missed.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
@@ -26,20 +26,23 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
     let only_default = format!("metadata.name={DEFAULT_FRAMEWORK}");
-    Controller::new(Api::<Namespace>::all(client.clone()), watcher::Config::default())
+    let controller =
+        Controller::new(Api::<Namespace>::all(client.clone()), watcher::Config::default());
+    let known = controller.store();
+    let running = controller
         .watches(
             Api::<Framework>::all(client.clone()),
             watcher::Config::default().fields(&only_default),
             |framework| framework.namespace().map(|namespace| ObjectRef::new(&namespace)),
         )
-        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile, |_, _, _| Action::requeue(RETRY_AFTER), Arc::new(client))
         .for_each(|result| async {
             if let Err(error) = result {
                 warn!(%error, "default framework not made");
             }
-        })
-        .await;
+        });
+    until_ended(running, known, shutdown).await;
     Ok(())
 }
 

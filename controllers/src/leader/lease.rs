@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::{Election, holder};
+use crate::allocation::cache::version;
 
 /// Whoever stops waits so long for an API that may be gone already.
 const RELEASE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -57,6 +58,11 @@ impl Term {
     /// How often the holder had changed when this term began.
     pub(super) fn number(&self) -> i32 {
         transitions(&self.lease)
+    }
+
+    /// The version of the cluster in which it began; nothing of an earlier term came after it.
+    pub(super) fn begins_at(&self) -> u64 {
+        version(&self.lease)
     }
 
     /// What the API server compares.

@@ -3,6 +3,7 @@
 
 use std::{
     future::pending,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -35,6 +36,11 @@ enum Renewal {
 
 /// An API whose answers to renewals are these, the last of them for ever; and how many it was asked for.
 fn api(renewals: &'static [Renewal]) -> (Leases, Arc<AtomicUsize>) {
+    let (client, asked) = client(renewals);
+    (Leases::new(client, election(false)), asked)
+}
+
+fn client(renewals: &'static [Renewal]) -> (Client, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let service = tower::service_fn(move |request: Request<Body>| {
@@ -63,16 +69,19 @@ fn api(renewals: &'static [Renewal]) -> (Leases, Arc<AtomicUsize>) {
             Ok::<_, std::convert::Infallible>(answer)
         }
     });
-    let election = Election {
+    (Client::new(service, "n"), asked)
+}
+
+fn election(rejoin: bool) -> Election {
+    Election {
         namespace: "n".into(),
         name: "l".into(),
         identity: "us".into(),
         lease_duration: Duration::from_secs(15),
         renew_deadline: RENEW_DEADLINE,
         retry_period: RETRY_PERIOD,
-        rejoin: false,
-    };
-    (Leases::new(Client::new(service, "n"), election), asked)
+        rejoin,
+    }
 }
 
 // It blocks this thread, and with it everything: that is what it is for.
@@ -133,4 +142,23 @@ async fn a_leader_that_nobody_answers_gives_up() {
     let end = keep(&leases, &mut term).await;
     assert!(matches!(end, End::Unrenewed));
     assert!(asked.load(Relaxed) >= 1, "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_leader_that_is_deposed_ends_or_stands_again_as_it_was_told() {
+    let (deposed, _) = client(&[Renewal::Overtaken]);
+    let shutdown = CancellationToken::new();
+    let ended = run(deposed, Settings::default(), election(false), shutdown.clone()).await;
+    assert!(ended.unwrap_err().to_string().contains("another process leads"));
+
+    let (deposed, asked) = client(&[Renewal::Overtaken]);
+    let standing = run(deposed, Settings::default(), election(true), shutdown.clone());
+    let mut standing = pin!(standing);
+    while asked.load(Relaxed) == 0 {
+        assert!(timeout(RETRY_PERIOD, &mut standing).await.is_err(), "it ended");
+    }
+    // It has been told that another one leads, and goes on all the same.
+    assert!(timeout(RETRY_PERIOD * 2, &mut standing).await.is_err(), "it ended");
+    shutdown.cancel();
+    timeout(Duration::from_secs(60), standing).await.expect("it stops").unwrap();
 }

@@ -222,6 +222,23 @@ async fn a_bookmark_comes_before_the_end() {
 }
 
 #[tokio::test]
+async fn a_watch_that_goes_on_says_at_once_how_far_it_is() {
+    let world = World::new().await;
+    world.create(config_map("a", json!({}))).await.unwrap();
+    let mut first = world.watch("ConfigMap", watch_options()).await;
+    let (_, a) = first.next().await.unwrap();
+    world.create(config_map("b", json!({}))).await.unwrap();
+    assert_eq!(first.short().await, "ADDED b");
+    let options = WatchOptions { bookmarks: true, ..from(version_of(&a)) };
+    let mut watch = world.watch("ConfigMap", options).await;
+    let (_, b) = watch.next().await.unwrap();
+    assert_eq!(b["metadata"]["name"], "b");
+    let (kind, bookmark) = watch.next().await.unwrap();
+    assert_eq!(kind, EventKind::Bookmark);
+    assert!(version_of(&bookmark) >= version_of(&b));
+}
+
+#[tokio::test]
 async fn a_watch_of_the_future_names_no_version_before_it() {
     let world = World::new().await;
     world.create(config_map("a", json!({}))).await.unwrap();

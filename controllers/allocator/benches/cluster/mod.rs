@@ -5,7 +5,7 @@ pub(crate) mod clock;
 use std::collections::BTreeMap;
 
 use commonage_allocator::{
-    AgentInfo, Allocator, FrameworkInfo, Kind, ObjectKey, OfferInfo, Part, Placement, Plan,
+    AgentInfo, Allocator, Demand, FrameworkInfo, Kind, ObjectKey, OfferInfo, Part, Placement, Plan,
     QueueInfo, Refusal, TaskInfo,
 };
 use commonage_schemas::resources::Resources;
@@ -149,6 +149,20 @@ impl Cluster {
     pub(crate) fn offer_all(&mut self) {
         let plan = self.plan();
         self.apply(&plan);
+    }
+
+    /// A framework that answers offers says how many units it could use.
+    pub(crate) fn want(&mut self, framework: usize, count: u64) {
+        let queue = queue_of(framework, false);
+        let each = resources(&[("cpu", "1"), ("memory", "1Gi")]);
+        let info = FrameworkInfo {
+            queues: vec![queue.clone()],
+            placement: Placement::Offers,
+            max_outstanding: usize::MAX,
+            demand: Some(vec![Demand { queue, count, each }]),
+            ..FrameworkInfo::default()
+        };
+        self.allocator.upsert_framework(&ObjectKey::new("ns", &format!("f-{framework}")), info);
     }
 
     /// Whoever is offered something refuses it for long.

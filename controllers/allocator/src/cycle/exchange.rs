@@ -40,6 +40,8 @@ impl Cycle<'_> {
         if taken_back.is_empty() {
             return;
         }
+        // Whoever had as many offers as he may has perhaps fewer now.
+        self.unfinished |= self.capped.get();
         let known = std::mem::take(&mut self.draft_of);
         let mut kept = Vec::with_capacity(self.drafts.len());
         for (at, draft) in std::mem::take(&mut self.drafts).into_iter().enumerate() {

@@ -9,6 +9,10 @@ use crate::queues::Queue;
 use crate::state::{Allocator, Sorter};
 use crate::table::Id;
 
+/// Lanes that are looked at together.
+const PIECE: usize = 4;
+const _: () = assert!(LANES.is_multiple_of(PIECE));
+
 /// What is held, with what the run has given, by queue and by leaf.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {
@@ -128,16 +132,25 @@ impl Ledger {
         self.queues[queue as usize].parent
     }
 
-    /// How much more the queue may hold before it or one above is at its limit.
+    /// How much more the queue may hold before it or one above is at its limit, with what that limit must leave for
+    /// guarantees of others below it.
     pub(super) fn below_limits(&self, queue: Id) -> Lanes {
         let mut room = Lanes::UNLIMITED;
-        let mut next = Some(queue);
+        // What is guaranteed to others than this queue and is not met, of all below the one that is looked at.
+        let mut others = Lanes::ZERO;
+        let has_others = self.available.is_some() && self.limits_bind_below;
+        let (mut below, mut next) = (Lanes::ZERO, Some(queue));
         while let Some(id) = next {
             let book = &self.queues[id as usize];
+            if has_others {
+                others.add(&book.need_below.minus(&below));
+                below = book.need;
+            }
             if book.limited {
                 for (lane, left) in room.0.iter_mut().enumerate() {
                     if book.limit.0[lane] != i64::MAX {
-                        *left = (*left).min((book.limit.0[lane] - book.charged_in(lane)).max(0));
+                        let taken = book.charged_in(lane).saturating_add(others.0[lane]);
+                        *left = (*left).min((book.limit.0[lane] - taken).max(0));
                     }
                 }
             }
@@ -284,11 +297,16 @@ impl Ledger {
 
     #[inline]
     fn dominant(&self, held: &Lanes) -> f64 {
-        let lanes = held.0[..self.used].iter().zip(&self.divisors[..self.used]);
-        lanes.fold(0.0, |most, (held, total)| {
-            let share = *held as f64 / total;
-            if share > most { share } else { most }
-        })
+        // In pieces of a fixed size, of which a processor divides several at once. A lane without name has none.
+        let pieces = held.0.chunks_exact(PIECE).zip(self.divisors.chunks_exact(PIECE));
+        let mut most = [0.0; PIECE];
+        for (held, totals) in pieces.take(self.used.div_ceil(PIECE)) {
+            for lane in 0..PIECE {
+                let share = held[lane] as f64 / totals[lane];
+                most[lane] = if share > most[lane] { share } else { most[lane] };
+            }
+        }
+        most.into_iter().fold(0.0, |most, share| if share > most { share } else { most })
     }
 
     /// By how much a competitor inside `queue` is ahead, and how often something was given to it.

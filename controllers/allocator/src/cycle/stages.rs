@@ -147,7 +147,7 @@ impl Cycle<'_> {
         match stage {
             Stage::Guarantees => {
                 *wanted = self.ledger.unmet(leaf.queue).min(&limit).mask();
-                *wanted == 0 && !with_parts
+                *wanted == 0
             }
             Stage::Fair => {
                 let framework = &self.state.frameworks[leaf.framework];
@@ -251,8 +251,8 @@ impl Cycle<'_> {
         wanted.then_some(share)
     }
 
-    /// What is guaranteed to the queue and it does not have; with it, and with what is reserved for
-    /// it, all else that nobody needs more. `None`: neither is here.
+    /// What is guaranteed to the queue and it does not have; with it, all else that nobody needs more. `None`: nothing
+    /// of it is here. What is reserved for the queue is no progress: that comes with the second stage, if alone.
     fn guaranteed(
         &self,
         queue: Id,
@@ -270,7 +270,7 @@ impl Cycle<'_> {
         take_whole_pieces(&fitting, &mut unmet, parts);
         let first = free.min(&unmet);
         let taken = first.plus(&parts::sum(&parts[before..]));
-        if taken.is_zero() && parts.is_empty() {
+        if taken.is_zero() {
             return None;
         }
         // What counts towards a guarantee leaves what others need as it is.

@@ -7,11 +7,14 @@ use commonage_schemas::resources::{Amount, CPU, DISK, GPU, MEMORY, Ranges, Resou
 use serde::Deserialize;
 
 use crate::parts::{Kind, Part};
-use crate::replay::format::Quantities;
+use crate::replay::format::{Quantities, or_nothing};
 
-const MB: f64 = (1_u64 << 20) as f64;
-/// Stands for a dot in a role's name: dots separate our queues.
-const DOT: char = '\u{1}';
+/// Mesos keeps three decimals of every quantity.
+const DECIMALS: f64 = 1000.0;
+/// To the allocator a MB is so many thousands of steps, which it takes for bytes: a thousandth of it is a whole number.
+const MB: i64 = 1000;
+/// Stands for a dot in a role's name, as dots separate our queues: no other sign of a role's name sorts between the two.
+const DOT: char = '/';
 
 /// One entry of a list of resources.
 #[derive(Deserialize)]
@@ -24,12 +27,12 @@ struct ItemText {
     name: String,
     scalar: Option<f64>,
     ranges: Option<Vec<(u16, u16)>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     reserved: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     revocable: bool,
     volume: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     shared: bool,
     copies: Option<u32>,
     disk_source: Option<String>,
@@ -86,7 +89,7 @@ impl Bag {
         let mut bag = Self::default();
         for Item(item) in items {
             let kind = Kind {
-                reserved: item.reserved.iter().map(|role| queue_of(role)).collect(),
+                reserved: owners(&item.reserved).map(|role| queue_of(role)).collect(),
                 revocable: item.revocable,
                 volume: item.volume.clone(),
                 shared: item.shared,
@@ -200,6 +203,11 @@ impl Bag {
     }
 }
 
+/// For whom something is reserved; by `*` Mesos means nobody.
+fn owners(stack: &[String]) -> impl Iterator<Item = &String> {
+    stack.iter().filter(|role| *role != "*")
+}
+
 fn tell((kind, name): &(Kind, String), much: &Much) -> String {
     let mut text = format!("{} ", role_name(name));
     if much.ranges.is_empty() {
@@ -244,13 +252,13 @@ fn role_name(name: &str) -> &str {
 }
 
 fn steps(name: &str, number: f64) -> i64 {
-    let unit = if name == MEMORY || name == DISK { MB } else { 1000.0 };
-    (number * unit).round() as i64
+    let thousandths = (number * DECIMALS).round() as i64;
+    thousandths.saturating_mul(if name == MEMORY || name == DISK { MB } else { 1 })
 }
 
 fn number(name: &str, steps: i64) -> f64 {
-    let unit = if name == MEMORY || name == DISK { MB } else { 1000.0 };
-    steps as f64 / unit
+    let thousandths = if name == MEMORY || name == DISK { steps / MB } else { steps };
+    thousandths as f64 / DECIMALS
 }
 
 pub(super) fn resources_of(quantities: &Quantities) -> Resources {

@@ -6,6 +6,8 @@ mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use commonage_schemas::resources::Resources;
+
 use crate::replay::bag::{Bag, name_of, resources_of, role_of};
 use crate::replay::format::{Case, Least, Op, OptionsText, Quantities};
 use crate::state::{Allocator, Options, Sorter};
@@ -16,6 +18,14 @@ const REGION_LABEL: &str = "topology.kubernetes.io/region";
 /// A refusal whose time makes no sense lasts so long, and none longer than a year.
 const REFUSAL_DEFAULT_MS: u64 = 5_000;
 const REFUSAL_MAX_MS: u64 = 365 * 24 * 3600 * 1000;
+
+/// What an offer must reach one of, if the case says nothing else.
+const MIN_ALLOCATABLE: [(&str, f64); 2] = [("cpus", 0.01), ("mem", 32.0)];
+
+/// After so many batches that decided nothing the next one decides nothing either.
+const IN_VAIN: u32 = 2;
+/// As many as Mesos' metrics remember.
+const RUNS_KEPT: usize = 1000;
 
 /// Something that was offered.
 #[derive(Debug, Clone)]
@@ -69,8 +79,8 @@ pub(super) struct Cluster {
     frameworks: BTreeMap<String, FrameworkBook>,
     pub(super) roles: BTreeMap<String, RoleBook>,
     pub(super) held: BTreeMap<Holder, Bag>,
-    /// What frameworks hold that are not there (yet, or any more): of the agents it is held, but it
-    /// counts towards nobody's share.
+    /// What frameworks hold that are not there yet: of the agents it is held, but it counts towards nobody's
+    /// share.
     absent: BTreeMap<Holder, Bag>,
     /// Agents and frameworks that were ever there.
     seen: BTreeSet<String>,
@@ -81,7 +91,7 @@ pub(super) struct Cluster {
     interval_ms: u64,
     next_batch_ms: u64,
     pub(super) runs: u64,
-    /// How long each of them took, in milliseconds.
+    /// How long the last of them took, in milliseconds.
     pub(super) run_ms: Vec<f64>,
     /// What the last step came to.
     pub(super) result: Option<String>,
@@ -102,6 +112,10 @@ fn key(name: &str) -> ObjectKey {
 /// Who holds what frameworks hold that are not there.
 fn nobody(agent: &str) -> Holder {
     ("\u{2}nobody".to_owned(), "\u{2}nobody".to_owned(), agent.to_owned())
+}
+
+fn one_of(name: &str, number: f64) -> Resources {
+    resources_of(&Quantities::from([(name.to_owned(), number)]))
 }
 
 fn least_by_role(roles: &[String], least: Option<&Least>) -> BTreeMap<String, Vec<Quantities>> {
@@ -132,7 +146,10 @@ pub(super) fn options(text: &OptionsText, is_of_mesos: bool) -> Result<Options, 
             return Err("options: role_sorter and framework_sorter: one for both levels".to_owned());
         }
     }
-    let least = text.min_allocatable.as_ref();
+    let least = match &text.min_allocatable {
+        Some(list) => list.iter().map(resources_of).collect(),
+        None => MIN_ALLOCATABLE.map(|(name, number)| one_of(name, number)).into(),
+    };
     let excluded = text.fairness_excluded.iter().flatten();
     Ok(Options {
         region: text.master_region.clone(),
@@ -140,9 +157,10 @@ pub(super) fn options(text: &OptionsText, is_of_mesos: bool) -> Result<Options, 
         sorter: sorter.unwrap_or_default(),
         agent_by_agent: true,
         limits_bind_below: text.limits_bind_below.unwrap_or(!is_of_mesos),
+        headroom_of_closed: true,
         filter_gpus: text.filter_gpu_resources.unwrap_or(true),
         fairness_excluded: excluded.map(|name| name_of(name).to_owned()).collect(),
-        min_allocatable: least.map(|list| list.iter().map(resources_of).collect()),
+        min_allocatable: Some(least),
         ..Options::default()
     })
 }
@@ -181,7 +199,9 @@ impl Cluster {
                 let holder = self.holder(framework, role.as_ref(), agent)?;
                 let all = || self.held.get(&holder).cloned().unwrap_or_default();
                 let bag = resources.as_ref().map_or_else(all, |items| Bag::of(items));
-                self.recover(holder, &bag, *filter_seconds);
+                if !bag.is_empty() {
+                    self.recover(holder, &bag, *filter_seconds);
+                }
                 Ok(())
             }
             Op::RecoverAll {} => {
@@ -255,12 +275,33 @@ impl Cluster {
 
     fn advance(&mut self, seconds: f64) {
         let until = self.now_ms + millis(seconds);
+        let mut in_vain = 0;
         while self.next_batch_ms <= until {
             self.now_ms = self.next_batch_ms;
             self.next_batch_ms += self.interval_ms;
-            self.run(|allocator, now_ms, seed| allocator.plan(now_ms, seed));
+            let decided = self.run(|allocator, now_ms, seed| allocator.plan(now_ms, seed));
+            in_vain = if decided { 0 } else { in_vain + 1 };
+            if in_vain >= IN_VAIN {
+                self.pass_batches(until);
+            }
         }
         self.now_ms = until;
+    }
+
+    /// Counts batches that decide nothing, because nothing has changed, until something ends by time.
+    fn pass_batches(&mut self, until: u64) {
+        let ends = self.allocator.next_end_ms(self.now_ms).unwrap_or(u64::MAX).min(until);
+        let passed = ends.saturating_sub(self.next_batch_ms).div_ceil(self.interval_ms);
+        self.runs += passed;
+        self.next_batch_ms += passed * self.interval_ms;
+        self.note_runs(passed, 0.0);
+    }
+
+    fn note_runs(&mut self, count: u64, took_ms: f64) {
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(RUNS_KEPT);
+        self.run_ms.extend(std::iter::repeat_n(took_ms, count));
+        let surplus = self.run_ms.len().saturating_sub(RUNS_KEPT);
+        self.run_ms.drain(..surplus);
     }
 
     fn decide(&mut self) {
@@ -275,12 +316,14 @@ impl Cluster {
         self.run(|allocator, now_ms, seed| allocator.plan_now(now_ms, seed, Some(agents)));
     }
 
-    fn run(&mut self, decide: impl FnOnce(&mut Allocator, u64, u64) -> Plan) {
+    /// Whether anything was decided.
+    fn run(&mut self, decide: impl FnOnce(&mut Allocator, u64, u64) -> Plan) -> bool {
         self.runs += 1;
         let started = std::time::Instant::now();
         let plan = decide(&mut self.allocator, self.now_ms, self.runs);
-        self.run_ms.push(started.elapsed().as_secs_f64() * 1000.0);
+        self.note_runs(1, started.elapsed().as_secs_f64() * 1000.0);
         self.carry_out(&plan);
+        !(plan.offers.is_empty() && plan.inverse_offers.is_empty() && plan.rescind.is_empty())
     }
 
     fn carry_out(&mut self, plan: &Plan) {

@@ -404,3 +404,36 @@ fn a_new_weight_has_whole_agents_shared_out_anew() {
     assert_eq!((plan.offers.len(), of_g), (3, 2), "by the new weights");
     assert_eq!(world.step().rescind, []);
 }
+
+#[test]
+fn nobody_is_dealt_more_offers_than_he_may_hold() {
+    // Units of both frameworks lie on all agents; who may hold one offer only keeps to it, whatever is dealt.
+    for most in 1..=3 {
+        let mut world = World::default();
+        for name in ["a0", "a1", "a2"] {
+            world.agent(name, "cpu=6 memory=6Gi");
+        }
+        let two_sizes = |queue: &str| {
+            let unit =
+                |each: &str| Demand { queue: queue.to_owned(), count: 3, each: resources(each) };
+            Some(vec![unit("cpu=1 memory=1Gi"), unit("cpu=2 memory=1Gi")])
+        };
+        world.framework("both", &["both"], |info| {
+            info.demand = two_sizes("both");
+            info.max_outstanding = most;
+        });
+        for name in ["f", "g"] {
+            world.framework(name, &[name], |info| {
+                info.demand = demand(name, 6, "cpu=1 memory=1Gi");
+                info.max_outstanding = most;
+            });
+        }
+        for _ in 0..3 {
+            world.step();
+            for name in ["both", "f", "g"] {
+                let held = world.offers_of(name).len();
+                assert!((1..=most).contains(&held), "{name} holds {held} of {most}");
+            }
+        }
+    }
+}

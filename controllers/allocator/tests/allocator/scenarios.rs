@@ -65,6 +65,17 @@ fn wrong(text: &str) -> String {
 }
 
 #[test]
+fn what_is_never_looked_at_does_not_pass() {
+    for case in [
+        r#"{"kind": "roles", "steps": [], "expected": [{"exist": ["a"]}]}"#,
+        r#"{"kind": "roles", "steps": [{"op": "updateWeight", "role": "a", "weight": 2}], "expected": [{"after_step": 0, "exist": ["b"]}]}"#,
+        r#"{"kind": "random_sorter", "clients": ["a"], "steps": [], "expected": [{"probability_of_client_i_at_position_j": [[0.0]]}]}"#,
+    ] {
+        assert!(wrong(case).contains("expectation 1: no step comes before it"), "{}", wrong(case));
+    }
+}
+
+#[test]
 fn what_is_unknown_is_named() {
     let unknown = wrong(r#"{"name": "x", "steps": [{"op": "fly", "to": "moon"}]}"#);
     assert!(unknown.contains("step 1") && unknown.contains("fly"), "{unknown}");

@@ -109,14 +109,12 @@ impl Cluster {
         }
     }
 
-    /// What it holds stays held until it comes back, but no longer by its roles.
+    /// All that it holds is free from now on, as `removeFramework` of Mesos' allocator has it.
     pub(super) fn part_with(&mut self, framework: &str) {
         let its: Vec<Holder> = self.held.keys().filter(|h| h.0 == framework).cloned().collect();
         for holder in its {
-            let bag = self.held.remove(&holder).unwrap_or_default();
+            self.held.remove(&holder);
             self.tell_held(&holder);
-            self.hold(nobody(&holder.2), &bag);
-            self.absent.insert(holder, bag);
         }
     }
 

@@ -1,11 +1,13 @@
 //! What happens to agents and frameworks, step by step.
 
+use std::collections::BTreeSet;
+
 use super::{AgentBook, Cluster, FrameworkBook, Holder, key, least_by_role};
 use crate::replay::bag::{Bag, queue_of};
 use crate::replay::format::{Attributes, Op, Start, Used};
 use crate::replay::role_names;
 
-/// Mesos' capabilities, also those that change nothing here.
+/// Mesos' capabilities, also those that change nothing here. The first two are those of an agent that does not say.
 const AGENTS_CAN: [&str; 8] = [
     "MULTI_ROLE",
     "HIERARCHICAL_ROLE",
@@ -31,6 +33,14 @@ const FRAMEWORKS_CAN: [&str; 9] = [
 fn check_known(field: &str, named: &Option<Vec<String>>, known: &[&str]) -> Result<(), String> {
     let strange = named.iter().flatten().find(|name| !known.contains(&name.as_str()));
     strange.map_or(Ok(()), |name| Err(format!("{field}: unknown {name:?}")))
+}
+
+/// Of an agent that does not say, those that every agent has.
+fn can(named: &Option<Vec<String>>) -> BTreeSet<&str> {
+    match named {
+        Some(named) => named.iter().map(String::as_str).collect(),
+        None => AGENTS_CAN[..2].iter().copied().collect(),
+    }
 }
 
 fn check_names(roles: &[String]) -> Result<(), String> {
@@ -81,7 +91,7 @@ impl Cluster {
                     book.total = total;
                 }
                 if agent_capabilities.is_some() {
-                    changed |= book.capabilities != *agent_capabilities;
+                    changed |= can(&book.capabilities) != can(agent_capabilities);
                     book.capabilities.clone_from(agent_capabilities);
                 }
                 if let Some(attributes) = attributes.as_ref().map(Attributes::labels) {

@@ -50,6 +50,11 @@ impl Expected {
         Self { raw, ..Self::default() }
     }
 
+    /// `after_step` of one that is looked at by whoever plays the case.
+    pub(in crate::replay) fn raw_after_step(&self) -> Option<usize> {
+        self.raw["after_step"].as_u64().and_then(|after| usize::try_from(after).ok())
+    }
+
     /// What is expected that a case of this kind has nothing to say about.
     pub(in crate::replay) fn out_of_place(&self, kind: &str) -> Vec<&'static str> {
         let of_an_allocator = [

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Attributes, Least, Quantities, Start, Total, Used, Weights};
+use super::{Attributes, Least, Quantities, Start, Total, Used, Weights, or_nothing};
 use crate::replay::bag::Item;
 
 #[derive(Deserialize)]
@@ -13,7 +13,7 @@ pub(in crate::replay) enum Op {
         agent: String,
         #[serde(alias = "total")]
         resources: Vec<Item>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_nothing")]
         used: Vec<Used>,
         #[serde(alias = "capabilities")]
         agent_capabilities: Option<Vec<String>>,
@@ -35,9 +35,9 @@ pub(in crate::replay) enum Op {
     },
     AddResourceProvider {
         agent: String,
-        #[serde(default, alias = "total")]
+        #[serde(default, alias = "total", deserialize_with = "or_nothing")]
         resources: Vec<Item>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_nothing")]
         used: Vec<Used>,
     },
     #[serde(rename_all = "snake_case")]
@@ -47,9 +47,9 @@ pub(in crate::replay) enum Op {
         capabilities: Option<Vec<String>>,
         min_allocatable: Option<Least>,
         active: Option<bool>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_nothing")]
         used: Vec<Used>,
-        #[serde(default, alias = "suppressed")]
+        #[serde(default, alias = "suppressed", deserialize_with = "or_nothing")]
         suppressed_roles: Vec<String>,
     },
     #[serde(rename_all = "snake_case")]
@@ -82,12 +82,12 @@ pub(in crate::replay) enum Op {
     RecoverAll {},
     Suppress {
         framework: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_nothing")]
         roles: Vec<String>,
     },
     Revive {
         framework: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_nothing")]
         roles: Vec<String>,
     },
     SetQuota {
@@ -106,16 +106,16 @@ pub(in crate::replay) enum Op {
         framework: String,
         role: Option<String>,
         agent: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_nothing")]
         consumed: Vec<Item>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_nothing")]
         converted: Vec<Item>,
     },
     ConvertAvailable {
         agent: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_nothing")]
         consumed: Vec<Item>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_nothing")]
         converted: Vec<Item>,
     },
     #[serde(rename_all = "snake_case")]
@@ -160,9 +160,9 @@ pub(in crate::replay) enum Op {
     Replace {
         client: String,
         agent: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_nothing")]
         old: Vec<Item>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_nothing")]
         new: Vec<Item>,
     },
     Weight {
