@@ -144,6 +144,8 @@ impl Allocator {
         let framework = &self.frameworks[id];
         if !framework.known && framework.leaves.is_empty() {
             self.frameworks.remove(key);
+            // The next framework may get its number, and was not asked to leave.
+            self.maintenance.values_mut().for_each(|window| window.forget(id));
         }
     }
 

@@ -16,6 +16,13 @@ pub(crate) struct Maintenance {
     asked: BTreeSet<Id>,
 }
 
+impl Maintenance {
+    /// A framework is gone.
+    pub(crate) fn forget(&mut self, framework: Id) {
+        self.asked.remove(&framework);
+    }
+}
+
 impl Allocator {
     /// Tells when the agent is going to be maintained, or that it is not. Whoever holds something
     /// there is asked to leave (anew, if it was before).
