@@ -11,6 +11,7 @@ pub use commonage_image::{Options as ImageOptions, Policy as ImagePolicy, Waterm
 use commonage_schemas::resources::{Amount, Ranges};
 use commonage_shim::ZygoteHandle;
 
+pub use crate::collect::Sandboxes;
 pub use crate::gpus::{Choice as GpuChoice, Gpus};
 pub use crate::networks::Networks;
 pub use crate::task::spec::{Allowed as AllowedCapabilities, Leave};
@@ -46,6 +47,8 @@ pub struct Config {
     pub cgroup_parent: String,
     /// Where images may come from beyond HTTPS, how large they may be, when they go again.
     pub images: ImageOptions,
+    /// When sandboxes of ended tasks go, and how full the disk may be.
+    pub sandboxes: Sandboxes,
     /// Where networks are configured, and the plugins that make them.
     pub networks: Networks,
     /// What there is to give: see [`Gpus::detect`].

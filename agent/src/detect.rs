@@ -108,15 +108,27 @@ pub fn allocatable(capacity: Amounts) -> Amounts {
     }
 }
 
-/// The share of the file system of `path` that is in use, 0 to 1, as an ordinary user sees it.
+/// With so much left no disk is full, however small a part of it that is.
+const ROOM_BYTES: u64 = 10 << 30;
+/// What such a disk counts as, at most.
+const USED_WITH_ROOM: f64 = 0.8;
+
+/// How full the file system of `path` is, 0 to 1, as `df` has it: what only root may use belongs to nobody. A disk
+/// with 10 GiB left counts as four fifths full at most.
 pub fn disk_used(path: &Path) -> Result<f64, DetectError> {
     let stat = statvfs(path)
         .map_err(|source| DetectError::FileSystem { path: path.to_owned(), source })?;
-    let total = stat.blocks() as f64;
-    if total == 0.0 {
-        return Ok(0.0);
+    let used = stat.blocks().saturating_sub(stat.blocks_free());
+    Ok(share_used(used, stat.blocks_available(), stat.fragment_size()))
+}
+
+fn share_used(used_blocks: u64, free_blocks: u64, block_bytes: u64) -> f64 {
+    let (used, free) = (used_blocks as f64, free_blocks as f64);
+    let share = if used + free > 0.0 { used / (used + free) } else { 0.0 };
+    match free_blocks.saturating_mul(block_bytes) {
+        ROOM_BYTES.. => share.min(USED_WITH_ROOM),
+        _ => share,
     }
-    Ok(1.0 - stat.blocks_available() as f64 / total)
 }
 
 /// Removes a control group from every hierarchy in which nothing is left inside it, then the one
@@ -264,6 +276,12 @@ mod tests {
         assert!(free.disk_bytes > 0 && free.disk_bytes < machine.capacity.disk_bytes);
         assert_eq!(machine.boot_id.len(), 36, "{}", machine.boot_id);
         assert!(!machine.kernel.is_empty() && !machine.arch.is_empty());
+        assert!((share_used(70, 30, 4096) - 0.7).abs() < 1e-9);
+        assert!((share_used(99, 1, 4096) - 0.99).abs() < 1e-9);
+        // Twenty of a thousand GiB left are enough.
+        assert!((share_used(980 << 18, 20 << 18, 4096) - 0.8).abs() < 1e-9);
+        assert!((share_used(100 << 18, 900 << 18, 4096) - 0.1).abs() < 1e-9);
+        assert_eq!(share_used(0, 0, 4096), 0.0);
         let used = disk_used(Path::new("/")).unwrap();
         assert!((0.0..=1.0).contains(&used), "{used}");
     }

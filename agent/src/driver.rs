@@ -18,6 +18,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::collect::Sandboxes;
 use crate::company::{self, Company, Standing};
 use crate::disk;
 use crate::gpus::Gpus;
@@ -32,6 +33,7 @@ use crate::task::outcome::End;
 use crate::task::spec::Site;
 
 mod act;
+mod collect;
 mod grants;
 mod groups;
 mod recover;
@@ -67,6 +69,10 @@ pub(crate) struct Parts {
     pub ledger: Ledger,
     pub shims: Shims,
     pub workshop: Workshop,
+    /// When sandboxes go.
+    pub sandboxes: Sandboxes,
+    /// To be rung when there is something new to tell of the machine.
+    pub changed: Arc<Notify>,
     /// Rung when the watch of tasks may be deaf.
     pub listen_anew: Arc<Notify>,
     /// What there is to give to tasks that ask for some.
@@ -123,8 +129,10 @@ enum Wake {
         uid: Uid,
         words: Words,
     },
-    /// Images were collected, or could not be.
-    Collected,
+    /// What may go of images and sandboxes has gone; whether the disk is too full all the same.
+    Collected {
+        pressed: Option<bool>,
+    },
     /// Old tokens of tasks were replaced.
     Renewed,
     /// What ended containers left was looked for; these have left nothing.
@@ -166,8 +174,10 @@ pub(crate) struct Driver {
     /// What is being got ready, by task.
     preparations: HashMap<Uid, AbortHandle>,
     sayings: Sayings,
-    /// Images are being collected.
+    /// Images and sandboxes are being collected.
     collecting: bool,
+    /// Whether the disk was too full when that was looked at last.
+    pressed: Option<bool>,
     /// Tokens are being renewed.
     renewing: bool,
     /// Remains of containers are being looked for.
@@ -223,6 +233,7 @@ impl Driver {
             preparations: HashMap::new(),
             sayings: Sayings { sender: said, receiver: sayings },
             collecting: false,
+            pressed: None,
             renewing: false,
             tidying: false,
             count_at: Some(Timestamp::UNIX_EPOCH),
@@ -263,12 +274,15 @@ impl Driver {
                 () = listen_anew.notified() => tasks = watch(),
                 _ = sweep.tick() => {
                     self.look_at_all();
-                    self.collect_images();
+                    self.collect();
                     self.renew_tokens();
                     self.tidy();
                     self.part_all();
                 }
-                _ = count.tick() => self.count_disk(),
+                _ = count.tick() => {
+                    self.count_disk();
+                    self.watch_disk();
+                }
                 woken = self.next_wake() => self.hear(woken?),
             }
         }

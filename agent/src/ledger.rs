@@ -13,7 +13,8 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use commonage_failpoint::reach;
@@ -32,6 +33,8 @@ const ENTRY_FILE: &str = "entry.json";
 const COPY_FILE: &str = "entry.copy";
 /// Marks an end that no shim has recorded.
 const ENDED_FILE: &str = "ended";
+/// Says since when and why what the task left is gone.
+const COLLECTED_FILE: &str = "collected";
 
 /// What the agent has undertaken for one task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -253,13 +256,18 @@ impl Ledger {
         fs::rename(ready, &sandbox).map_err(io("rename to", &sandbox))
     }
 
-    /// Writes content of Secrets and ConfigMaps, for the task's eyes: only root passes the task's directory, and
-    /// inside the container whoever the task runs as reads it.
+    /// Writes content of Secrets and ConfigMaps, for the task's eyes: only root passes the directory above, and
+    /// inside the container whoever the task runs as reads it. They are `owner`'s, if that is not root.
     pub fn write_files(
         &self,
         directory: &Path,
         files: &std::collections::BTreeMap<String, Vec<u8>>,
+        owner: Option<u32>,
     ) -> Result<(), LedgerError> {
+        let own = |path: &Path| match owner {
+            Some(id) => chown(path, Some(id), Some(id)).map_err(io("give away", path)),
+            None => Ok(()),
+        };
         DirBuilder::new()
             .recursive(true)
             .mode(0o755)
@@ -268,14 +276,46 @@ impl Ledger {
         for (name, content) in files {
             let path = directory.join(name);
             fs::write(&path, content).map_err(io("write", &path))?;
+            own(&path)?;
         }
-        Ok(())
+        own(directory)
     }
 
     /// Notes that a task has ended without an `exit.json`, for those who follow its log.
     pub fn mark_ended(&self, uid: &str) -> Result<(), LedgerError> {
         let path = self.tasks.join(uid).join(ENDED_FILE);
         File::create(&path).map(drop).map_err(io("create", &path))
+    }
+
+    /// Removes what an ended task has left on the disk, its sandbox and logs, and remembers since when and why. Its
+    /// end is still known. Safe to repeat.
+    ///
+    /// The words come first: what is half removed is never taken for whole.
+    pub fn collect(&self, uid: &str, why: &str) -> Result<(), LedgerError> {
+        let dir = self.tasks.join(uid);
+        let note = dir.join(COLLECTED_FILE);
+        fs::write(&note, why).map_err(io("write", &note))?;
+        let sandbox = self.sandbox(uid);
+        match fs::remove_dir_all(&sandbox) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed.map_err(io("remove", &sandbox))?,
+        }
+        for entry in fs::read_dir(&dir).map_err(io("list", &dir))?.flatten() {
+            let name = entry.file_name();
+            if ["stdout.log", "stderr.log"]
+                .iter()
+                .any(|log| name.as_bytes().starts_with(log.as_bytes()))
+            {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Since when and why a task's sandbox and logs are not there any more.
+    pub fn collected(&self, uid: &str) -> Option<String> {
+        fs::read_to_string(self.tasks.join(uid).join(COLLECTED_FILE)).ok()
     }
 
     /// Whether a task's output is complete: it has ended, or nothing is left of it.

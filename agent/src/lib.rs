@@ -15,6 +15,7 @@
 //! API server says what was reported; the plan is the difference.
 #![forbid(unsafe_code)]
 
+pub mod collect;
 pub mod company;
 pub mod config;
 pub mod detect;

@@ -24,6 +24,7 @@ use futures::Stream;
 use jiff::Timestamp;
 
 use crate::ledger::{Ledger, is_uid};
+use crate::session::Refusal;
 
 mod merged;
 mod reader;
@@ -59,9 +60,13 @@ async fn logs(
         return refuse(StatusCode::BAD_REQUEST, "the uid is not one");
     }
     let of = (ledger.clone(), uid.clone());
-    let entry = tokio::task::spawn_blocking(move || of.0.entry(&of.1)).await;
-    match entry {
-        Ok(Some(entry)) if entry.namespace == namespace && entry.name == name => {}
+    let look = move || Some((of.0.entry(&of.1)?, of.0.collected(&of.1)));
+    match tokio::task::spawn_blocking(look).await {
+        Ok(Some((entry, collected))) if entry.namespace == namespace && entry.name == name => {
+            if let Some(since) = collected {
+                return Refusal::collected(&name, &since).into_response();
+            }
+        }
         _ => {
             return refuse(
                 StatusCode::NOT_FOUND,

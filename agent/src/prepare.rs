@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::events::{Events, News};
 use crate::networks::Networks;
 use crate::plan::Words;
+use crate::task::spec::mounts;
 
 mod fetch;
 mod objects;
@@ -52,6 +53,15 @@ pub struct Prepared {
     pub token: Option<Files>,
     /// The configuration of the network that it names.
     pub network: Option<CniNetwork>,
+}
+
+impl Prepared {
+    /// What no disk is to have: files, and where they lie in the task's own memory.
+    pub fn files_in_memory(&self) -> impl Iterator<Item = (PathBuf, &Files)> {
+        let mounted = self.files.iter().map(|(place, files)| (mounts::files_at(*place), files));
+        let token = self.token.iter().map(|token| (PathBuf::from(mounts::TOKEN_DIRECTORY), token));
+        mounted.chain(token)
+    }
 }
 
 /// Files by name.

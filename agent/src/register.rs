@@ -22,6 +22,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::collect::Sandboxes;
 use crate::config::Overrides;
 use crate::detect::{Amounts, Machine, allocatable, disk_used};
 use crate::gpus::Gpus;
@@ -30,8 +31,6 @@ use crate::runtime::describe;
 
 /// Between looks at the Agent object, in case somebody deleted or emptied it.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-/// `DiskPressure` begins above this share. Kubernetes' kubelet: less than a tenth free.
-const DISK_PRESSURE_USED: f64 = 0.9;
 /// Images that are told; as many as Kubernetes' kubelet tells.
 const IMAGES_MAX: usize = 50;
 /// Pause after a failed attempt, at first.
@@ -55,6 +54,8 @@ pub(crate) struct Registration {
     pub lease_interval: Duration,
     /// Whose file system is watched for `DiskPressure`.
     pub data_dir: PathBuf,
+    /// How full that may be.
+    pub sandboxes: Sandboxes,
     /// Rung when the control plane may have taken this agent for dead in the meantime.
     pub returned: Arc<Notify>,
     /// Rung then as well, for whoever follows the tasks: the connection of a watch may have died without a word, and
@@ -244,13 +245,17 @@ impl Registration {
             }
         };
         // No figures in the message: it would change, and be written, with every look.
-        let (status, reason, message) = match used > DISK_PRESSURE_USED {
+        let (status, reason, message) = match self.sandboxes.is_pressed(used) {
             true => {
-                ("True", "DiskNearlyFull", "over nine tenths of the data directory's disk are used")
+                let most = self.sandboxes.pressure * 100.0;
+                let message = format!(
+                    "over {most:.0} % of the data directory's disk are used: nothing new is sent here"
+                );
+                ("True", "DiskNearlyFull", message)
             }
-            false => ("False", "DiskHasRoom", "the data directory's disk has room"),
+            false => ("False", "DiskHasRoom", "the data directory's disk has room".to_owned()),
         };
-        set_condition(conditions, condition::DISK_PRESSURE, status, reason, message);
+        set_condition(conditions, condition::DISK_PRESSURE, status, reason, &message);
     }
 
     /// Says that the agent stops, so that nothing new is sent here while the Lease still holds.

@@ -17,7 +17,7 @@ use commonage_shim::client::{self, Observed, Shim};
 use commonage_shim::exec::{Exec, ExecError, Order};
 use commonage_shim::group::Shared;
 use commonage_shim::quota::{Quotas, counted};
-use commonage_shim::{Group, Launch, Phase, Status, ZygoteHandle};
+use commonage_shim::{Group, Launch, Phase, Status, ZygoteHandle, memory};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use tokio::io::AsyncReadExt;
@@ -26,9 +26,8 @@ pub(crate) use self::errors::describe;
 use self::errors::{StartError, is_disk_full, is_gone};
 use crate::disk::{self, DiskLimit};
 use crate::ledger::{Entry, Ledger, LedgerError};
-use crate::prepare::Prepared;
+use crate::prepare::{Files, Prepared};
 use crate::task::outcome::End;
-use crate::task::spec::mounts;
 
 /// A container that is not made by then never will be: the slowest seen took half a second, with
 /// 60 launched at once on two cores.
@@ -83,6 +82,13 @@ pub struct Shims {
     quotas: Option<Quotas>,
 }
 
+/// What files take of a file system in memory.
+fn size_in_memory(files: &Files) -> u64 {
+    const PAGE: u64 = 4096;
+    let sizes = files.values().map(|content| u64::try_from(content.len()).unwrap_or(u64::MAX));
+    sizes.fold(PAGE, |sum, size| sum.saturating_add(size.div_ceil(PAGE).saturating_mul(PAGE)))
+}
+
 impl Shims {
     /// `group`: the control group that all tasks' groups lie in.
     pub fn new(zygote: Arc<ZygoteHandle>, ledger: Ledger, boot_id: &str, group: &str) -> Shims {
@@ -135,10 +141,7 @@ impl Shims {
             Some(fetched) => self.ledger.take_sandbox(&entry.uid, &fetched.path())?,
             None => self.ledger.make_sandbox(&entry.uid)?,
         }
-        for (place, files) in &prepared.files {
-            let path = mounts::files_at(self.ledger.state_dir(&entry.uid).path(), *place);
-            self.ledger.write_files(&path, files)?;
-        }
+        self.write_in_memory(entry, &launch, prepared)?;
         if let (Some(limit), Some(quotas)) = (&entry.disk, &self.quotas)
             && let Some(project) = limit.project
         {
@@ -149,12 +152,37 @@ impl Shims {
             let limited = quotas.limit(project, &directories, limit.bytes);
             limited.map_err(|source| StartError::Quota { source })?;
         }
-        if let Some(token) = &prepared.token {
-            self.ledger.write_files(&dir.path().join(mounts::TOKEN_DIRECTORY), token)?;
-        }
         reach("agent.after_ledger_before_shim");
         self.zygote.launch(dir.path()).map_err(|source| StartError::Shim { source })?;
         Ok(())
+    }
+
+    /// Secrets, ConfigMaps and the token: no disk has them.
+    fn write_in_memory(
+        &self,
+        entry: &Entry,
+        launch: &Launch,
+        prepared: &Prepared,
+    ) -> Result<(), StartError> {
+        let all: Vec<_> = prepared.files_in_memory().collect();
+        if all.is_empty() {
+            return Ok(());
+        }
+        let bytes = all.iter().map(|(_, files)| size_in_memory(files)).sum();
+        let memory = memory::make(&entry.uid, bytes);
+        let memory = memory.map_err(|source| StartError::Memory { source })?;
+        let owner = launch.user_namespace.map(|ids| ids.first);
+        for (path, files) in all {
+            self.ledger.write_files(&memory.join(path), files, owner)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what a task that has ended had to read.
+    fn clear_memory(&self, uid: &str) {
+        if let Err(error) = memory::remove(uid) {
+            tracing::error!(uid, %error, "what a task had to read is still in memory");
+        }
     }
 
     /// Whether the disk itself keeps tasks from taking more than they may.
@@ -355,6 +383,7 @@ impl Shims {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK_LONGEST);
         }
+        let _ = tokio::task::spawn_blocking(move || self.clear_memory(&uid)).await;
         None
     }
 
@@ -423,6 +452,7 @@ impl Shims {
         if let Ok(launch) = self.ledger.state_dir(uid).launch() {
             self.clean_up(uid, &launch);
         }
+        self.clear_memory(uid);
         let disk = self.ledger.entry(uid).and_then(|entry| entry.disk);
         self.ledger.remove(uid)?;
         if let (Some(quotas), Some(project)) = (&self.quotas, disk.and_then(|disk| disk.project))

@@ -43,6 +43,9 @@ async fn answer(
     let wanted = wanted.last().unwrap_or_default();
     let listing = tokio::task::spawn_blocking(move || {
         let entry = ledger.entry(&uid);
+        if let (Some(_), Some(since)) = (&entry, ledger.collected(&uid)) {
+            return Err(Refusal::collected(&name, &since));
+        }
         if !entry.is_some_and(|entry| entry.namespace == namespace && entry.name == name) {
             return Err(Refusal::new(
                 StatusCode::NOT_FOUND,

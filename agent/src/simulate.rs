@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::collect::Sandboxes;
 use crate::company::Standing;
 use crate::gpus::scripted::Scripted;
 use crate::gpus::{Choice, DEV, Gpus};
@@ -97,6 +98,8 @@ pub async fn agent(
         status: status(&simulation),
         lease_interval: simulation.lease_interval,
         data_dir: PathBuf::from("/"),
+        // The machine's disk is none of theirs.
+        sandboxes: Sandboxes { pressure: 1.0, ..Sandboxes::default() },
         images: None,
         returned: Arc::default(),
         listen_anew: Arc::default(),

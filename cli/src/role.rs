@@ -11,7 +11,7 @@ use std::{
 
 use clap::Args as ClapArgs;
 use commonage_agent::config::{
-    AllowedCapabilities, GpuChoice, Gpus, ImageOptions, ImagePolicy, Leave, Networks,
+    AllowedCapabilities, GpuChoice, Gpus, ImageOptions, ImagePolicy, Leave, Networks, Sandboxes,
     UserNamespaces, Watermarks, no_user_namespaces,
 };
 use commonage_agent::{Config as AgentConfig, Identity, Overrides};
@@ -213,6 +213,13 @@ pub(crate) struct Machine {
     /// What no task ran for this long goes though there is room
     #[arg(long, value_name = "TIME", default_value = "336h", value_parser = wait::duration)]
     image_maximum_gc_age: Duration,
+    /// With more of the disk used than so many percent, and less than 10 GiB left, what ended tasks left goes, and no new
+    /// task comes
+    #[arg(long, value_name = "PERCENT", default_value_t = 90, value_parser = clap::value_parser!(u8).range(1..=100))]
+    disk_pressure_threshold: u8,
+    /// How long sandboxes and logs of ended tasks stay on an empty disk; the fuller it is, the shorter
+    #[arg(long, value_name = "TIME", default_value = "168h", value_parser = wait::duration)]
+    sandbox_gc_delay: Duration,
     /// Which of the machine's GPUs tasks may have: `auto` (all), `none`, or some by number or UUID
     #[arg(long, value_name = "auto|none|GPU,...", default_value = "auto", value_parser = str::parse::<GpuChoice>)]
     gpus: GpuChoice,
@@ -269,6 +276,8 @@ impl Machine {
             image_gc_low_threshold,
             minimum_image_ttl_duration,
             image_maximum_gc_age,
+            disk_pressure_threshold,
+            sandbox_gc_delay,
             gpus,
             task_capabilities,
             user_namespaces,
@@ -323,6 +332,10 @@ impl Machine {
                 no_user_namespaces: no_user_namespaces(),
             },
             images: ImageOptions { policy, watermarks, ..ImageOptions::default() },
+            sandboxes: Sandboxes {
+                delay: sandbox_gc_delay,
+                pressure: f64::from(disk_pressure_threshold) / 100.0,
+            },
             lease_interval,
             keep_deleted: keep_deleted_logs,
             kill_tasks_on_shutdown,

@@ -8,15 +8,27 @@ pub(crate) mod workqueue;
 use std::{
     fmt::Write as _,
     sync::{
-        LazyLock, Mutex, PoisonError,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use axum::{Router, http::header, routing::get};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// For the head of a request, from the moment the server waits for one.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// Of a connection. A page is some kilobytes, and whoever wants one more often connects anew.
+const LIFE_TIME_MAX: Duration = Duration::from_secs(300);
+/// At once: a few who collect metrics, and people.
+const CONNECTIONS_MAX: usize = 64;
 
 /// Upper bounds of the buckets of a run's duration, in microseconds.
 const RUN_BOUNDS_US: [u64; 13] =
@@ -196,18 +208,77 @@ fn write_queues(out: &mut String) -> std::fmt::Result {
 }
 
 /// Serves `/metrics` (and `/healthz`) until `shutdown`.
-///
-/// # Errors
-/// The listener fails.
-pub async fn serve(listener: TcpListener, shutdown: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, shutdown: CancellationToken) {
+    serve_within(listener, shutdown, HEAD_TIME_MAX).await;
+}
+
+/// Whoever takes longer over asking is hung up on, and so are those who come when too many are there.
+async fn serve_within(listener: TcpListener, shutdown: CancellationToken, patience: Duration) {
     let page = || async { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text()) };
     let routes = Router::new().route("/metrics", get(page)).route("/healthz", get(async || "ok"));
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of descriptors, most likely: the pause keeps the loop from spinning.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+        let (routes, stop) = (routes.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let _slot = slot;
+            let mut builder = auto::Builder::new(TokioExecutor::new());
+            // Without a timer hyper ignores the time-out.
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);
+            let service = TowerToHyperService::new(routes);
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            // How it ended is the client's business.
+            let _ = stop.run_until_cancelled(tokio::time::timeout(LIFE_TIME_MAX, connection)).await;
+        });
+    }
+    connections.close();
+    connections.wait().await;
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_asks_slowly_is_hung_up_on_and_others_are_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let serving =
+            tokio::spawn(serve_within(listener, stop.clone(), Duration::from_millis(200)));
+        let patience = Duration::from_secs(30);
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET /metrics HTTP/1.1\r\nHo").await.unwrap();
+        let mut said = Vec::new();
+        // The end of the connection, with a word or without one.
+        let _ = tokio::time::timeout(patience, slow.read_to_end(&mut said)).await.unwrap();
+        let mut quick = TcpStream::connect(address).await.unwrap();
+        quick
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        quick.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
+        // Nobody who is still there holds up the end.
+        let _idle = TcpStream::connect(address).await.unwrap();
+        stop.cancel();
+        tokio::time::timeout(patience, serving).await.unwrap().unwrap();
+    }
 
     #[test]
     fn every_sample_stands_below_its_head() {

@@ -36,13 +36,24 @@ impl Role {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> anyhow::Result<Role> {
+        Role::start_of(&cmn_path(), namespace, log, arguments, variables)
+    }
+
+    /// The same from an executable that may be of another build.
+    pub fn start_of(
+        executable: &Path,
+        namespace: Option<&str>,
+        log: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Role> {
         let output = fs::File::create(log)?;
         let mut command = match namespace {
-            None => Command::new(cmn_path()),
+            None => Command::new(executable),
             Some(path) => {
                 // Which becomes what it starts.
                 let mut command = Command::new("nsenter");
-                command.arg(format!("--net={path}")).arg(cmn_path());
+                command.arg(format!("--net={path}")).arg(executable);
                 command
             }
         };

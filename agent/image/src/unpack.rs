@@ -379,4 +379,6 @@ impl Tree<'_> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -200,7 +200,7 @@ pub fn remembered(memory: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Until nothing is mounted there any more.
-fn unmount(place: &Path) -> io::Result<()> {
+pub(crate) fn unmount(place: &Path) -> io::Result<()> {
     loop {
         match umount2(place, MntFlags::MNT_DETACH) {
             Ok(()) => {}
@@ -220,7 +220,7 @@ fn is_mounted(place: &Path) -> bool {
     }
 }
 
-fn absent(removed: io::Result<()>) -> io::Result<()> {
+pub(crate) fn absent(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,

@@ -32,6 +32,7 @@ mod image;
 mod init;
 pub mod launch;
 mod lock;
+pub mod memory;
 #[allow(unsafe_code)]
 mod network;
 pub mod orphans;
@@ -84,6 +85,7 @@ pub fn dispatch() {
 /// Removes what is empty of the directory that all agents of a machine share, and that nobody else is about to use.
 pub fn leave_run_dir() {
     run_dir::sweep(std::path::Path::new(group::PLACE));
+    run_dir::sweep(std::path::Path::new(memory::PLACE));
     stage::leave();
 }
 

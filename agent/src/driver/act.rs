@@ -1,8 +1,12 @@
 //! Carrying out: each action becomes a job that ends in a [`Wake`].
 
 use super::*;
+use std::path::PathBuf;
+
+use commonage_shim::memory;
+
 use crate::plan::Preparation;
-use crate::prepare::{Prepared, collect_volumes, renew};
+use crate::prepare::{Prepared, renew};
 use crate::task::spec::{image_signal, mounts};
 
 impl Driver {
@@ -51,37 +55,13 @@ impl Driver {
         }
     }
 
-    /// Removes images that nobody uses, if that is called for; one such job at a time.
-    pub(super) fn collect_images(&mut self) {
-        if std::mem::replace(&mut self.collecting, true) {
-            return;
-        }
-        let used = self
-            .records
-            .values()
-            .filter_map(|record| record.actual.as_ref())
-            .filter(|actual| !matches!(actual.phase, Phase::Ended(_)))
-            .filter_map(|actual| actual.entry.image.as_ref()?.parse().ok())
-            .collect();
-        let workshop = self.parts.workshop.clone();
-        self.jobs.spawn(async move {
-            collect_volumes(&workshop.client, &workshop.directory).await;
-            match workshop.images.collect(&used).await {
-                Ok(done) if done.images.is_empty() && done.layers == 0 => {}
-                Ok(done) => tracing::info!(?done.images, layers = done.layers, bytes = done.bytes, "images removed"),
-                Err(error) => tracing::warn!(%error, "images can't be collected"),
-            }
-            Wake::Collected
-        });
-    }
-
     /// Replaces the tokens of running tasks that will soon be worthless.
     pub(super) fn renew_tokens(&mut self) {
         let running = self.records.iter().filter(|(_, record)| is_alive(record));
         let wanted: Vec<_> = running
             .filter_map(|(uid, record)| Some((uid, record.desired.as_ref()?)))
             .filter(|(_, task)| task.spec.container.api_token)
-            .map(|(uid, task)| (self.parts.ledger.state_dir(uid), task.clone()))
+            .map(|(uid, task)| (self.token_directory(uid), task.clone()))
             .collect();
         if wanted.is_empty() || std::mem::replace(&mut self.renewing, true) {
             return;
@@ -89,10 +69,16 @@ impl Driver {
         let client = self.parts.client.clone();
         self.jobs.spawn(async move {
             for (directory, task) in wanted {
-                renew(&client, &task, &directory.path().join(mounts::TOKEN_DIRECTORY)).await;
+                renew(&client, &task, &directory).await;
             }
             Wake::Renewed
         });
+    }
+
+    /// Tasks that agents of before have started have theirs in their directory.
+    fn token_directory(&self, uid: &Uid) -> PathBuf {
+        let before = self.parts.ledger.state_dir(uid).path().join(mounts::TOKEN_DIRECTORY);
+        if before.exists() { before } else { memory::place(uid).join(mounts::TOKEN_DIRECTORY) }
     }
 
     /// Looks how much of the disk running tasks have that may have only so much; one such job at a time.
@@ -195,7 +181,7 @@ impl Driver {
             self.rounds.insert(group.round.clone(), group.key.clone());
         }
         launch.sandbox = self.parts.ledger.sandbox(uid);
-        mounts::settle(&mut launch.mounts, self.parts.ledger.state_dir(uid).path());
+        mounts::settle(&mut launch.mounts, &memory::place(uid));
         record.busy = true;
         record.actual = Some(Actual::launching(entry.clone(), Timestamp::now()));
         self.launches.under_way += 1;

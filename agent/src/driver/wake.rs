@@ -40,7 +40,7 @@ impl Driver {
             Wake::Forgotten { uid, removed } => self.forgotten(&uid, removed),
             Wake::Prepared { uid, outcome } => self.prepared(&uid, outcome),
             Wake::Saying { uid, words } => self.said(&uid, words),
-            Wake::Collected => self.collecting = false,
+            Wake::Collected { pressed } => self.collected(pressed),
             Wake::Renewed => self.renewing = false,
             Wake::Tidied { clean } => self.tidied(clean),
             Wake::Cleaned { uid, remains } => self.cleaned(&uid, remains),

@@ -145,11 +145,8 @@ int nvmlEventSetWait_v2(void *s, event *e, unsigned ms) {
         std::fs::write(&source, STAND_IN).unwrap();
         let mut built = Command::new("cc");
         built.args(["-shared", "-fPIC", "-w", "-o"]);
-        let Ok(built) = built.arg(&library).arg(&source).status() else {
-            eprintln!("!!! no cc: NVML was not tried !!!");
-            return;
-        };
-        assert!(built.success());
+        let built = built.arg(&library).arg(&source).status();
+        assert!(built.expect("cc, by which this very test was linked").success());
         let nvml = Nvml::load_from(library.as_os_str()).unwrap();
         assert_eq!(nvml.driver_version().unwrap(), "550.54.15");
         let first = nvml.describe(0).unwrap();

@@ -49,6 +49,38 @@ async fn output_is_served_whole_or_from_its_tail() {
 }
 
 #[tokio::test]
+async fn what_was_removed_to_make_room_is_said_and_nothing_else_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    begun(&ledger);
+    let task = ledger.state_dir("u-1");
+    for log in ["stdout.log", "stdout.log.1", "stderr.log", "exit.json"] {
+        std::fs::write(task.path().join(log), "one\n").unwrap();
+    }
+    let outside = dir.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("kept"), "").unwrap();
+    ledger.make_sandbox("u-1").unwrap();
+    std::os::unix::fs::symlink(&outside, ledger.sandbox("u-1").join("link")).unwrap();
+    assert_eq!(ledger.collected("u-1"), None);
+    // Twice: an agent that died over it does it again.
+    for _ in 0..2 {
+        ledger.collect("u-1", "2026-01-01T00:00:00Z when 93 % were used").unwrap();
+    }
+    let (status, said) = ask(&ledger, "/logs/shop/web/u-1").await;
+    assert_eq!(status, StatusCode::GONE);
+    assert!(said.contains("removed at 2026-01-01T00:00:00Z when 93 % were used"), "{said}");
+    assert!(outside.join("kept").exists() && !ledger.sandbox("u-1").exists());
+    let mut left: Vec<_> = std::fs::read_dir(task.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["collected", "entry.copy", "entry.json", "exit.json"]);
+    assert!(ledger.entry("u-1").is_some() && ledger.has_ended("u-1"));
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path()).unwrap();

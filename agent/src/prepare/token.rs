@@ -1,6 +1,7 @@
 //! A task's own token: asked for at the API server with the agent's rights, and renewed while the task runs.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -98,6 +99,8 @@ fn life_of(token: &str) -> Option<Duration> {
 fn replace(directory: &Path, token: &str) -> std::io::Result<()> {
     let new = directory.join(".token");
     fs::write(&new, token)?;
+    let owner = fs::metadata(directory)?;
+    std::os::unix::fs::chown(&new, Some(owner.uid()), Some(owner.gid()))?;
     fs::rename(new, directory.join(TOKEN))
 }
 

@@ -14,6 +14,8 @@ pub(super) enum StartError {
     },
     #[error("write the order to the shim")]
     Prepare { source: std::io::Error },
+    #[error("make room in memory for what the task is given to read")]
+    Memory { source: std::io::Error },
     #[error("limit what the task may have of the disk")]
     Quota { source: std::io::Error },
     #[error("start a shim")]

@@ -21,6 +21,16 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// What an ended task has left is not there any more; `since` when and why.
+    pub(crate) fn collected(task: &str, since: &str) -> Refusal {
+        Self::new(
+            StatusCode::GONE,
+            format!(
+                "the sandbox and the logs of task {task:?} were removed at {since}; how it ended is in its status"
+            ),
+        )
+    }
+
     pub(crate) fn internal(message: impl Into<String>) -> Refusal {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
@@ -31,6 +41,7 @@ impl IntoResponse for Refusal {
         let Refusal { status, message } = self;
         let reason = match status {
             StatusCode::NOT_FOUND => "NotFound",
+            StatusCode::GONE => "Gone",
             StatusCode::BAD_REQUEST => "BadRequest",
             StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
             _ => "InternalError",

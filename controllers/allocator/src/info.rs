@@ -40,6 +40,8 @@ pub enum Availability {
     Open,
     /// Its operator set `spec.unschedulable`.
     Unschedulable,
+    /// Its disk is nearly full (condition `DiskPressure`): what it has may need the rest.
+    DiskPressure,
     /// It is being emptied; its outstanding offers are rescinded.
     Draining,
     /// It does not renew its Lease, or says that it is not ready; its offers are rescinded.

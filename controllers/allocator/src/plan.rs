@@ -198,7 +198,7 @@ pub struct NoSuchPorts {
 /// Agents that one reason excluded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excluded {
-    /// `notReady`, `unschedulable`, `draining`, `constraints`, `antiAffinity`, a resource's name,
+    /// `notReady`, `unschedulable`, `diskPressure`, `draining`, `constraints`, `antiAffinity`, a resource's name,
     /// `offered` (would fit but for outstanding offers), `queueLimit`, `headroom` (free, but kept for
     /// what other queues are guaranteed), `gang`, `group`.
     pub by: String,

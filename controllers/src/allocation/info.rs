@@ -49,6 +49,8 @@ pub(crate) fn agent(agent: &Agent, portions: Portions) -> alloc::AgentInfo {
             alloc::Availability::Draining
         } else if agent.spec.unschedulable {
             alloc::Availability::Unschedulable
+        } else if says(condition::DISK_PRESSURE) == Some(true) {
+            alloc::Availability::DiskPressure
         } else {
             alloc::Availability::Open
         };
@@ -69,8 +71,11 @@ pub(crate) fn agent(agent: &Agent, portions: Portions) -> alloc::AgentInfo {
 pub(crate) fn same_agent(a: &Agent, b: &Agent) -> bool {
     let status = |agent: &Agent| {
         agent.status.as_ref().map(|s| {
-            let ready = s.conditions.iter().find(|c| c.type_ == condition::READY);
-            (s.allocatable.clone(), s.revocable.clone(), ready.map(|c| c.status.clone()))
+            let says = |kind: &str| {
+                s.conditions.iter().find(|c| c.type_ == kind).map(|c| c.status.clone())
+            };
+            let conditions = (says(condition::READY), says(condition::DISK_PRESSURE));
+            (s.allocatable.clone(), s.revocable.clone(), conditions)
         })
     };
     a.spec == b.spec

@@ -147,11 +147,14 @@ fn elsewhere(books: &Accounting, task: &Task, chosen: Option<&str>) -> BTreeMap<
 }
 
 fn obstacle(books: &Accounting, agent: &Agent, name: &str, task: &Task) -> String {
-    use commonage_allocator::Availability::{Draining, NotReady, Open, Unschedulable};
+    use commonage_allocator::Availability::{
+        DiskPressure, Draining, NotReady, Open, Unschedulable,
+    };
     let known = info::agent(agent, books.reserved().portions(&books.view(), name));
     match known.availability {
         NotReady => return "notReady".to_owned(),
         Unschedulable => return "unschedulable".to_owned(),
+        DiskPressure => return "diskPressure".to_owned(),
         Draining => return "draining".to_owned(),
         Open => {}
     }

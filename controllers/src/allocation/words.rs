@@ -52,6 +52,7 @@ pub(super) fn exclusions(why: &Why) -> String {
             match e.by.as_str() {
                 "notReady" => format!("{n} not ready"),
                 "unschedulable" => format!("{n} unschedulable"),
+                "diskPressure" => format!("{n} whose disk is nearly full"),
                 "draining" => format!("{n} draining"),
                 "constraints" => format!("{n} excluded by constraints"),
                 "antiAffinity" => format!("{n} excluded by anti-affinity"),

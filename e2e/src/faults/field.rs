@@ -121,6 +121,7 @@ impl Field {
             data_dir: directory.join("data"),
             directory,
             namespace: None,
+            executable: None,
             starts: 0,
             role: None,
         }
@@ -183,6 +184,8 @@ pub struct Seat {
     pub data_dir: PathBuf,
     /// Path of the network namespace that it lives in, if not in this one.
     pub namespace: Option<String>,
+    /// What it is started from, if not from this build.
+    pub executable: Option<PathBuf>,
     directory: PathBuf,
     starts: u32,
     role: Option<Role>,
@@ -198,7 +201,9 @@ impl Seat {
         all.extend(arguments);
         self.starts += 1;
         let log = self.directory.join(format!("log-{}", self.starts));
-        self.role = Some(Role::start_in(self.namespace.as_deref(), &log, &all, variables)?);
+        let executable = self.executable.clone().unwrap_or_else(crate::cmn_path);
+        let namespace = self.namespace.as_deref();
+        self.role = Some(Role::start_of(&executable, namespace, &log, &all, variables)?);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod by_hand;
 mod definitions;
 mod encryption;
 mod etcd;
+mod given;
 mod gpus;
 mod groups;
 mod isolation;

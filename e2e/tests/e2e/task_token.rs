@@ -1,5 +1,7 @@
 //! A task speaks for itself: with the token in its container, and about itself alone.
 
+use std::path::Path;
+
 use commonage_e2e::{Cluster, eventually, host};
 
 /// A task with a token of its own, and kubectl in it: it finds everything where it looks by itself.
@@ -103,9 +105,7 @@ fn a_token_is_replaced_while_its_task_runs() {
     let first = seen();
     // Two thirds of an hour later, as far as the agent can tell.
     let uid = cluster.field("task/self", ".metadata.uid");
-    let ledger = cluster.data_dir().join("agent/tasks").join(uid);
-    let found = std::fs::read_dir(&ledger).unwrap().flatten();
-    let file = found.map(|entry| entry.path().join("token")).find(|path| path.is_file()).unwrap();
+    let file = Path::new("/run/commonage/memory").join(uid).join("token/token");
     let past = std::time::SystemTime::now() - std::time::Duration::from_secs(41 * 60);
     std::fs::File::options().write(true).open(&file).unwrap().set_modified(past).unwrap();
     let second = eventually("a new token in the container", || match seen() {

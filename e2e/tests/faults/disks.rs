@@ -7,9 +7,13 @@ use std::process::Command;
 use commonage_e2e::faults::field::{Field, Seat};
 use commonage_e2e::registry::{Registry, Rootfs};
 use commonage_e2e::{eventually, run};
-use commonage_schemas::{TaskState, reasons};
+use commonage_schemas::{Task, TaskState, reasons};
 
 use crate::tasks::{ARGUMENTS, has_ended, is, message, reason, sh, sh_in, starts, waits};
+
+/// Of agents that are sent tasks though their disk is full.
+const NEVER_PRESSED: [&str; 5] =
+    ["--keep-deleted-logs", "0s", "-v", "--disk-pressure-threshold", "100"];
 
 /// A small file system in memory on a directory, for as long as the value lives.
 struct SmallDisk<'a>(&'a Path);
@@ -58,7 +62,7 @@ async fn f63_a_full_disk_refuses_what_is_new_and_spares_what_runs() {
     let mut seat = field.agent("node");
     let data_dir = seat.data_dir.clone();
     let disk = SmallDisk::mount(&data_dir, "size=4m");
-    seat.start(&ARGUMENTS, &[]).unwrap();
+    seat.start(&NEVER_PRESSED, &[]).unwrap();
     field.until_ready(&seat).await;
     let dir = field.dir().join("mark");
     std::fs::create_dir(&dir).unwrap();
@@ -75,7 +79,7 @@ async fn f63_a_full_disk_refuses_what_is_new_and_spares_what_runs() {
     assert_eq!(field.tasks().get("before").await.unwrap().state(), TaskState::Running);
     // A new agent gets along with it as well.
     seat.kill();
-    seat.start(&ARGUMENTS, &[]).unwrap();
+    seat.start(&NEVER_PRESSED, &[]).unwrap();
     field.until_ready(&seat).await;
     std::fs::remove_file(&filler).unwrap();
     field.create("after", sh("exit 0")).await.unwrap();
@@ -173,5 +177,60 @@ async fn images_that_nobody_runs_make_room_and_are_pulled_again() {
     std::fs::write(dir.join("go"), "").unwrap();
     let task = field.until("used", "to end", has_ended).await;
     assert_eq!(task.state(), TaskState::Finished, "{:?}", task.status);
+    clear(&field, seat, disk).await;
+}
+
+/// What ended is removed before anything is refused; what runs runs on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_nearly_full_loses_what_has_ended_and_then_takes_nothing_new() {
+    let field = Field::start(&["node"], &[]).await.unwrap();
+    let mut seat = field.agent("node");
+    let data_dir = seat.data_dir.clone();
+    let disk = SmallDisk::mount(&data_dir, "size=64m");
+    let pressed = ["--disk-pressure-threshold", "50"];
+    seat.start(&[&ARGUMENTS[..], &pressed].concat(), &[]).unwrap();
+    field.until_ready(&seat).await;
+    let dir = one_that_waits(&field, "runs").await;
+    field.create("ended", sh("echo bye; head -c 12582912 /dev/zero > much; exit 7")).await.unwrap();
+    let ended = field.until("ended", "to end", has_ended).await;
+    let place = data_dir.join("agent/tasks").join(ended.metadata.uid.as_ref().unwrap());
+    assert_eq!(std::fs::metadata(place.join("sandbox/much")).unwrap().len(), 12 << 20);
+    // Together with what ended it is over the mark, alone it is not.
+    let fill = |name: &str, mib: usize| {
+        std::fs::write(data_dir.join(name), vec![1; mib << 20]).unwrap();
+    };
+    fill("filler", 26);
+    eventually("its sandbox and its log to go", || {
+        let left = ["sandbox", "stdout.log"].map(|name| place.join(name).exists());
+        if left == [false, false] { Ok(()) } else { Err(format!("{left:?}\n{}", seat.printed())) }
+    });
+    let why = std::fs::read_to_string(place.join("collected")).unwrap();
+    assert!(why.contains("% of the agent's disk"), "{why}");
+    let still = field.tasks().get("ended").await.unwrap();
+    assert_eq!(reason(&still), reason(&ended), "its end is known as before");
+    field.create("fits", sh("exit 0")).await.unwrap();
+    field.until("fits", "to end, there is room", is(TaskState::Finished)).await;
+    fill("more", 16);
+    let agent = field.name_of("node");
+    let disk_pressure = async |wanted: &str| {
+        commonage_e2e::soon("DiskPressure", async || {
+            let found = field.agents().get(&agent).await.map_err(|error| error.to_string())?;
+            let conditions = found.status.unwrap_or_default().conditions;
+            let said = conditions.into_iter().find(|c| c.type_ == "DiskPressure").map(|c| c.status);
+            if said.as_deref() == Some(wanted) { Ok(()) } else { Err(format!("{said:?}")) }
+        })
+        .await;
+    };
+    disk_pressure("True").await;
+    field.create("new", sh("exit 0")).await.unwrap();
+    let waits = |task: &Task| message(task).contains("disk is nearly full");
+    field.until("new", "to wait and say why", waits).await;
+    assert_eq!(field.tasks().get("runs").await.unwrap().state(), TaskState::Running);
+    std::fs::remove_file(data_dir.join("more")).unwrap();
+    disk_pressure("False").await;
+    field.until("new", "to run, there is room again", is(TaskState::Finished)).await;
+    std::fs::write(dir.join("go"), "").unwrap();
+    let task = field.until("runs", "to end", has_ended).await;
+    assert_eq!((reason(&task).as_str(), starts(&dir)), ("ExitCode", 1));
     clear(&field, seat, disk).await;
 }

@@ -20,5 +20,6 @@ mod restored;
 mod roles;
 mod servers;
 mod tasks;
+mod upgrade;
 mod watches;
 mod world;

@@ -95,3 +95,105 @@ fn every_wrong_field_is_named() {
     assert!(parse(&far).unwrap_err().to_string().contains("to download"));
     assert!(read(b"\xff{", None, &here(), &Limits::default()).is_err());
 }
+
+/// Whatever a registry says: an answer in words, or a manifest whose every part is named by a digest and within limits.
+mod fuzz {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scalar() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,12}".prop_map(Value::from),
+            prop::sample::select(vec![
+                MANIFESTS[0],
+                MANIFESTS[1],
+                CONFIGS[0],
+                "application/vnd.oci.image.layer.v1.tar+zstd",
+                "sha256:",
+                "sha256:../../../etc/passwd",
+                "linux",
+                "amd64",
+            ])
+            .prop_map(Value::from),
+            Just(Value::from(Digest::of(b"a").to_string())),
+        ]
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let keys = prop::sample::select(vec![
+            "schemaVersion",
+            "mediaType",
+            "config",
+            "layers",
+            "manifests",
+            "digest",
+            "size",
+            "platform",
+            "os",
+            "architecture",
+            "urls",
+            "fsLayers",
+        ]);
+        scalar().prop_recursive(4, 48, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::vec((keys.clone(), inner), 0..6).prop_map(|fields| {
+                    Value::Object(
+                        fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+                    )
+                }),
+            ]
+        })
+    }
+
+    fn look_at(document: Result<Document, Error>, limits: &Limits) {
+        match document {
+            Ok(Document::Manifest(manifest)) => {
+                assert!(manifest.layers.len() <= limits.layers);
+                let bytes: u64 = manifest.layers.iter().map(|layer| layer.blob.size).sum();
+                assert!(
+                    bytes <= limits.compressed_bytes
+                        && manifest.config.size <= limits.document_bytes
+                );
+            }
+            Ok(_) => {}
+            Err(error) => {
+                assert!(matches!(error, Error::Invalid(_) | Error::NotFound(_)), "{error:?}")
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_document_is_more_than_refused(value in any_value(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let limits = Limits::default();
+            look_at(read(value.to_string().as_bytes(), None, &here(), &limits), &limits);
+            look_at(read(&bytes, None, &here(), &limits), &limits);
+        }
+
+        #[test]
+        fn nor_is_a_good_one_with_one_part_of_another(
+            part in prop::sample::select(vec![
+                "/schemaVersion", "/mediaType", "/config", "/config/digest", "/config/size", "/layers", "/layers/0",
+                "/layers/0/digest", "/layers/0/size", "/layers/0/mediaType",
+            ]),
+            value in any_value(),
+        ) {
+            let mut manifest = good();
+            *manifest.pointer_mut(part).unwrap() = value;
+            let limits = Limits { layers: 2, ..Limits::default() };
+            look_at(parse_within(&manifest, &limits), &limits);
+        }
+    }
+
+    fn parse_within(value: &Value, limits: &Limits) -> Result<Document, Error> {
+        read(value.to_string().as_bytes(), None, &here(), limits)
+    }
+}

@@ -12,7 +12,7 @@ use crate::prepare::Prepared;
 
 /// Where Kubernetes' clients look for their token.
 const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// Where it lies in a task's directory.
+/// Where it lies in a task's memory.
 pub const TOKEN_DIRECTORY: &str = "token";
 
 /// Below these the container has its own, and whoever could mount something there could change what it is.
@@ -74,7 +74,7 @@ fn has_room(path: &Path) -> bool {
         || path.exists()
 }
 
-/// The order for each mount. Content of Secrets and ConfigMaps lies in the task's own directory, whose place is
+/// The order for each mount. Content of Secrets and ConfigMaps lies in the task's own memory, whose place is
 /// put in by [`settle`].
 pub(super) fn of(task: &Task, prepared: &Prepared) -> Result<Vec<Mount>, Refusal> {
     let mounts = task.spec.container.mounts.iter().enumerate();
@@ -88,7 +88,7 @@ pub(super) fn of(task: &Task, prepared: &Prepared) -> Result<Vec<Mount>, Refusal
             None => TOKEN_MOUNT.trim_start_matches("/var"),
         };
         let (source, target) = (PathBuf::from(TOKEN_DIRECTORY), PathBuf::from(target));
-        mounts.push(Mount { source, target, read_only: true, ..Mount::default() });
+        mounts.push(Mount { source, target, read_only: true, foreign: true, ..Mount::default() });
     }
     Ok(mounts)
 }
@@ -111,21 +111,23 @@ fn one(place: usize, wanted: &Wanted, prepared: &Prepared) -> Result<Mount, Refu
         return bind(volume.clone(), wanted.read_only);
     }
     if prepared.files.contains_key(&place) {
-        return bind(files_at(Path::new(""), place), true);
+        // It is written as whose it is to be.
+        let mount = bind(files_at(place), true)?;
+        return Ok(Mount { foreign: true, ..mount });
     }
     Err(unsupported(format!("spec.container.mounts[{place}]: was not got ready")))
 }
 
-/// Where the files of one mount lie in a task's directory.
-pub fn files_at(directory: &Path, place: usize) -> PathBuf {
-    directory.join("files").join(place.to_string())
+/// Where the files of one mount lie in a task's memory.
+pub fn files_at(place: usize) -> PathBuf {
+    Path::new("files").join(place.to_string())
 }
 
-/// Makes paths in the task's directory whole, once that is known.
-pub fn settle(mounts: &mut [Mount], directory: &Path) {
+/// Makes paths in the task's memory whole, once that is known.
+pub fn settle(mounts: &mut [Mount], memory: &Path) {
     for mount in mounts {
         if mount.tmpfs_bytes.is_none() && mount.source.is_relative() {
-            mount.source = directory.join(&mount.source);
+            mount.source = memory.join(&mount.source);
         }
     }
 }

@@ -89,6 +89,7 @@ impl Cycle<'_> {
             let by = agent.map(|agent| match agent.availability {
                 Availability::NotReady => "notReady",
                 Availability::Unschedulable => "unschedulable",
+                Availability::DiskPressure => "diskPressure",
                 Availability::Draining => "draining",
                 Availability::Open => self.excluded_by(bundle, cause, id, drafted.get(&id)),
             });

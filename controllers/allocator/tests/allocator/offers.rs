@@ -193,9 +193,12 @@ fn agents_are_offered_only_where_they_are_wanted_and_understood() {
 
 #[test]
 fn agents_that_are_not_open_are_not_offered_and_offers_of_them_end() {
-    for availability in
-        [Availability::Draining, Availability::NotReady, Availability::Unschedulable]
-    {
+    for availability in [
+        Availability::Draining,
+        Availability::NotReady,
+        Availability::Unschedulable,
+        Availability::DiskPressure,
+    ] {
         let mut world = World::default();
         world.agent("a", "cpu=1");
         world.framework("f", &["q"], |_| {});

@@ -229,6 +229,7 @@ fn why_tells_every_reason_once() {
     let mut world = cluster(2, "cpu=2");
     for (name, availability) in [
         ("cordoned", Availability::Unschedulable),
+        ("full", Availability::DiskPressure),
         ("drained", Availability::Draining),
         ("lost", Availability::NotReady),
     ] {
@@ -249,9 +250,16 @@ fn why_tells_every_reason_once() {
     reasons.sort_unstable();
     assert_eq!(
         reasons,
-        [("cpu", 2), ("draining", 1), ("notReady", 1), ("offered", 1), ("unschedulable", 1)]
+        [
+            ("cpu", 2),
+            ("diskPressure", 1),
+            ("draining", 1),
+            ("notReady", 1),
+            ("offered", 1),
+            ("unschedulable", 1)
+        ]
     );
-    assert_eq!(plan.why[0].1.agents, 6);
+    assert_eq!(plan.why[0].1.agents, 7);
 }
 
 #[test]
