@@ -24,7 +24,7 @@ pub(crate) struct Pressure {
 pub(crate) struct Outcome {
     pub(crate) operations: u64,
     pub(crate) per_second: f64,
-    /// Of the server's processes, for one operation.
+    /// For one operation.
     pub(crate) cpu: Cpu,
     latencies_us: Vec<u32>,
 }
@@ -71,11 +71,7 @@ pub(crate) async fn run(
     let after = target.cpu();
     latencies_us.sort_unstable();
     let operations = latencies_us.len() as u64;
-    let each = 1.0 / operations.max(1) as f64;
-    let cpu = Cpu {
-        server: (after.server - before.server) * each,
-        etcd: (after.etcd - before.etcd) * each,
-    };
+    let cpu = after.since(before, operations);
     Ok(Outcome { operations, per_second: operations as f64 / seconds, cpu, latencies_us })
 }
 

@@ -46,7 +46,7 @@ impl Figure {
         self
     }
 
-    /// Processor time of the server for one operation, in microseconds.
+    /// Processor time of one operation, in microseconds.
     pub(crate) fn cost(mut self, target: &Target, cpu: Cpu) -> Figure {
         self.cpu = target.is_local().then_some(cpu);
         self
@@ -69,6 +69,7 @@ impl Figure {
             "aim": self.aim,
             "kubernetes": self.kubernetes,
             "serverCpuMicroseconds": self.cpu.map(|cpu| cpu.server),
+            "clientCpuMicroseconds": self.cpu.map(|cpu| cpu.client),
             "etcdCpuMicroseconds": self.cpu.filter(|cpu| cpu.etcd > 0.0).map(|cpu| cpu.etcd),
             "more": more,
         })
@@ -77,17 +78,26 @@ impl Figure {
 
 pub(crate) fn print_head() {
     println!(
-        "{:<11} {:<8} {:<47} {:>12} {:<8} {:>13} {:>14} {:>9} {:>8}  also",
-        "row", "store", "what", "value", "", "aim", "kube-apiserver", "µs/op", "etcd µs"
+        "{:<11} {:<8} {:<47} {:>12} {:<8} {:>13} {:>14} {:>9} {:>8} {:>9}  also",
+        "row",
+        "store",
+        "what",
+        "value",
+        "",
+        "aim",
+        "kube-apiserver",
+        "µs/op",
+        "etcd µs",
+        "client µs"
     );
 }
 
 pub(crate) fn print(figure: &Figure) {
-    let time = |value: Option<f64>| value.map_or("–".to_owned(), |us| format!("{us:.1}"));
+    let time = |value: Option<f64>| value.map_or("–".to_owned(), short);
     let more: Vec<String> =
         figure.more.iter().map(|(name, value)| format!("{name} {}", short(*value))).collect();
     println!(
-        "{:<11} {:<8} {:<47} {:>12} {:<8} {:>13} {:>14} {:>9} {:>8}  {}",
+        "{:<11} {:<8} {:<47} {:>12} {:<8} {:>13} {:>14} {:>9} {:>8} {:>9}  {}",
         figure.row,
         figure.target,
         figure.what,
@@ -97,6 +107,7 @@ pub(crate) fn print(figure: &Figure) {
         figure.kubernetes,
         time(figure.cpu.map(|cpu| cpu.server)),
         time(figure.cpu.map(|cpu| cpu.etcd).filter(|us| *us > 0.0)),
+        time(figure.cpu.map(|cpu| cpu.client)),
         more.join(", ")
     );
 }

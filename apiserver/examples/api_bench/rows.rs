@@ -12,7 +12,7 @@ use crate::client::Request;
 use crate::kind::{self, SMALL_BYTES};
 use crate::load::{self, Outcome, Pressure};
 use crate::report::Figure;
-use crate::target::{Cpu, Kind, Target};
+use crate::target::{Kind, Target};
 
 pub(crate) const NAMESPACE: &str = "bench";
 pub(crate) const LIST_NAMESPACE: &str = "bench-list";
@@ -183,9 +183,7 @@ async fn list(target: &Target) -> anyhow::Result<Figure> {
         times.push(u32::try_from(started.elapsed().as_micros())?);
     }
     let after = target.cpu();
-    let each = |now: f64, then: f64| (now - then) / LISTS as f64;
-    let cpu =
-        Cpu { server: each(after.server, before.server), etcd: each(after.etcd, before.etcd) };
+    let cpu = after.since(before, LISTS as u64);
     times.sort_unstable();
     let value = (load::percentile(&times, 50) / 1e3, "ms");
     Ok(Figure::new("list", target, "list of 10,000 objects, consistent", value)

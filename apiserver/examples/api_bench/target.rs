@@ -72,6 +72,20 @@ pub(crate) struct Target {
 pub(crate) struct Cpu {
     pub(crate) server: f64,
     pub(crate) etcd: f64,
+    /// Of this process, which makes the load and shares the machine with the others.
+    pub(crate) client: f64,
+}
+
+impl Cpu {
+    /// What was used since `before`, for each of so many.
+    pub(crate) fn since(self, before: Cpu, count: u64) -> Cpu {
+        let each = |now: f64, then: f64| (now - then) / count.max(1) as f64;
+        Cpu {
+            server: each(self.server, before.server),
+            etcd: each(self.etcd, before.etcd),
+            client: each(self.client, before.client),
+        }
+    }
 }
 
 impl Target {
@@ -175,6 +189,7 @@ impl Target {
         Cpu {
             server: self.pids.iter().map(|pid| cpu_us(*pid)).sum(),
             etcd: self.etcd.as_ref().map_or(0.0, |(process, _)| cpu_us(process.0.id())),
+            client: cpu_us(std::process::id()),
         }
     }
 

@@ -42,8 +42,10 @@ struct Watched {
     lost: u64,
     /// Until the last event had come.
     seconds: f64,
-    /// Of the server, until then.
-    cpu: Cpu,
+    /// Until then, for each event.
+    each_event: Cpu,
+    /// The same for each write.
+    each_write: Cpu,
     latencies_us: Vec<u32>,
     bytes_per_event: f64,
 }
@@ -51,11 +53,6 @@ struct Watched {
 impl Watched {
     fn events_per_second(&self) -> f64 {
         self.events as f64 / self.seconds
-    }
-
-    fn each_event(&self) -> Cpu {
-        let events = self.events.max(1) as f64;
-        Cpu { server: self.cpu.server / events, etcd: self.cpu.etcd / events }
     }
 }
 
@@ -78,12 +75,13 @@ async fn watched(
     let after = target.cpu();
     let arrived = seen.events.load(Relaxed) - events;
     Ok(Watched {
-        done,
         events: arrived,
         lost: expected.saturating_sub(arrived),
         seconds,
-        cpu: Cpu { server: after.server - before.server, etcd: after.etcd - before.etcd },
+        each_event: after.since(before, arrived),
+        each_write: after.since(before, done.operations),
         latencies_us: seen.latencies_us(),
+        done,
         bytes_per_event: (seen.bytes.load(Relaxed) - bytes) as f64 / arrived.max(1) as f64,
     })
 }
@@ -97,7 +95,7 @@ async fn fan_out(row: &'static str, target: &Target, count: usize) -> anyhow::Re
     let value = (seen.events_per_second(), "events/s");
     Ok(Figure::new(row, target, format!("watch events, {count} watchers"), value)
         .beside("≥ 3,000,000", "84,000–91,000")
-        .cost(target, seen.each_event())
+        .cost(target, seen.each_event)
         .and("creates/s", seen.done.per_second)
         .and("bytes/event", seen.bytes_per_event)
         .and("watch p50 ms", percentile(&seen.latencies_us, 50) / 1e3))
@@ -114,13 +112,7 @@ async fn both(target: &Target) -> anyhow::Result<Figure> {
     let value = (seen.done.per_second, "writes/s");
     Ok(Figure::new("both", target, "64 writers at 10,000/s, 100 watchers", value)
         .beside("10,000", "–")
-        .cost(
-            target,
-            Cpu {
-                server: seen.cpu.server / seen.done.operations.max(1) as f64,
-                etcd: seen.cpu.etcd / seen.done.operations.max(1) as f64,
-            },
-        )
+        .cost(target, seen.each_write)
         .and("events/s (aim 1,000,000)", seen.events_per_second())
         .and("write p50 ms (aim 1.6)", seen.done.latency_ms(50))
         .and("watch p50 ms (aim 3.2)", percentile(&seen.latencies_us, 50) / 1e3)

@@ -39,8 +39,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// The more watches the same events go to the longer each of them waits, so that all together do not
 /// wake up more often than thirty times a millisecond, which is a tenth of a processor core or two.
 const PAUSE_PER_WATCH: Duration = Duration::from_micros(30);
-/// No event is later than this for the sake of others.
-const PAUSE_MAX: Duration = Duration::from_millis(10);
+/// No event is later than this for the sake of others: as long as that holds for 800 watches, and nothing
+/// that a person would notice.
+const PAUSE_MAX: Duration = Duration::from_millis(25);
 
 /// How long a watch waits after a piece that so many watches were given.
 fn pause(watches: u32) -> Duration {

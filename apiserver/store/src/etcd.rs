@@ -3,7 +3,8 @@
 //! * A key lies in etcd under the store's prefix. A value carries one more byte at its end: the
 //!   index of its change within its revision. etcd tells a reader the revision of a key but not
 //!   that index, and a version must be the same whether it is read, tailed or answered.
-//! * Many guarded writes share a transaction (`committer`), each nested with its own compares.
+//! * Many guarded writes share a transaction (`committer`): in one list if no compare of theirs
+//!   fails, else each nested with its own compares.
 //! * A tail is one watch over all keys of etcd, so that it always knows how far the log is.
 //! * A transaction is sent a second time only when it surely was not done (`fault`).
 //!
@@ -83,7 +84,8 @@ pub struct EtcdOptions {
     pub prefix: String,
     /// Transactions on the way at once, at most. What comes while one is on its way goes with the next,
     /// and the larger they are the less each write costs etcd and us: so a second one goes only when the
-    /// first takes long, as it does over a slow network or to a slow disk.
+    /// first takes long, as it does over a slow network or to a slow disk, and the next one waits up to
+    /// a millisecond for those whom the last one answered.
     pub requests_in_flight: usize,
     /// After this long an answer is not waited for any more, and a write's outcome is unknown.
     pub request_timeout: Duration,

@@ -48,8 +48,7 @@ impl Servers {
         for number in 0..self.ports.len() {
             if number > 0 {
                 // Where they are told apart by name and not by authority, clients can go anywhere.
-                std::fs::create_dir_all(self.data_dir(number))?;
-                copy_all(&self.data_dir(0).join("pki"), &self.data_dir(number).join("pki"))?;
+                copy_files(&self.data_dir(0).join("pki"), &self.data_dir(number).join("pki"))?;
             }
             self.up(number)?;
             self.ready(number).await?;
@@ -144,8 +143,21 @@ impl Servers {
     }
 }
 
-fn copy_all(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let copied = crate::run(std::process::Command::new("cp").arg("-a").args([from, to]));
-    anyhow::ensure!(copied.code == 0, "copy {}: {}", from.display(), copied.stderr);
+/// All but those that are not written to their ends yet, whose names begin with a dot: the first server may
+/// still be making certificates.
+fn copy_files(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    std::fs::set_permissions(to, std::fs::metadata(from)?.permissions())?;
+    for file in std::fs::read_dir(from)? {
+        let file = file?;
+        let name = file.file_name();
+        if name.as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        match file.file_type()?.is_dir() {
+            true => copy_files(&file.path(), &to.join(name))?,
+            false => drop(std::fs::copy(file.path(), to.join(name))?),
+        }
+    }
     Ok(())
 }

@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use etcd_client::TxnResponse;
+use etcd_client::{Txn, TxnResponse};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::request::{InCommon, Request};
+use super::request::{InCommon, Outcomes, Request};
 use super::{Connection, fault};
 use crate::{Committed, GuardedWrite, Op, StoreError};
 
@@ -35,6 +35,21 @@ const WAITING_WRITES_MAX: usize = 1_024;
 /// milliseconds two or three are on their way.
 const REQUEST_SPACING: Duration = Duration::from_millis(3);
 
+/// How long a transaction waits, when none is on its way, for those to come back whom the last one
+/// answered. Without it they and those who waited meanwhile take turns for ever, and each transaction is
+/// half as large as it could be: etcd's cost is that of the transaction, much more than that of a write.
+const GATHER_TIME_MAX: Duration = Duration::from_millis(1);
+
+/// Of so many in ten who may come: the rest may be busy, or gone.
+const GATHER_OF_TEN: usize = 7;
+
+/// Fewer are not waited for.
+const GATHERED_MIN: usize = 8;
+
+/// After a conflict so many requests are sent as nested transactions at once: as plain ones they would
+/// be sent twice if another write of theirs fails too.
+const NESTED_AFTER_CONFLICT: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) write: GuardedWrite,
@@ -42,9 +57,6 @@ pub(super) struct Pending {
     pub(super) lease: i64,
     pub(super) reply: oneshot::Sender<Result<Committed, StoreError>>,
 }
-
-/// What became of each write of a request; or why nothing is known of it.
-type Outcomes = Result<Vec<Result<Committed, StoreError>>, StoreError>;
 
 pub(super) struct Committer {
     connection: Connection,
@@ -56,6 +68,10 @@ pub(super) struct Committer {
     requests_max: usize,
     /// No other goes before, if one is on its way.
     next_at: Instant,
+    /// If none is on its way, the next one goes when so many writes wait, or then.
+    gather: (usize, Instant),
+    /// Requests that are not to be plain transactions.
+    nested: usize,
     /// The newest revision of what was written.
     landed: Arc<AtomicU64>,
     /// etcd has no room: see [`Request::suits_a_full_etcd`].
@@ -77,6 +93,8 @@ impl Committer {
             on_the_way: FuturesUnordered::new(),
             requests_max,
             next_at: Instant::now(),
+            gather: (0, Instant::now()),
+            nested: 0,
             landed,
             full: false,
         }
@@ -98,9 +116,14 @@ impl Committer {
                 return;
             }
             // Whoever waits for a key that is held waits for an answer.
-            let later = !self.waiting.is_empty()
-                && self.on_the_way.len() < self.requests_max
-                && Instant::now() < self.next_at;
+            let (at, waits) = match self.on_the_way.len() {
+                0 => (self.gather.1, true),
+                on_the_way => {
+                    let has_room = on_the_way < self.requests_max;
+                    (self.next_at, has_room && Instant::now() < self.next_at)
+                }
+            };
+            let later = waits && !self.waiting.is_empty();
             let room = WAITING_WRITES_MAX.saturating_sub(self.waiting.len());
             tokio::select! {
                 biased;
@@ -109,15 +132,18 @@ impl Committer {
                     open = count > 0;
                     self.waiting.extend(arrived.drain(..));
                 }
-                () = tokio::time::sleep_until(self.next_at), if later => {}
+                () = tokio::time::sleep_until(at), if later => {}
             }
         }
     }
 
     /// Whether a request may go now.
     fn is_due(&self) -> bool {
-        let on_the_way = self.on_the_way.len();
-        on_the_way == 0 || on_the_way < self.requests_max && Instant::now() >= self.next_at
+        let (enough, until) = self.gather;
+        match self.on_the_way.len() {
+            0 => self.waiting.len() >= enough || Instant::now() >= until,
+            on_the_way => on_the_way < self.requests_max && Instant::now() >= self.next_at,
+        }
     }
 
     /// The next request: the oldest writes whose keys are free, in their order.
@@ -147,13 +173,26 @@ impl Committer {
     fn send(&mut self, request: Request) {
         let connection = self.connection.clone();
         self.next_at = Instant::now() + REQUEST_SPACING;
+        let plain = self.nested == 0;
+        self.nested = self.nested.saturating_sub(1);
         self.on_the_way.push(Box::pin(async move {
-            let outcomes = settle(&connection, &request).await;
+            let outcomes = settle(&connection, &request, plain).await;
             (request, outcomes)
         }));
     }
 
+    /// Sets what the next request waits for.
+    fn gather(&mut self, answered: &Outcomes) {
+        let back = answered.as_ref().map_or(0, Vec::len);
+        let expected = match back + self.waiting.len() {
+            few if few < GATHERED_MIN => 0,
+            expected => expected,
+        };
+        self.gather = (expected * GATHER_OF_TEN / 10, Instant::now() + GATHER_TIME_MAX);
+    }
+
     fn finish(&mut self, request: Request, outcomes: Outcomes) {
+        self.gather(&outcomes);
         for pending in &request.writes {
             self.held.release(&pending.write);
         }
@@ -162,6 +201,10 @@ impl Committer {
         match outcomes {
             Ok(outcomes) => {
                 self.full &= deletes_only;
+                let is_conflict = |outcome| matches!(outcome, &Err(StoreError::Conflict { .. }));
+                if outcomes.iter().any(is_conflict) {
+                    self.nested = NESTED_AFTER_CONFLICT;
+                }
                 // All that landed did so at one revision. (One that changed nothing names an older one.)
                 let revisions = outcomes.iter().flatten().map(|committed| committed.revision.0);
                 if let Some(newest) = revisions.max() {
@@ -190,32 +233,37 @@ impl Committer {
     }
 }
 
-/// Has a request done.
-async fn settle(connection: &Connection, request: &Request) -> Outcomes {
+/// Has a request done; as a plain transaction first, if it may be one.
+async fn settle(connection: &Connection, request: &Request, plain: bool) -> Outcomes {
     let in_common = request.in_common();
-    let response = ask(connection, request, &in_common).await?;
+    if plain && request.can_be_plain(&in_common) {
+        let response = ask(connection, || request.plain(connection, &in_common)).await?;
+        if response.succeeded() {
+            return request.plain_outcomes(&response);
+        }
+        // Nothing of it was done.
+    }
+    let response = ask(connection, || request.transaction(connection, &in_common)).await?;
     if in_common.is_empty() || response.succeeded() {
         return request.outcomes(&response, &in_common);
     }
     // Nothing of it was done.
     let each_by_itself = InCommon::default();
-    let response = ask(connection, request, &each_by_itself).await?;
+    let response = ask(connection, || request.transaction(connection, &each_by_itself)).await?;
     request.outcomes(&response, &each_by_itself)
 }
 
-/// Sends a request to one member; to the next one only when it surely was not done.
+/// Sends a transaction to one member; to the next one only when it surely was not done.
 async fn ask(
     connection: &Connection,
-    request: &Request,
-    in_common: &InCommon,
+    transaction: impl Fn() -> Txn,
 ) -> Result<TxnResponse, StoreError> {
     let Connection { members, timeout, .. } = connection;
     let mut left = members.count();
     loop {
         let member = members.current();
         let mut kv = member.kv.clone();
-        let transaction = request.transaction(connection, in_common);
-        let error = match tokio::time::timeout(*timeout, kv.txn(transaction)).await {
+        let error = match tokio::time::timeout(*timeout, kv.txn(transaction())).await {
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(error)) => error,
             Err(_) => {

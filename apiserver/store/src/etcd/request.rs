@@ -11,7 +11,8 @@ use super::numbering::{self, Numbering};
 use super::{Connection, header_revision};
 use crate::check::write_bytes;
 use crate::{
-    Committed, Compare, GuardedWrite, OPS_PER_WRITE_MAX, Op, Revision, StoreError, WRITE_BYTES_MAX,
+    COMPARES_PER_WRITE_MAX, Committed, Compare, GuardedWrite, OPS_PER_WRITE_MAX, Op, Revision,
+    StoreError, WRITE_BYTES_MAX,
 };
 
 /// Operations in a request of several writes, at most. etcd counts the nested transactions and the
@@ -45,6 +46,9 @@ fn foreign(write: &GuardedWrite) -> impl Iterator<Item = &Compare> {
     let changed = |key: &Bytes| write.ops.iter().any(|op| op.key() == key);
     write.compares.iter().filter(move |compare| !changed(compare.key()))
 }
+
+/// What became of each write of a request; or why nothing is known of it.
+pub(super) type Outcomes = Result<Vec<Result<Committed, StoreError>>, StoreError>;
 
 /// The writes that will share one transaction. No key is written by one and touched by another.
 #[derive(Debug, Default)]
@@ -99,6 +103,47 @@ impl Request {
         InCommon(shared.map(|(compare, _)| compare.clone()).collect())
     }
 
+    /// Whether there is something to gain by [`Request::plain`], and not too much to compare at once.
+    pub(super) fn can_be_plain(&self, in_common: &InCommon) -> bool {
+        let own = |pending: &Pending| in_common.without(&pending.write).count();
+        let compares = in_common.0.len() + self.writes.iter().map(own).sum::<usize>();
+        self.writes.len() > 1 && compares <= COMPARES_PER_WRITE_MAX
+    }
+
+    /// All compares and all operations of all writes as one plain transaction, which costs etcd less than
+    /// nested ones: it lands as a whole if no compare of any write fails, and otherwise nothing of it is
+    /// done.
+    pub(super) fn plain(&self, connection: &Connection, in_common: &InCommon) -> Txn {
+        let mut index = 0;
+        let mut all = Vec::with_capacity(in_common.0.len() + self.writes.len());
+        let mut ops = Vec::with_capacity(self.ops);
+        all.extend(in_common.0.iter().map(|shared| compare(connection, shared)));
+        for Pending { write, lease, .. } in &self.writes {
+            all.extend(in_common.without(write).map(|(_, own)| compare(connection, own)));
+            ops.extend(write.ops.iter().map(|op| operation(connection, op, *lease, &mut index)));
+        }
+        let txn = Txn::new();
+        let txn = if all.is_empty() { txn } else { txn.when(all) };
+        txn.and_then(ops)
+    }
+
+    /// What became of each write of a plain transaction that landed.
+    pub(super) fn plain_outcomes(&self, response: &TxnResponse) -> Outcomes {
+        let revision = header_revision(response.header())?;
+        let mut numbering = Numbering::of(revision);
+        let responses = response.op_responses();
+        if responses.len() != self.ops {
+            return Err(strange());
+        }
+        let mut next = 0;
+        let each = self.writes.iter().map(|pending| {
+            let first = next;
+            next += pending.write.ops.len();
+            landed(&pending.write, &responses[first..next], revision, first, &mut numbering)
+        });
+        each.collect()
+    }
+
     /// `in_common` is compared once for all: if that fails nothing is done, and who failed is known
     /// only from a transaction without it.
     pub(super) fn transaction(&self, connection: &Connection, in_common: &InCommon) -> Txn {
@@ -123,11 +168,7 @@ impl Request {
 
     /// What became of each write, in their order; of the answer to [`Request::transaction`] with the
     /// same `in_common`, which held.
-    pub(super) fn outcomes(
-        &self,
-        response: &TxnResponse,
-        in_common: &InCommon,
-    ) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
+    pub(super) fn outcomes(&self, response: &TxnResponse, in_common: &InCommon) -> Outcomes {
         let revision = header_revision(response.header())?;
         let mut numbering = Numbering::of(revision);
         let mut next = 0;
@@ -135,7 +176,7 @@ impl Request {
             let first = next;
             next += write.ops.len();
             if response.succeeded() {
-                landed(write, response, revision, first, &mut numbering)
+                landed(write, &response.op_responses(), revision, first, &mut numbering)
             } else {
                 let compare = failed_compare(write, in_common, response);
                 Ok(Err(StoreError::Conflict { compare }))
@@ -227,12 +268,11 @@ fn compare(connection: &Connection, compare: &Compare) -> EtcdCompare {
 
 fn landed(
     write: &GuardedWrite,
-    response: &TxnResponse,
+    responses: &[TxnOpResponse],
     revision: Revision,
     first: usize,
     numbering: &mut Numbering,
 ) -> Result<Result<Committed, StoreError>, StoreError> {
-    let responses = response.op_responses();
     if responses.len() != write.ops.len() {
         return Err(strange());
     }

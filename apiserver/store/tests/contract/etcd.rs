@@ -19,13 +19,18 @@ async fn store_at(process: &EtcdProcess, prefix: &str) -> EtcdStore {
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_share_revisions_and_the_tail_counts_them_alike() {
     let process = EtcdProcess::start();
-    let store = store_at(&process, "/commonage").await;
+    // Without conflicts all writes of a transaction are one list of operations, with some they are not.
+    counts_alike(&store_at(&process, "/peace").await, false).await;
+    counts_alike(&store_at(&process, "/commonage").await, true).await;
+}
+
+async fn counts_alike(store: &EtcdStore, conflicts: bool) {
     let start = store.revision().await.unwrap();
     for number in 0..20 {
-        must(&store, [put(format!("/old/{number}"), "")]).await;
+        must(store, [put(format!("/old/{number}"), "")]).await;
     }
-    must(&store, [put("/taken", "")]).await;
-    // Puts, deletes that find something, deletes that do not, and conflicts, side by side.
+    must(store, [put("/taken", "")]).await;
+    // Puts, deletes that find something, deletes that do not, and perhaps conflicts, side by side.
     let outcomes = join_all((0..200).map(|n| {
         let ops = match n % 4 {
             0 => vec![put(format!("/s/{n}"), "a"), put(format!("/t/{n}"), "b")],
@@ -33,7 +38,11 @@ async fn writes_share_revisions_and_the_tail_counts_them_alike() {
             2 => vec![delete(format!("/old/{}", n / 4)), put(format!("/s/{n}"), "a")],
             _ => vec![put(format!("/lost/{n}"), "a")],
         };
-        let compares = if n % 4 == 3 { vec![absent("/taken")] } else { vec![] };
+        let compares = match (n % 4, conflicts) {
+            (3, true) => vec![absent("/taken")],
+            (3, false) => vec![present("/taken"), absent(format!("/lost/{n}"))],
+            _ => vec![],
+        };
         store.commit(write(compares, ops))
     }))
     .await;
@@ -41,7 +50,7 @@ async fn writes_share_revisions_and_the_tail_counts_them_alike() {
     let mut told = BTreeMap::new();
     let mut landed = 0;
     for (n, outcome) in outcomes.into_iter().enumerate() {
-        if n % 4 == 3 {
+        if n % 4 == 3 && conflicts {
             assert!(matches!(outcome, Err(StoreError::Conflict { compare: 0 })), "{outcome:?}");
             continue;
         }
@@ -56,6 +65,9 @@ async fn writes_share_revisions_and_the_tail_counts_them_alike() {
             }
             1 => {
                 told.insert(committed.versions[1], key("s"));
+            }
+            3 => {
+                told.insert(committed.versions[0], key("lost"));
             }
             _ => {
                 told.insert(committed.versions[1], key("s"));
