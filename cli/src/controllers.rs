@@ -126,7 +126,8 @@ pub(crate) async fn start(
 
 pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
     let Args { metrics_listen, liveness, election, log } = args;
-    log.start();
+    // Which of several leads is what one wants to know of them.
+    log.start_telling(",commonage_controllers::leader=info");
     let election = election.election(false)?;
     let patience = liveness.patience()?;
     role::block_on(async {

@@ -50,6 +50,11 @@ pub(crate) struct Log {
 impl Log {
     /// To stderr, so that whoever supervises the process decides where it goes.
     pub(crate) fn start(self) {
+        self.start_telling("");
+    }
+
+    /// With these directives of `tracing_subscriber::EnvFilter` beside the usual ones: `,TARGET=LEVEL`.
+    pub(crate) fn start_telling(self, more: &str) {
         // Whoever made a request that failed says so; the client would say it once more.
         let usual = match self.verbose {
             0 => "warn,kube_client=off",
@@ -58,7 +63,8 @@ impl Log {
                 "info,commonage=debug,commonage_agent=debug,commonage_apiserver=debug,commonage_controllers=debug"
             }
         };
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+        let usual = || EnvFilter::new(format!("{usual}{more}"));
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| usual());
         let colour = output::paint(output::Stream::Stderr, output::Tone::Good, "").contains('\x1b');
         tracing_subscriber::fmt()
             .with_env_filter(filter)

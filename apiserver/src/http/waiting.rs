@@ -1,4 +1,4 @@
-//! A server whose store does not answer yet: probes say so, everything else is 503.
+//! A server whose store does not answer yet: probes say so, what needs no store is there, everything else is 503.
 //!
 //! It has no engine, no users and no kinds; [`super::chain`] takes over once there is a store.
 
@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -65,6 +65,11 @@ fn answer(path: &str) -> Response<Body> {
     let probe = path.trim_start_matches('/').split('/').next().unwrap_or_default();
     let (status, kind, body) = match probe {
         "livez" => (StatusCode::OK, "text/plain; charset=utf-8", "ok".to_owned()),
+        // It needs no store, and clients begin with it.
+        "version" => {
+            let text = String::from_utf8_lossy(&crate::discovery::version()).into_owned();
+            (StatusCode::OK, "application/json", text)
+        }
         "readyz" | "healthz" => (
             StatusCode::SERVICE_UNAVAILABLE,
             "text/plain; charset=utf-8",
@@ -81,6 +86,8 @@ fn answer(path: &str) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    // As on every other answer: a client that kept this one would go on without us.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     if status != StatusCode::OK {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -95,10 +102,12 @@ mod tests {
     fn a_server_that_waits_lives_but_is_not_ready() {
         assert_eq!(answer("/livez").status(), 200);
         assert_eq!(answer("/readyz").status(), 503);
+        assert_eq!(answer("/version").status(), 200);
         let refused = answer("/api/v1/namespaces");
         assert_eq!(
             (refused.status().as_u16(), &refused.headers()[RETRY_AFTER]),
             (503, &HeaderValue::from_static("1"))
         );
+        assert_eq!(refused.headers()[CACHE_CONTROL], "no-cache, private");
     }
 }
