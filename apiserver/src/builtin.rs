@@ -259,6 +259,8 @@ fn custom_resource_definition() -> ResourceDef {
     def.categories = vec!["api-extensions".into()];
     def.has_status = true;
     def.allow_unconditional_update = false;
+    // kube-apiserver keeps its own in the older version, which is the shorter one.
+    def.storage_version_hash = storage_version_hash(&def.group, "v1beta1", &def.kind);
     def.columns = vec![
         Column::name(),
         Column { name: CREATED_AT.into(), cell: Cell::Computed(created_at), ..Column::age() },

@@ -305,6 +305,19 @@ impl ResourceDef {
         self.origin == Origin::BuiltIn && self.selectable_fields.is_empty()
     }
 
+    /// Whether an update of what is not there makes it, as Kubernetes has it for these kinds.
+    pub(crate) fn is_created_by_update(&self) -> bool {
+        let kinds: &[&str] = match self.group.as_str() {
+            "" | "events.k8s.io" => &["Event"],
+            "coordination.k8s.io" => &["Lease"],
+            "rbac.authorization.k8s.io" => {
+                &["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]
+            }
+            _ => &[],
+        };
+        self.origin == Origin::BuiltIn && kinds.contains(&self.kind.as_str())
+    }
+
     /// Whether a field selector may name this field.
     pub fn supports_field(&self, field: &str) -> bool {
         self.selectable_fields.iter().any(|(name, _)| name == field)

@@ -24,6 +24,8 @@ pub enum IncludeObject {
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListMeta<'a> {
+    /// Empty: of an object that was not stored.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub resource_version: &'a str,
     /// Empty: nothing remains.
     #[serde(rename = "continue", skip_serializing_if = "str::is_empty")]

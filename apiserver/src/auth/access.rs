@@ -128,7 +128,8 @@ impl Access {
     /// # Errors
     /// 404: there is none.
     pub(crate) fn rules_of(&self, role: &RoleRef, namespace: &str) -> Result<Vec<Rule>, ApiError> {
-        let missing = || ApiError::not_found_in(RBAC_GROUP, &role.kind.to_lowercase(), &role.name);
+        let resource = format!("{}s", role.kind.to_lowercase());
+        let missing = || ApiError::not_found_in(RBAC_GROUP, &resource, &role.name);
         let policy = self.policy.as_ref().ok_or_else(missing)?;
         let index = policy.index();
         let found = index.roles().get(role, namespace).map_err(|_| missing())?;

@@ -8,12 +8,11 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::commit::{CommitError, clean, judge, name_of, take_version};
-use super::{Engine, WriteOptions, Written, managed};
+use super::{Engine, WriteOptions, Written, managed, scale};
 use crate::meta;
 use crate::object::{encode_as, encode_with};
-use crate::resource::{Origin, ResourceDef};
-use crate::schema::go;
-use crate::status::{ApiError, Cause};
+use crate::resource::ResourceDef;
+use crate::status::ApiError;
 use crate::strategy::{Companion, Context};
 
 /// Names tried for `generateName` before the client is told to try again; kube-apiserver's number.
@@ -208,9 +207,7 @@ impl Engine {
         meta::check_type(def, &object)?;
         let mut causes = meta::validate(def, &object);
         causes.extend(def.schema.validate(&object));
-        if let Some(why) = unreadable(def, &causes) {
-            return Err(ApiError::undecodable(def, &object, &why));
-        }
+        causes.extend(scale::causes(def, &object, false));
         // The kind's own checks read typed objects: they come once the shape is right.
         if causes.is_empty() {
             causes.extend(self.strategy(def).validate(&object, None));
@@ -279,13 +276,6 @@ impl Engine {
         let value = encode_as(&prepared.def, &prepared.object);
         Ok(self.put(&prepared.def, prepared.key(), value))
     }
-}
-
-/// Why an object of a built-in kind can't be read at all: kube-apiserver knows their fields' types
-/// before it looks at anything else.
-pub(super) fn unreadable(def: &ResourceDef, causes: &[Cause]) -> Option<String> {
-    let built_in = def.origin == Origin::BuiltIn;
-    causes.iter().filter(|_| built_in).find_map(|cause| go::type_error(&def.kind, cause))
 }
 
 enum StoreNewError {

@@ -214,6 +214,9 @@ fn check_preconditions(
     current: &Object,
 ) -> Result<(), ApiError> {
     let (def, name) = (&target.def, &target.name);
+    if def.group.is_empty() && def.kind == "Namespace" {
+        return check_namespace_preconditions(target, delete, current);
+    }
     if let Some(uid) = delete.uid.as_deref().filter(|uid| **uid != *current.uid) {
         let why = format!(
             "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
@@ -233,6 +236,28 @@ fn check_preconditions(
         }
         _ => Ok(()),
     }
+}
+
+/// Kubernetes asks for the same of its namespaces in other words.
+fn check_namespace_preconditions(
+    target: &Target,
+    delete: &DeleteOptions,
+    current: &Object,
+) -> Result<(), ApiError> {
+    let version = current.version.0.to_string();
+    let asked = [
+        ("UID", delete.uid.as_deref(), &*current.uid),
+        ("ResourceVersion", delete.resource_version.as_deref(), &version),
+    ];
+    for (what, wanted, found) in asked {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+            let why = format!(
+                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+            );
+            return Err(ApiError::conflict_because(&target.def, &target.name, &why));
+        }
+    }
+    Ok(())
 }
 
 /// What the client said about a kind that has a grace period of its own; nothing when it said

@@ -254,6 +254,12 @@ fn check_name(target: &Target, live: Option<&Value>, object: &Value) -> Result<(
         );
         return Err(ApiError::conflict_because(&target.def, wanted, &why));
     }
+    let (given, namespace) = (text("namespace"), &target.namespace);
+    if !namespace.is_empty() && !given.is_empty() && given != namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
     let name = name_of(object);
     if name.is_empty() {
         return Err(ApiError::bad_request(format!(
@@ -263,12 +269,6 @@ fn check_name(target: &Target, live: Option<&Value>, object: &Value) -> Result<(
     if name != wanted {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({wanted})"
-        )));
-    }
-    let (given, namespace) = (text("namespace"), &target.namespace);
-    if !namespace.is_empty() && !given.is_empty() && given != namespace {
-        return Err(ApiError::bad_request(format!(
-            "the namespace of the object ({given}) does not match the namespace on the request ({namespace})"
         )));
     }
     Ok(())

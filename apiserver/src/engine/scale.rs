@@ -19,7 +19,6 @@ use crate::resource::{ResourceDef, ScalePaths};
 use crate::schema;
 use crate::status::{ApiError, Cause};
 
-const GROUP: &str = "autoscaling";
 const API_VERSION: &str = "autoscaling/v1";
 const KIND: &str = "Scale";
 
@@ -137,6 +136,34 @@ pub(crate) fn answer(def: &ResourceDef, object: &Object) -> Result<Value, ApiErr
     scaled.map(|scaled| scaled.scale).map_err(|error| ApiError::bad_request(error.message))
 }
 
+/// What is wrong with the numbers and the selector in an object that has a Scale; only with those of the
+/// status, if that is all that was written.
+pub(super) fn causes(def: &ResourceDef, object: &Value, status_only: bool) -> Vec<Cause> {
+    let Some(paths) = &def.scale else { return Vec::new() };
+    let number = |path: &JsonPath| {
+        let (at, most) = (path.as_str(), i64::from(i32::MAX));
+        match look_up(object, path, "int64", Value::is_i64) {
+            Err(error) => Some(Cause::invalid(at, &0.into(), &error.message)),
+            Ok(found) => match found.and_then(Value::as_i64).unwrap_or_default() {
+                few if few < 0 => {
+                    Some(Cause::invalid(at, &few.into(), "should be a non-negative integer"))
+                }
+                many if many > most => {
+                    let why = format!("should be less than or equal to {most}");
+                    Some(Cause::invalid(at, &many.into(), &why))
+                }
+                _ => None,
+            },
+        }
+    };
+    let selector = paths.label_selector.as_ref().and_then(|path| {
+        let error = look_up(object, path, "string", Value::is_string).err()?;
+        Some(Cause::invalid(path.as_str(), &"".into(), &error.message))
+    });
+    let spec = number(&paths.spec_replicas).filter(|_| !status_only);
+    spec.into_iter().chain(number(&paths.status_replicas)).chain(selector).collect()
+}
+
 impl Engine {
     pub(super) async fn scale_now(
         self: Arc<Self>,
@@ -192,9 +219,6 @@ impl Engine {
         };
         let replicas = sent::replicas(&mut wanted)?;
         meta::check_same_object(def, &target.namespace, &target.name, &mut wanted)?;
-        if replicas < 0 {
-            return Err(negative(replicas, &target.name).into());
-        }
         let uid = wanted["metadata"]["uid"].as_str().unwrap_or_default();
         if !uid.is_empty() && *uid != *current.uid {
             let why = format!(
@@ -238,9 +262,6 @@ impl Engine {
             return Err(ApiError::bad_request(why).into());
         }
         let replicas = sent::replicas(&mut scale)?;
-        if replicas < 0 {
-            return Err(negative(replicas, &target.name).into());
-        }
         let mut config = json!({
             "apiVersion": def.api_version(), "kind": def.kind, "metadata": scale["metadata"],
         });
@@ -269,12 +290,6 @@ impl Engine {
 fn without_replicas(paths: &ScalePaths) -> ApiError {
     let path = paths.spec_replicas.as_str();
     ApiError::bad_request(format!("the spec replicas field {path:?} cannot be empty"))
-}
-
-fn negative(replicas: i64, name: &str) -> ApiError {
-    let why = "must be greater than or equal to 0";
-    let cause = Cause::invalid("spec.replicas", &replicas.into(), why);
-    ApiError::invalid_kind(GROUP, KIND, name, vec![cause])
 }
 
 fn set(object: &mut Value, members: &[String], replicas: i64) -> Result<(), ApiError> {

@@ -98,6 +98,11 @@ impl Engine {
                 let options = WriteOptions { applied: true, ..options };
                 self.apply_now(&target, &edit, *force, body, options).await
             }
+            Edit::Replace(body)
+                if target.subresource.is_none() && target.def.is_created_by_update() =>
+            {
+                self.replace_now(&target, &edit, body, options).await
+            }
             _ => self.edit(&target, &edit, &options).await,
         };
         match done {
@@ -117,6 +122,34 @@ impl Engine {
     ) -> Result<Written, ApiError> {
         self.retrying(target, move |current| self.edit_once(target, edit, options, current).boxed())
             .await
+    }
+
+    /// Of some built-in kinds a PUT creates what is not there.
+    async fn replace_now(
+        self: &Arc<Self>,
+        target: &Target,
+        edit: &Edit,
+        body: &Value,
+        options: WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let not_found = ApiError::not_found(&target.def, &target.name);
+        match self.edit(target, edit, &options).await {
+            Err(error) if error == not_found => {}
+            done => return done,
+        }
+        if let Some(refused) = &options.create_refused {
+            return Err((**refused).clone());
+        }
+        let mut object = body.clone();
+        take_version(&mut object);
+        let (def, namespace) = (target.def.clone(), target.namespace.clone());
+        match self.clone().create_now(def, namespace, object, options.clone()).await {
+            // Somebody else made it meanwhile.
+            Err(error) if error.reason == "AlreadyExists" => {
+                self.edit(target, edit, &options).await
+            }
+            done => done,
+        }
     }
 
     /// A server-side apply creates what is not there.
@@ -233,7 +266,7 @@ impl Engine {
     pub(super) async fn write_edit(
         &self,
         target: &Target,
-        by: By<'_>,
+        by: By,
         old: Value,
         new: Value,
         options: &WriteOptions,

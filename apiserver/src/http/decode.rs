@@ -41,7 +41,34 @@ enum Failure {
     Value(String, Value),
 }
 
+/// Whether Go reads what follows the type: `; name=value`, as often as there are other names.
+fn has_parameters(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_token = |text: &str| {
+        let known = |c: char| c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?=".contains(c);
+        !text.is_empty() && text.chars().all(known)
+    };
+    let quoted = |text: &str| text.len() > 1 && text.starts_with('"') && text.ends_with('"');
+    let mut names = Vec::new();
+    let (_, rest) = value.split_once(';').unwrap_or((value, ""));
+    // (What is quoted may hold any sign but ours: charsets do not.)
+    let parts: Vec<&str> = rest.split(';').map(str::trim).collect();
+    parts.iter().enumerate().all(|(at, part)| match part.split_once('=') {
+        None => part.is_empty() && at + 1 == parts.len(),
+        Some((name, value)) => {
+            let name = name.to_ascii_lowercase();
+            let fits = is_token(&name) && (is_token(value) || quoted(value));
+            let again = names.contains(&name);
+            names.push(name);
+            fits && !again
+        }
+    })
+}
+
 fn decode(headers: &HeaderMap, bytes: &Bytes) -> Result<Decoded, Failure> {
+    if !has_parameters(headers) {
+        return Err(Failure::MediaType);
+    }
     match content_type(headers).as_deref() {
         // Some clients send no type at all.
         None | Some(JSON) => {
@@ -58,6 +85,7 @@ fn decode(headers: &HeaderMap, bytes: &Bytes) -> Result<Decoded, Failure> {
         Some(YAML) => yaml(bytes),
         // Go clients send it for built-in kinds; no client sends it for custom ones.
         Some(PROTOBUF) => {
+            protobuf::check_envelope(bytes).map_err(Failure::Text)?;
             let object = protobuf::decode(bytes).ok_or(Failure::MediaType)?;
             Ok((object, Vec::new()))
         }
@@ -85,12 +113,75 @@ fn unsupported() -> ApiError {
 /// A body that is no object of a kind: `DeleteOptions`.
 ///
 /// # Errors
-/// 400 for what is no JSON or YAML, 415 for other types.
+/// 400 for what is no JSON or YAML object, 415 for other types.
 pub(super) fn options(headers: &HeaderMap, bytes: &Bytes) -> Result<Value, ApiError> {
     match decode(headers, bytes) {
-        Ok((value, _)) => Ok(value),
+        Ok((mut value, _)) => {
+            read_type(&mut value).map_err(ApiError::bad_request)?;
+            Ok(value)
+        }
         Err(Failure::MediaType) => Err(unsupported()),
         Err(Failure::Text(why) | Failure::Value(why, _)) => Err(ApiError::bad_request(why)),
+    }
+}
+
+/// A Scale: it is of no kind that has a definition.
+///
+/// # Errors
+/// As [`object`].
+pub(super) fn scale(headers: &HeaderMap, bytes: &Bytes) -> Result<Value, ApiError> {
+    match decode(headers, bytes) {
+        Ok((mut value, _)) => {
+            read_type(&mut value).map_err(|why| unrecognized("Scale", bytes, &why))?;
+            Ok(value)
+        }
+        Err(Failure::MediaType) => Err(unsupported()),
+        Err(Failure::Text(why) | Failure::Value(why, _)) => Err(unrecognized("Scale", bytes, &why)),
+    }
+}
+
+fn unrecognized(kind: &str, bytes: &[u8], why: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+        summary(bytes)
+    ))
+}
+
+/// What Go's decoder looks at first. Nulls are as good as nothing.
+///
+/// # Errors
+/// No object, or one whose kind or apiVersion is no text.
+fn read_type(value: &mut Value) -> Result<(), String> {
+    let wrong = |what: String| {
+        format!("couldn't get version/kind; json parse error: json: cannot unmarshal {what}")
+    };
+    match value {
+        Value::Object(members) => {
+            for field in ["kind", "apiVersion"] {
+                match members.get(field) {
+                    // Of `group/version` and `version`.
+                    Some(Value::String(text))
+                        if field == "apiVersion" && text.matches('/').count() > 1 =>
+                    {
+                        return Err(format!("unexpected GroupVersion string: {text}"));
+                    }
+                    None | Some(Value::String(_)) => {}
+                    Some(Value::Null) => drop(members.remove(field)),
+                    Some(other) => {
+                        let what = go::json_type(other);
+                        return Err(wrong(format!(
+                            "{what} into Go struct field .{field} of type string"
+                        )));
+                    }
+                }
+            }
+            Ok(())
+        }
+        Value::Null => {
+            *value = Value::Object(serde_json::Map::new());
+            Ok(())
+        }
+        other => Err(wrong(format!("{} into Go value of type {TYPE_META}", go::json_type(other)))),
     }
 }
 
@@ -103,44 +194,14 @@ pub(super) fn object(
     headers: &HeaderMap,
     bytes: &Bytes,
 ) -> Result<Decoded, ApiError> {
-    let unrecognized = |why: &str| {
-        ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): {why} ({})",
-            def.kind,
-            summary(bytes)
-        ))
-    };
+    let unrecognized = |why: &str| unrecognized(&def.kind, bytes, why);
     let decoded = decode(headers, bytes).map_err(|failure| match failure {
         Failure::MediaType => unsupported(),
         Failure::Text(why) => unrecognized(&why),
         Failure::Value(why, value) => ApiError::undecodable(def, &value, &why),
     });
     let (mut value, findings) = decoded?;
-    let version_error =
-        |what: &str| unrecognized(&format!("couldn't get version/kind; json parse error: {what}"));
-    match &mut value {
-        Value::Object(members) => {
-            for field in ["kind", "apiVersion"] {
-                match members.get(field) {
-                    None | Some(Value::String(_)) => {}
-                    Some(Value::Null) => drop(members.remove(field)),
-                    Some(other) => {
-                        let what = go::json_type(other);
-                        let why = format!(
-                            "json: cannot unmarshal {what} into Go struct field .{field} of type string"
-                        );
-                        return Err(version_error(&why));
-                    }
-                }
-            }
-        }
-        Value::Null => value = Value::Object(serde_json::Map::new()),
-        other => {
-            let what = go::json_type(other);
-            let why = format!("json: cannot unmarshal {what} into Go value of type {TYPE_META}");
-            return Err(version_error(&why));
-        }
-    }
+    read_type(&mut value).map_err(|why| unrecognized(&why))?;
     if def.origin == Origin::Custom && value["kind"].as_str().unwrap_or_default().is_empty() {
         let text = String::from_utf8_lossy(bytes);
         return Err(unrecognized(&format!("Object 'Kind' is missing in '{text}'")));
@@ -222,9 +283,28 @@ mod tests {
             "the body of the request was in an unknown format - accepted media types include: application/json, \
              application/yaml, application/vnd.kubernetes.protobuf"
         );
+        for kind in
+            ["application/json;;;x", "application/json; charset", "application/json; a=b; a=c"]
+        {
+            assert!(
+                refused(kind, "{}").starts_with("the body of the request was in an unknown format")
+            );
+        }
+        for kind in ["application/json;", "application/json; charset=\"utf-8\"; q=1"] {
+            assert!(refused(kind, "{}").contains("Object 'Kind' is missing"));
+        }
+        let protobuf = "application/vnd.kubernetes.protobuf";
+        assert_eq!(refused(protobuf, ""), format!("{unrecognized}empty data (<empty>)"));
+        assert_eq!(
+            refused(protobuf, "xxxx"),
+            format!(
+                "{unrecognized}provided data does not appear to be a protobuf message, expected prefix \
+                 [107 56 115 0] (78787878)"
+            )
+        );
         assert!(
             refused("application/yaml", "a: [")
-                .contains(": yaml: did not find expected node content (")
+                .contains(": yaml: line 1: did not find expected node content (")
         );
     }
 

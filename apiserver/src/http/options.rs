@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::query::Query;
 use crate::auth::UserInfo;
 use crate::engine::{DeleteOptions, FieldValidation, Propagation, WriteOptions};
-use crate::schema::go;
+use crate::schema::go_types;
 use crate::status::{ApiError, Cause};
 
 /// Kubernetes' own bound on a field manager's name.
@@ -110,6 +110,8 @@ pub(super) struct Deletion {
 /// The body wins over the query, as in Kubernetes.
 pub(super) fn delete(query: &Query, body: Option<&Value>) -> Result<Deletion, ApiError> {
     const KIND: &str = "DeleteOptions";
+    /// Where Go's registry of such kinds is made: it has no other name.
+    const SCHEME: &str = "pkg/apis/meta/internalversion/scheme/register.go:27";
     let mut causes = Vec::new();
     let Some(body) = body.filter(|body| !body.is_null()) else {
         let orphan = query.flag("orphanDependents");
@@ -126,18 +128,17 @@ pub(super) fn delete(query: &Query, body: Option<&Value>) -> Result<Deletion, Ap
             false => Err(invalid(KIND, causes)),
         };
     };
-    let Value::Object(body) = body else {
-        let what = go::json_type(body);
-        return Err(undecodable(format!(
-            "json: cannot unmarshal {what} into Go value of type v1.DeleteOptions"
-        )));
+    let text = |field: &str, default: &'static str| {
+        body[field].as_str().filter(|text| !text.is_empty()).unwrap_or(default).to_owned()
     };
-    let kind = body.get("kind").and_then(Value::as_str).unwrap_or(KIND);
+    let (kind, api_version) = (text("kind", KIND), text("apiVersion", "meta.k8s.io/v1"));
     if kind != KIND {
-        let api_version = body.get("apiVersion").and_then(Value::as_str).unwrap_or("v1");
         return Err(undecodable(format!(
-            "no kind {kind:?} is registered for version {api_version:?}: the body of a DELETE is DeleteOptions"
+            "no kind {kind:?} is registered for version {api_version:?} in scheme {SCHEME:?}"
         )));
+    }
+    if let Some(why) = go_types::mismatch(KIND, body) {
+        return Err(undecodable(why));
     }
     let precondition = |field: &str| -> Option<String> {
         let value = body.get("preconditions")?.get(field)?.as_str()?;
@@ -149,7 +150,7 @@ pub(super) fn delete(query: &Query, body: Option<&Value>) -> Result<Deletion, Ap
         uid: precondition("uid"),
         resource_version: precondition("resourceVersion"),
         propagation: propagation(policy, orphan, &mut causes),
-        grace_s: grace(body.get("gracePeriodSeconds"))?,
+        grace_s: body["gracePeriodSeconds"].as_i64().map(at_least_one_if_negative),
     };
     let dry = body.get("dryRun").and_then(Value::as_array);
     let dry_run = dry_run(dry.into_iter().flatten().filter_map(Value::as_str), &mut causes);
@@ -162,20 +163,6 @@ pub(super) fn delete(query: &Query, body: Option<&Value>) -> Result<Deletion, Ap
 /// kube-apiserver does not foresee a body that it cannot read here.
 fn undecodable(why: String) -> ApiError {
     ApiError::unforeseen(why)
-}
-
-/// `gracePeriodSeconds`.
-fn grace(value: Option<&Value>) -> Result<Option<i64>, ApiError> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_i64() {
-            Some(seconds) => Ok(Some(at_least_one_if_negative(seconds))),
-            None => Err(undecodable(format!(
-                "json: cannot unmarshal {} into Go struct field DeleteOptions.gracePeriodSeconds of type int64",
-                go::json_type(value)
-            ))),
-        },
-    }
 }
 
 /// As in Kubernetes.

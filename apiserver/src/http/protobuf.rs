@@ -73,6 +73,17 @@ struct Message {
     fields: &'static [Field],
 }
 
+/// # Errors
+/// Why this is no object in protobuf at all, as kube-apiserver says it.
+pub(super) fn check_envelope(bytes: &[u8]) -> Result<(), String> {
+    match bytes {
+        [] => Err("empty data".to_owned()),
+        bytes if bytes.starts_with(MAGIC) => Ok(()),
+        _ => Err("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
+            .to_owned()),
+    }
+}
+
 /// The object in a protobuf body; `None` when it is malformed or of a kind without a table.
 pub(super) fn decode(bytes: &[u8]) -> Option<Value> {
     let body = bytes.strip_prefix(MAGIC)?;

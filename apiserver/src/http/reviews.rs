@@ -186,6 +186,8 @@ fn causes(kind: &str, object: &Value) -> Vec<Cause> {
         let why = "at least one of user or group must be specified";
         causes.push(Cause::invalid("spec.user", &"".into(), why));
     }
+    check_selector(&resource["fieldSelector"], "fieldSelector", &mut causes);
+    check_selector(&resource["labelSelector"], "labelSelector", &mut causes);
     let local = kind == "LocalSubjectAccessReview";
     let given = object["metadata"].as_object().into_iter().flatten().any(|(field, value)| {
         let empty = value.is_null() || value == "";
@@ -207,6 +209,51 @@ fn causes(kind: &str, object: &Value) -> Vec<Cause> {
         }
     }
     causes
+}
+
+/// A selector is a text or requirements. Operators that nobody knows yet are let through.
+fn check_selector(selector: &Value, name: &str, causes: &mut Vec<Cause>) {
+    if !selector.is_object() {
+        return;
+    }
+    let at = format!("spec.resourceAttributes.{name}");
+    let raw = selector["rawSelector"].as_str().unwrap_or_default();
+    let requirements = selector["requirements"].as_array().map_or(&[][..], Vec::as_slice);
+    match (raw.is_empty(), requirements.is_empty()) {
+        (false, false) => {
+            let why = "may not specified at the same time as requirements";
+            causes.push(Cause::invalid(format!("{at}.rawSelector"), &raw.into(), why));
+        }
+        (true, true) => {
+            let why = format!("when {at} is specified, requirements or rawSelector is required");
+            causes.push(Cause::required(format!("{at}.requirements"), &why));
+        }
+        _ => {}
+    }
+    for (place, requirement) in requirements.iter().enumerate() {
+        let field = |name: &str| format!("{at}.requirements[{place}].{name}");
+        let (key, values) =
+            (requirement["key"].as_str().unwrap_or_default(), &requirement["values"]);
+        let of_fields = name == "fieldSelector";
+        if key.is_empty() && of_fields {
+            causes.push(Cause::required(field("key"), "must be specified"));
+        }
+        let empty = values.as_array().is_none_or(Vec::is_empty);
+        match requirement["operator"].as_str().unwrap_or_default() {
+            "In" | "NotIn" if empty => {
+                let why = "must be specified when `operator` is 'In' or 'NotIn'";
+                causes.push(Cause::required(field("values"), why));
+            }
+            "Exists" | "DoesNotExist" if !empty => {
+                let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                causes.push(Cause::forbidden(field("values"), why));
+            }
+            _ => {}
+        }
+        for why in crate::meta::qualified_name_errors(key).into_iter().filter(|_| !of_fields) {
+            causes.push(Cause::invalid(field("key"), &key.into(), &why));
+        }
+    }
 }
 
 /// Attributes as kube-apiserver's own type of them prints: all of its fields, by their names in Go.

@@ -83,16 +83,13 @@ fn holds(call: &Call<'_>, verdict: Verdict, object: &Value) -> bool {
     }
 }
 
-/// Why an apply may not create the object that it sends.
-fn create_refused(call: &Call<'_>, body: &[u8]) -> Option<Box<ApiError>> {
+/// Why a client may not create what is not there: `sent`.
+fn create_refused(call: &Call<'_>, sent: impl FnOnce() -> Option<Value>) -> Option<Box<ApiError>> {
     let (verdict, refusal) = call.verdict_on("create");
     let allowed = match verdict {
         Verdict::Allowed => true,
         Verdict::Denied => false,
-        verdict => {
-            let object = schema::decode_yaml(body);
-            object.is_ok_and(|(object, _)| holds(call, verdict, &object))
-        }
+        verdict => sent().is_some_and(|object| holds(call, verdict, &object)),
     };
     (!allowed).then(|| Box::new(refusal))
 }
@@ -121,7 +118,10 @@ pub(super) async fn update(
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let format = Format::negotiate(call.headers, call.query)?;
-    let (object, options) = receive(call, &target, "UpdateOptions", body).await?;
+    let (object, mut options) = receive(call, &target, "UpdateOptions", body).await?;
+    if target.def.is_created_by_update() {
+        options.create_refused = create_refused(call, || Some(object.clone()));
+    }
     let (def, namespace, name) = (&target.def, &target.namespace, &target.name);
     let engine = &call.app.engine;
     let done = engine.update(def, namespace, name, target.subresource(), object, options).await?;
@@ -137,7 +137,7 @@ pub(super) async fn update_scale(
     let format = Format::negotiate(call.headers, call.query)?;
     let bytes = body::read(call.headers, body).await?;
     let options = options::write("UpdateOptions", call.query, call.headers, call.user.clone())?;
-    let scale = decode::options(call.headers, &bytes)?;
+    let scale = decode::scale(call.headers, &bytes)?;
     let (def, namespace, name) = (&target.def, &target.namespace, &target.name);
     let engine = &call.app.engine;
     let done = engine.update(def, namespace, name, target.subresource(), scale, options).await?;
@@ -171,7 +171,8 @@ pub(super) async fn patch(
     let which = if is_apply { options::APPLY_OPTIONS } else { "PatchOptions" };
     let mut options = options::write(which, call.query, call.headers, call.user.clone())?;
     if is_apply {
-        options.create_refused = create_refused(call, &patch);
+        let sent = || schema::decode_yaml(&patch).ok().map(|(object, _)| object);
+        options.create_refused = create_refused(call, sent);
     }
     let (def, namespace, name) = (&target.def, &target.namespace, &target.name);
     let engine = &call.app.engine;

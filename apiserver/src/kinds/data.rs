@@ -1,12 +1,12 @@
 //! ConfigMap and Secret: what their keys may be, bytes in base64, and that `immutable` means it.
 
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurposeConfig};
+use base64::Engine as _;
 use serde_json::{Map, Value};
 
+use crate::schema::go_types::{BASE64, decoded_length};
 use crate::schema::{self, go};
-use crate::status::{ApiError, Cause};
-use crate::strategy::{Context, Strategy};
+use crate::status::Cause;
+use crate::strategy::Strategy;
 
 /// All values of one object together, as in Kubernetes.
 const BYTES_MAX: usize = 1024 * 1024;
@@ -17,40 +17,8 @@ const IMMUTABLE: &str = "field is immutable when `immutable` is set";
 /// Kubernetes' type of secrets that mean nothing in particular to it.
 const OPAQUE: &str = "Opaque";
 
-/// As Go decodes: bits beyond the last byte do not matter.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
-);
-
 fn members<'o>(object: &'o Value, field: &str) -> impl Iterator<Item = (&'o String, &'o Value)> {
     object.get(field).and_then(Value::as_object).into_iter().flatten()
-}
-
-/// # Errors
-/// 400 with the place of the first value that is not base64, as Go's decoder says it.
-fn check_base64(cx: Context<'_>, object: &Value, field: &str) -> Result<(), ApiError> {
-    for (_, value) in members(object, field) {
-        let Some(text) = value.as_str() else { continue };
-        if let Err(at) = decoded_length(text) {
-            let why = format!("illegal base64 data at input byte {at}");
-            return Err(ApiError::undecodable(cx.def, object, &why));
-        }
-    }
-    Ok(())
-}
-
-/// How many bytes the text stands for, or where it stops being base64.
-fn decoded_length(text: &str) -> Result<usize, usize> {
-    // Go skips line breaks.
-    let text: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-    match BASE64.decode(&text) {
-        Ok(bytes) => Ok(bytes.len()),
-        Err(base64::DecodeError::InvalidByte(at, _)) => Err(at),
-        Err(_) => Err(text.len() / 4 * 4),
-    }
 }
 
 fn key_errors(key: &str) -> Vec<String> {
@@ -100,20 +68,6 @@ fn check_immutable(old: &Value, new: &Value, fields: &[&str], causes: &mut Vec<C
 pub(super) struct ConfigMaps;
 
 impl Strategy for ConfigMaps {
-    fn prepare_create(&self, cx: Context<'_>, object: &mut Value) -> Result<(), ApiError> {
-        check_base64(cx, object, "binaryData")
-    }
-
-    fn prepare_update(
-        &self,
-        cx: Context<'_>,
-        _subresource: Option<&str>,
-        _old: &Value,
-        new: &mut Value,
-    ) -> Result<(), ApiError> {
-        check_base64(cx, new, "binaryData")
-    }
-
     fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
         let mut causes = Vec::new();
         if let Some(old) = old {
@@ -138,6 +92,20 @@ impl Strategy for ConfigMaps {
     }
 }
 
+/// ServiceAccount: of the secrets that it may use it keeps the names.
+pub(super) struct ServiceAccounts;
+
+impl Strategy for ServiceAccounts {
+    fn default(&self, object: &mut Value) {
+        let secrets = object.get_mut("secrets").and_then(Value::as_array_mut);
+        for secret in secrets.into_iter().flatten() {
+            if let Some(members) = secret.as_object_mut() {
+                members.retain(|name, _| name == "name");
+            }
+        }
+    }
+}
+
 pub(super) struct Secrets;
 
 impl Strategy for Secrets {
@@ -154,20 +122,6 @@ impl Strategy for Secrets {
         for (key, text) in texts {
             object["data"][key] = BASE64.encode(text.as_str().unwrap_or_default()).into();
         }
-    }
-
-    fn prepare_create(&self, cx: Context<'_>, object: &mut Value) -> Result<(), ApiError> {
-        check_base64(cx, object, "data")
-    }
-
-    fn prepare_update(
-        &self,
-        cx: Context<'_>,
-        _subresource: Option<&str>,
-        _old: &Value,
-        new: &mut Value,
-    ) -> Result<(), ApiError> {
-        check_base64(cx, new, "data")
     }
 
     fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {

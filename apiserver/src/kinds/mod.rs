@@ -39,11 +39,12 @@ pub(crate) type Strategies = HashMap<&'static str, HashMap<&'static str, Arc<dyn
 
 /// Kinds that are not here have no rules of their own.
 pub(crate) fn strategies() -> Strategies {
-    let all: [(&str, &str, Arc<dyn Strategy>); 18] = [
+    let all: [(&str, &str, Arc<dyn Strategy>); 19] = [
         ("", "namespaces", Arc::new(namespace::Namespaces)),
         ("", "configmaps", Arc::new(data::ConfigMaps)),
         ("", "events", Arc::new(event::Events)),
         ("", "secrets", Arc::new(data::Secrets)),
+        ("", "serviceaccounts", Arc::new(data::ServiceAccounts)),
         ("coordination.k8s.io", "leases", Arc::new(lease::Leases)),
         (event::GROUP, "events", Arc::new(event::Events)),
         (DEFINITIONS.0, DEFINITIONS.1, Arc::new(definition::Definitions)),

@@ -91,6 +91,10 @@ impl Strategy for Namespaces {
 
     fn prepare_delete(&self, _cx: Context<'_>, object: &mut Value) {
         object["status"]["phase"] = json!("Terminating");
+        // Kubernetes marks its namespaces in a way of their own, without a grace period.
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.remove("deletionGracePeriodSeconds");
+        }
     }
 
     fn is_held(&self, object: &Value) -> bool {

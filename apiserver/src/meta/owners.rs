@@ -10,8 +10,11 @@ pub(super) fn check(metadata: &Map<String, Value>, causes: &mut Vec<Cause>) {
     let mut controller: Option<String> = None;
     for owner in metadata.get("ownerReferences").and_then(Value::as_array).into_iter().flatten() {
         let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or("");
-        // Of `group/version`; without a group it is the whole.
-        let version = text("apiVersion").rsplit('/').next().unwrap_or_default();
+        // Of `group/version`; without a group it is the whole. What has more parts has none.
+        let version = match text("apiVersion").split('/').collect::<Vec<_>>()[..] {
+            [version] | [_, version] => version,
+            _ => "",
+        };
         let required = [
             ("apiVersion", version, "version must not be empty"),
             ("kind", text("kind"), "must not be empty"),

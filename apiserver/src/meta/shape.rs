@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::auth::rbac::RBAC_GROUP;
 use crate::resource::{Origin, ResourceDef};
 use crate::schema::go::json_type;
-use crate::schema::go_time;
+use crate::schema::{go_time, go_types};
 use crate::status::{ApiError, Cause};
 
 /// Fills in apiVersion and kind for built-in kinds, whose clients leave them out.
@@ -28,14 +28,24 @@ pub fn check_shape(def: &ResourceDef, object: &mut Value) -> Result<(), String> 
             }
         }
         let given = |field: &str| members[field].as_str().unwrap_or_default().to_owned();
-        if given("kind") != def.kind && given("apiVersion") == def.api_version() {
-            return Err(other_kind(def, &given("kind")));
+        let (kind, api_version) = (given("kind"), given("apiVersion"));
+        if kind != def.kind && api_version == def.api_version() {
+            return Err(other_kind(def, &kind));
+        }
+        // Events are of two groups, and it is known what they are in the other.
+        if api_version != def.api_version() && def.kind != "Event" {
+            return Err(unknown_kind(def, &kind, &api_version));
         }
     }
-    match members.get_mut("metadata") {
+    if def.origin == Origin::BuiltIn {
+        if let Some(why) = go_types::mismatch(&def.kind, object) {
+            return Err(why);
+        }
+        go_types::tidy(&def.kind, object);
+    }
+    match object.get_mut("metadata") {
         None | Some(Value::Null) => Ok(()),
-        Some(Value::Object(metadata)) => check_metadata(metadata),
-        Some(other) => Err(cannot(other, "", "v1.ObjectMeta")),
+        Some(metadata) => check_metadata(metadata),
     }
 }
 
@@ -68,13 +78,31 @@ fn other_kind(def: &ResourceDef, given: &str) -> String {
         _ => ("", &[]),
     };
     let (version, kind) = (&def.version, &def.kind);
-    if known.contains(&given) {
+    const COMMON: [&str; 9] = [
+        "CreateOptions",
+        "DeleteOptions",
+        "GetOptions",
+        "List",
+        "ListOptions",
+        "PatchOptions",
+        "Status",
+        "UpdateOptions",
+        "WatchEvent",
+    ];
+    let listed = given.strip_suffix("List").unwrap_or(given);
+    if known.contains(&listed) || (!known.is_empty() && COMMON.contains(&given)) {
         return format!("converting ({version}.{given}) to ({package}.{kind}): unknown conversion");
     }
-    let version = def.api_version();
-    format!(
-        "no kind {given:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
-    )
+    unknown_kind(def, given, &def.api_version())
+}
+
+/// Go's registry of kinds has no other name than the place where it is made.
+fn unknown_kind(def: &ResourceDef, kind: &str, api_version: &str) -> String {
+    let registry = match def.kind.as_str() {
+        "CustomResourceDefinition" => "pkg/apiserver/apiserver.go:56",
+        _ => "pkg/api/legacyscheme/scheme.go:30",
+    };
+    format!("no kind {kind:?} is registered for version {api_version:?} in scheme {registry:?}")
 }
 
 /// # Errors
@@ -119,43 +147,47 @@ pub fn check_type(def: &ResourceDef, object: &Value) -> Result<(), ApiError> {
 /// # Errors
 /// As Go's decoder says it.
 pub(super) fn check_embedded(metadata: &mut Value) -> Result<(), String> {
-    match metadata {
-        Value::Null => {
-            *metadata = Value::Object(Map::new());
-            Ok(())
-        }
-        Value::Object(metadata) => check_metadata(metadata),
-        other => Err(cannot(other, "", "v1.ObjectMeta")),
+    if metadata.is_null() {
+        *metadata = Value::Object(Map::new());
     }
+    check_metadata(metadata)
 }
 
 /// What the rest of the server reads without asking must have the right type.
-fn check_metadata(metadata: &mut Map<String, Value>) -> Result<(), String> {
+fn check_metadata(metadata: &mut Value) -> Result<(), String> {
+    if metadata.as_object_mut().is_some_and(tidy) {
+        return Ok(());
+    }
+    match go_types::mismatch("ObjectMeta", metadata) {
+        Some(why) => Err(why),
+        None => Ok(()),
+    }
+}
+
+/// Leaves out what Go leaves out; whether all else has its type.
+fn tidy(metadata: &mut Map<String, Value>) -> bool {
     metadata.retain(|_, value| !value.is_null());
     for (field, value) in metadata.iter_mut() {
-        match field.as_str() {
+        let fits = match field.as_str() {
             "name" | "generateName" | "namespace" | "uid" | "resourceVersion" | "selfLink" => {
-                must(value.is_string(), value, field, go_type(field))?;
+                value.is_string()
             }
-            "generation" | "deletionGracePeriodSeconds" => {
-                must(value.is_i64(), value, field, "int64")?;
+            "generation" | "deletionGracePeriodSeconds" => value.is_i64(),
+            "creationTimestamp" | "deletionTimestamp" => {
+                value.as_str().is_some_and(|text| go_time::check(text, go_time::SECONDS).is_ok())
             }
-            "creationTimestamp" | "deletionTimestamp" => check_time(value)?,
-            "labels" | "annotations" => check_texts(field, value)?,
-            "finalizers" => {
-                must(value.is_array(), value, field, "[]string")?;
-                for item in value.as_array().into_iter().flatten() {
-                    must(item.is_string(), item, field, "string")?;
-                }
+            "labels" | "annotations" => value.as_object_mut().is_some_and(tidy_texts),
+            "finalizers" => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
+            "ownerReferences" => {
+                value.as_array_mut().is_some_and(|list| list.iter_mut().all(tidy_owner))
             }
-            "ownerReferences" => check_owners(field, value)?,
             "managedFields" => {
-                must(value.is_array(), value, field, "[]v1.ManagedFieldsEntry")?;
-                for item in value.as_array().into_iter().flatten() {
-                    must(item.is_object(), item, field, "v1.ManagedFieldsEntry")?;
-                }
+                value.as_array().is_some_and(|list| list.iter().all(Value::is_object))
             }
-            _ => {}
+            _ => true,
+        };
+        if !fits {
+            return false;
         }
     }
     // Go leaves out what is empty: texts, lists and maps alike.
@@ -165,69 +197,24 @@ fn check_metadata(metadata: &mut Map<String, Value>) -> Result<(), String> {
         Value::Object(map) => !map.is_empty(),
         _ => true,
     });
-    Ok(())
+    true
 }
 
-fn go_type(field: &str) -> &'static str {
-    if field == "uid" { "types.UID" } else { "string" }
-}
-
-fn check_texts(field: &str, value: &mut Value) -> Result<(), String> {
-    let Value::Object(map) = value else {
-        return Err(cannot(value, field, "map[string]string"));
-    };
-    for value in map.values_mut() {
-        match value {
-            Value::String(_) => {}
-            Value::Null => *value = "".into(),
-            _ => return Err(cannot(value, field, "string")),
+fn tidy_texts(map: &mut Map<String, Value>) -> bool {
+    map.values_mut().all(|value| {
+        if value.is_null() {
+            *value = "".into();
         }
-    }
-    Ok(())
+        value.is_string()
+    })
 }
 
-fn check_owners(field: &str, value: &mut Value) -> Result<(), String> {
-    let Value::Array(list) = value else {
-        return Err(cannot(value, field, "[]v1.OwnerReference"));
-    };
-    for owner in list {
-        let Value::Object(members) = owner else {
-            return Err(cannot(owner, field, "v1.OwnerReference"));
-        };
-        members.retain(|_, value| !value.is_null());
-        for (name, value) in members {
-            let (fits, wanted) = match name.as_str() {
-                "apiVersion" | "kind" | "name" | "uid" => (value.is_string(), go_type(name)),
-                "controller" | "blockOwnerDeletion" => (value.is_boolean(), "bool"),
-                _ => continue,
-            };
-            must(fits, value, &format!("{field}.{name}"), wanted)?;
-        }
-    }
-    Ok(())
-}
-
-fn check_time(value: &Value) -> Result<(), String> {
-    match value.as_str() {
-        Some(text) => go_time::check(text, go_time::SECONDS),
-        None => Err(cannot(value, "", "string")),
-    }
-}
-
-fn must(fits: bool, value: &Value, field: &str, wanted: &str) -> Result<(), String> {
-    if fits { Ok(()) } else { Err(cannot(value, field, wanted)) }
-}
-
-fn cannot(value: &Value, field: &str, wanted: &str) -> String {
-    // Go tells a number that is not whole.
-    let what = match value {
-        Value::Number(number) if wanted == "int64" => format!("number {number}"),
-        value => json_type(value).to_owned(),
-    };
-    if field.is_empty() {
-        return format!("json: cannot unmarshal {what} into Go value of type {wanted}");
-    }
-    format!(
-        "json: cannot unmarshal {what} into Go struct field ObjectMeta.{field} of type {wanted}"
-    )
+fn tidy_owner(owner: &mut Value) -> bool {
+    let Value::Object(members) = owner else { return false };
+    members.retain(|_, value| !value.is_null());
+    members.iter().all(|(name, value)| match name.as_str() {
+        "apiVersion" | "kind" | "name" | "uid" => value.is_string(),
+        "controller" | "blockOwnerDeletion" => value.is_boolean(),
+        _ => true,
+    })
 }

@@ -83,7 +83,7 @@ fn a_create_that_contradicts_its_url_is_refused() {
         (
             json!({"metadata": {"ownerReferences": [{"uid": true}]}}),
             400,
-            "json: cannot unmarshal bool into Go struct field ObjectMeta.ownerReferences.uid of type types.UID",
+            "json: cannot unmarshal bool into Go struct field OwnerReference.ownerReferences.uid of type types.UID",
         ),
         (
             json!({"metadata": []}),

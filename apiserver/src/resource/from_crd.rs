@@ -9,6 +9,7 @@ use commonage_apply::Types;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceColumnDefinition, CustomResourceDefinition, CustomResourceDefinitionVersion,
 };
+use kube::core::Version;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -119,7 +120,16 @@ fn deprecation(
 ) -> Option<String> {
     let (group, kind, name) = (&crd.spec.group, &crd.spec.names.kind, &version.name);
     let own = || version.deprecation_warning.clone();
-    let text = || own().unwrap_or_else(|| format!("{group}/{name} {kind} is deprecated"));
+    let text = || {
+        let priority = |name: &str| Version::parse(name).priority();
+        let newer = crd.spec.versions.iter().filter(|one| {
+            one.served && one.deprecated != Some(true) && priority(&one.name) > priority(name)
+        });
+        let instead = newer.max_by_key(|one| priority(&one.name));
+        let instead =
+            instead.map(|one| format!("; use {group}/{} {kind}", one.name)).unwrap_or_default();
+        own().unwrap_or_else(|| format!("{group}/{name} {kind} is deprecated{instead}"))
+    };
     (version.deprecated == Some(true)).then(text)
 }
 
@@ -138,33 +148,32 @@ fn columns(
             message: format!("must have at most {COLUMNS_MAX} items"),
         });
     }
-    // As in Kubernetes: what cannot be followed costs the columns, not the kind.
-    Ok(asked_columns(asked).unwrap_or_else(|error| {
-        tracing::warn!(%field, %error, "a column can't be followed; the kind has the usual columns");
-        vec![Column::name(), Column::age()]
-    }))
-}
-
-fn asked_columns(asked: &[CustomResourceColumnDefinition]) -> Result<Vec<Column>, JsonPathError> {
+    // As in Kubernetes: what cannot be followed costs this column and those after it, not the kind.
     let mut columns = vec![Column::name()];
-    for column in asked {
-        let words = || {
-            format!("Custom resource definition column (in JSONPath format): {}", column.json_path)
-        };
-        columns.push(Column {
-            name: column.name.clone(),
-            type_: column.type_.clone(),
-            format: column.format.clone().unwrap_or_default(),
-            description: column
-                .description
-                .clone()
-                .filter(|text| !text.is_empty())
-                .unwrap_or_else(words),
-            priority: column.priority.unwrap_or(0),
-            cell: Cell::Path(JsonPath::parse(&column.json_path)?),
-        });
+    for column in asked.iter().map(asked_column) {
+        match column {
+            Ok(column) => columns.push(column),
+            Err(error) => {
+                tracing::warn!(%field, %error, "a column can't be followed; the kind has those before it");
+                break;
+            }
+        }
     }
     Ok(columns)
+}
+
+fn asked_column(column: &CustomResourceColumnDefinition) -> Result<Column, JsonPathError> {
+    let words =
+        || format!("Custom resource definition column (in JSONPath format): {}", column.json_path);
+    let description = column.description.clone().filter(|text| !text.is_empty());
+    Ok(Column {
+        name: column.name.clone(),
+        type_: column.type_.clone(),
+        format: column.format.clone().unwrap_or_default(),
+        description: description.unwrap_or_else(words),
+        priority: column.priority.unwrap_or(0),
+        cell: Cell::Path(JsonPath::parse(&column.json_path)?),
+    })
 }
 
 fn selectable_fields(

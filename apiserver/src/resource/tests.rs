@@ -121,9 +121,11 @@ fn columns_that_cannot_be_followed_cost_the_columns() {
     let mut crd = task_crd();
     let asked = crd.spec.versions[0].additional_printer_columns.as_mut().unwrap();
     asked[1].json_path = "..a".into();
+    let asked_before = asked[0].name.clone();
     let def = &ResourceDef::from_crd(&crd).unwrap()[0];
     let columns: Vec<&str> = def.columns.iter().map(|column| column.name.as_str()).collect();
-    assert_eq!(columns, ["Name", "Age"]);
+    let before = asked_before.as_str();
+    assert_eq!(columns, ["Name", before]);
 }
 
 #[test]
@@ -134,6 +136,18 @@ fn who_uses_a_deprecated_version_is_told() {
     assert_eq!(told(&crd), None);
     crd.spec.versions[0].deprecated = Some(true);
     assert_eq!(told(&crd).as_deref(), Some("example.com/v1 Task is deprecated"));
+    for (name, instead) in [
+        ("v1beta1", ""),
+        ("v2", "; use example.com/v2 Task"),
+        ("v2beta1", "; use example.com/v2 Task"),
+        ("v3", "; use example.com/v3 Task"),
+    ] {
+        let mut newer = crd.spec.versions[0].clone();
+        (newer.name, newer.storage, newer.deprecated) = (name.into(), false, None);
+        crd.spec.versions.push(newer);
+        let wanted = format!("example.com/v1 Task is deprecated{instead}");
+        assert_eq!(told(&crd), Some(wanted), "{name}");
+    }
     crd.spec.versions[0].deprecation_warning = Some("use v2".into());
     assert_eq!(told(&crd).as_deref(), Some("use v2"));
 }

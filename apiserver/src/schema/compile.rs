@@ -54,7 +54,10 @@ pub(super) fn compile(schema: &Value, path: &str) -> Result<Node, SchemaError> {
     let rules: Arc<[Rule]> = Rule::all(schema).into();
     let rules_below = !rules.is_empty() || children().any(|child| child.rules_below);
     let embedded_below = embedded || children().any(|child| child.embedded_below);
+    let counts = types.iter().any(|type_| matches!(type_, Type::Integer | Type::Number));
+    let format = schema.get("format").and_then(Value::as_str).filter(|format| !format.is_empty());
     Ok(Node {
+        number_format: format.filter(|_| counts).map(str::to_owned),
         types,
         nullable: flag(schema, "nullable"),
         preserve_unknown: flag(schema, "x-kubernetes-preserve-unknown-fields"),

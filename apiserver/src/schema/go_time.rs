@@ -8,6 +8,8 @@ pub(crate) const SECONDS: &str = "2006-01-02T15:04:05Z07:00";
 /// Of `metav1.MicroTime`.
 pub(crate) const MICROSECONDS: &str = "2006-01-02T15:04:05.000000Z07:00";
 
+const MICRO_DIGITS: usize = 6;
+
 enum Failure {
     /// What is left of the text, and the part of the layout that it is not.
     Part(String, &'static str),
@@ -66,11 +68,13 @@ fn read(text: &str, micros: bool) -> Result<(), Failure> {
     let digits =
         rest.get(1..).map_or(0, |rest| rest.iter().take_while(|c| c.is_ascii_digit()).count());
     let point = rest.first().is_some_and(|c| matches!(c, b'.' | b','));
-    if point && digits > 0 {
-        // As many as there are, though Go's layout with microseconds knows six.
-        rest = &rest[1 + digits..];
-    } else if micros && point {
-        return Err(fail(rest, ".000000"));
+    match (micros, point && digits > 0) {
+        // As many as the layout has, no more and no less.
+        (true, true) if digits >= MICRO_DIGITS => rest = &rest[1 + MICRO_DIGITS..],
+        (true, _) => return Err(fail(rest, ".000000")),
+        // As many as there are, though the layout has none.
+        (false, true) => rest = &rest[1 + digits..],
+        (false, false) => {}
     }
     rest = zone(rest)
         .map_err(|wrong| wrong.map_or_else(|| fail(rest, "Z07:00"), Failure::OutOfRange))?;
@@ -168,7 +172,15 @@ mod tests {
             "0001-01-01T00:00:00Z",
         ] {
             assert_eq!(check(text, SECONDS), Ok(()), "{text}");
-            assert_eq!(check(text, MICROSECONDS), Ok(()), "{text}");
+        }
+        assert_eq!(check("2020-01-01T23:59:59.123456+02:00", MICROSECONDS), Ok(()));
+        for (end, told) in [
+            ("Z", r#"cannot parse "Z" as ".000000""#),
+            (".123Z", r#"cannot parse ".123Z" as ".000000""#),
+            (".123456789Z", r#"cannot parse "789Z" as "Z07:00""#),
+        ] {
+            let found = check(&format!("2020-01-01T00:00:00{end}"), MICROSECONDS).unwrap_err();
+            assert!(found.ends_with(told), "{found}");
         }
     }
 }

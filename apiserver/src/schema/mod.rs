@@ -14,6 +14,7 @@ pub(crate) mod go;
 mod go_json;
 mod go_regexp;
 pub(crate) mod go_time;
+pub(crate) mod go_types;
 mod lists;
 mod node;
 mod path;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use regex::Regex;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::cel::Rule;
 use super::format::Format;
@@ -14,6 +14,8 @@ use super::format::Format;
 pub(super) struct Node {
     /// Empty: any type.
     pub(super) types: Vec<Type>,
+    /// Of a number: it says how large one may be.
+    pub(super) number_format: Option<String>,
     pub(super) nullable: bool,
     pub(super) preserve_unknown: bool,
     /// It holds a schema.
@@ -133,6 +135,28 @@ impl Type {
                 value.is_i64()
                     || value.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() <= SAFE_MAX)
             }
+        }
+    }
+
+    /// Whether a number is one that the format can hold, as Go's validator sees it.
+    pub(super) fn has_room(self, format: Option<&str>, number: &Number) -> bool {
+        let float = number.as_f64().unwrap_or_default();
+        match self {
+            Type::Integer => {
+                // (Beyond 64 bits all floats are whole, and a cast stops at the ends.)
+                let whole = number.as_i64().map_or(float as i128, i128::from);
+                let (least, most) = match format {
+                    Some("int32") => (i32::MIN.into(), i32::MAX.into()),
+                    Some("uint32") => (0, u32::MAX.into()),
+                    Some("uint64") => (0, u64::MAX.into()),
+                    _ => (i64::MIN.into(), i128::from(i64::MAX)),
+                };
+                float.fract() == 0.0 && (least..=most).contains(&whole)
+            }
+            Type::Number => {
+                !matches!(format, Some("float" | "float32")) || (float as f32).is_finite()
+            }
+            _ => true,
         }
     }
 

@@ -156,7 +156,21 @@ fn mistakes_are_told_in_kubernetes_words() {
             json!(3),
             vec!["x: Invalid value: 3: x in body should be a multiple of 2"],
         ),
-        (json!({"type": "integer", "format": "int32"}), json!(1_i64 << 40), vec![]),
+        (
+            json!({"type": "integer", "format": "int32"}),
+            json!(1_i64 << 40),
+            vec![
+                "<nil>: Invalid value: \"\": Checked value must be of type integer with format int32 in x",
+            ],
+        ),
+        (
+            json!({"type": "integer", "minimum": 0.5}),
+            json!(1),
+            vec![
+                "<nil>: Invalid value: \"\": Minimum boundary value must be of type integer (default format) in x",
+            ],
+        ),
+        (json!({"type": "number", "format": "float"}), json!(1.5), vec![]),
         (
             json!({"type": "string", "minLength": 2}),
             json!("ä"),

@@ -70,8 +70,9 @@ impl Validator {
             }
             Value::Number(number) => {
                 matches += 2;
+                self.range(node, "Checked", number, path);
                 if let Some(checks) = &node.checks {
-                    self.number(checks, value, number, path);
+                    self.number(node, checks, value, number, path);
                 }
             }
             Value::Array(list) => matches += self.array(node, list, old, path),
@@ -141,11 +142,38 @@ impl Validator {
         }
     }
 
-    fn number(&mut self, checks: &Checks, value: &Value, number: &Number, path: &Path<'_>) {
+    /// What the type and its format can hold is asked of bounds too.
+    fn range(&mut self, node: &Node, what: &str, number: &Number, path: &Path<'_>) {
+        let Some(type_) = node.types.first() else { return };
+        let format = node.number_format.as_deref();
+        if !type_.has_room(format, number) {
+            let format = format
+                .map_or("(default format)".to_owned(), |format| format!("with format {format}"));
+            let name = type_.name();
+            let detail = format!("{what} value must be of type {name} {format} in {path}");
+            self.add(Cause::invalid("<nil>", &"".into(), &detail));
+        }
+    }
+
+    fn bound_range(&mut self, node: &Node, what: &str, bound: f64, path: &Path<'_>) {
+        if let Some(bound) = Number::from_f64(bound) {
+            self.range(node, what, &bound, path);
+        }
+    }
+
+    fn number(
+        &mut self,
+        node: &Node,
+        checks: &Checks,
+        value: &Value,
+        number: &Number,
+        path: &Path<'_>,
+    ) {
         let amount = number.as_f64().unwrap_or(f64::NAN);
         // An integer is compared with the integral part of the bound.
         let bound = |bound: f64| if number.is_f64() { bound } else { bound.trunc() };
         if let Some(unit) = checks.multiple_of {
+            self.bound_range(node, "MultipleOf", unit, path);
             let times = if unit < 1.0 { 1.0 / unit * amount } else { amount / unit };
             if times.fract() != 0.0 {
                 self.invalid(
@@ -155,7 +183,9 @@ impl Validator {
                 );
             }
         }
-        if let Some(least) = checks.minimum.map(bound) {
+        if let Some(least) = checks.minimum {
+            self.bound_range(node, "Minimum boundary", least, path);
+            let least = bound(least);
             if checks.exclusive_minimum && amount <= least {
                 self.invalid(
                     path,
@@ -167,7 +197,9 @@ impl Validator {
                 self.invalid(path, value, &detail);
             }
         }
-        if let Some(most) = checks.maximum.map(bound) {
+        if let Some(most) = checks.maximum {
+            self.bound_range(node, "Maximum boundary", most, path);
+            let most = bound(most);
             if checks.exclusive_maximum && amount >= most {
                 self.invalid(path, value, &format!("{path} in body should be less than {most}"));
             } else if amount > most {

@@ -15,9 +15,11 @@ pub(crate) fn decode_yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), String> 
     options.legacy_octal_numbers = true;
     let mut repeated = Vec::new();
     let read = serde_saphyr::from_slice_with_options(bytes, options.clone()).or_else(|_| {
-        repeated = yaml_text::repeated_keys(&String::from_utf8_lossy(bytes))?;
+        let text = String::from_utf8_lossy(bytes);
+        let first = yaml_text::first_document(&text);
+        repeated = yaml_text::repeated_keys(first)?;
         options.duplicate_keys = DuplicateKeyPolicy::LastWins;
-        serde_saphyr::from_slice_with_options(bytes, options).map_err(|error| {
+        serde_saphyr::from_slice_with_options(first.as_bytes(), options).map_err(|error| {
             format!("yaml: {}", error.to_string().lines().next().unwrap_or_default())
         })
     });
@@ -59,6 +61,16 @@ mod tests {
         let (value, repeated) = decode_yaml(b"a: 1\na: 2\n").unwrap();
         assert_eq!(value, json!({"a": 2}));
         assert_eq!(repeated, [r#"line 2: key "a" already set in map"#]);
-        assert_eq!(decode_yaml(b"a: [").unwrap_err(), "yaml: did not find expected node content");
+        let told = decode_yaml(b"a: [").unwrap_err();
+        assert_eq!(told, "yaml: line 1: did not find expected node content");
+    }
+
+    #[test]
+    fn what_follows_the_first_document_is_not_read() {
+        for text in
+            ["a: 1\n---\nb: 2\n", "a: 1\n---\n", "---\na: 1\n---\nb: [\n", "a: 1\n...\n---\nb: 2\n"]
+        {
+            assert_eq!(decode_yaml(text.as_bytes()).unwrap().0, json!({"a": 1}), "{text}");
+        }
     }
 }

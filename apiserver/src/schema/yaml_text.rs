@@ -21,6 +21,20 @@ enum Open {
 /// Where a collection begins, counted from 1.
 type Line = usize;
 
+/// What comes before a second document: Go's decoder reads one.
+pub(super) fn first_document(text: &str) -> &str {
+    let mut parser = Parser::new_from_str(text);
+    let mut documents = 0;
+    while let Some(Ok((event, span))) = parser.next_event() {
+        documents += usize::from(matches!(event, Event::DocumentStart(..)));
+        if documents > 1 {
+            let (at, _) = text.char_indices().nth(span.start.index()).unwrap_or((text.len(), ' '));
+            return &text[..at];
+        }
+    }
+    text
+}
+
 /// `line 9: key "foo" already set in map` for each key that is there again, with the line of its value.
 ///
 /// # Errors
@@ -30,7 +44,7 @@ pub(super) fn repeated_keys(text: &str) -> Result<Vec<String>, String> {
     let mut open: Vec<(Open, Line)> = Vec::new();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|error| syntax_error(&error))?;
+        let (event, span) = event.map_err(|error| syntax_error(text, &error))?;
         let line = span.start.line();
         match event {
             Event::Scalar(value, ..) => scalar(&mut open, Some(&value), line, &mut findings),
@@ -67,7 +81,20 @@ fn scalar(open: &mut [(Open, Line)], text: Option<&str>, line: Line, findings: &
 
 /// In the words of libyaml, which Go's decoder is a translation of. Like it, lines are counted from 0
 /// where the grammar is wrong and from 1 where a character is, and the first is not named.
-fn syntax_error(error: &ScanError) -> String {
+fn syntax_error(text: &str, error: &ScanError) -> String {
+    let open = matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEofFlowMapping
+            | ErrorKind::UnexpectedEofFlowSequence
+            | ErrorKind::UnclosedFlowCollection { .. }
+    );
+    let at_end = error.marker().index() >= text.trim_end().chars().count();
+    if (open || at_end)
+        && let Some(why) = missing_at_end(text)
+    {
+        // The end is at the beginning of a line of its own.
+        return format!("yaml: line {}: {why}", text.lines().count());
+    }
     let (why, grammar) = match error.kind() {
         ErrorKind::ExpectedBlockMappingKey => ("did not find expected key", true),
         ErrorKind::ExpectedFlowMappingSeparator | ErrorKind::UnexpectedEofFlowMapping => {
@@ -95,6 +122,28 @@ fn syntax_error(error: &ScanError) -> String {
         }
     };
     located(error, why, grammar)
+}
+
+/// What is missing where the text ends within brackets that are not closed; `None` when it does not.
+fn missing_at_end(text: &str) -> Option<&'static str> {
+    let mut open = Vec::new();
+    let mut quote = None;
+    for c in text.chars() {
+        match (quote, c) {
+            (Some(end), c) if c == end => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') if !open.is_empty() => quote = Some(c),
+            (None, '[' | '{') => open.push(c),
+            (None, ']' | '}') => drop(open.pop()),
+            _ => {}
+        }
+    }
+    let bracket = open.last().filter(|_| quote.is_none())?;
+    Some(match (text.trim_end().ends_with(['[', '{', ',', ':']), bracket) {
+        (true, _) => "did not find expected node content",
+        (false, '[') => "did not find expected ',' or ']'",
+        (false, _) => "did not find expected ',' or '}'",
+    })
 }
 
 fn located(error: &ScanError, why: &str, grammar: bool) -> String {
@@ -127,7 +176,9 @@ mod tests {
         for (text, wanted) in [
             ("a: b: c", "yaml: mapping values are not allowed in this context"),
             ("x: 1\na: b: c", "yaml: line 2: mapping values are not allowed in this context"),
-            ("a: [1, 2", "yaml: did not find expected node content"),
+            ("a: [1, 2", "yaml: line 1: did not find expected ',' or ']'"),
+            ("{", "yaml: line 1: did not find expected node content"),
+            ("a: 1\nb: {c: 1\n", "yaml: line 2: did not find expected ',' or '}'"),
             ("a: 1\nb: {c: 1\nd: 2", "yaml: line 2: did not find expected ',' or '}'"),
             ("a: 1\n- b", "yaml: line 1: did not find expected key"),
             ("a: @b", "yaml: found character that cannot start any token"),

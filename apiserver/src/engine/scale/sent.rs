@@ -6,8 +6,11 @@ use super::super::WriteOptions;
 use super::super::commit::judge;
 use super::super::update::Attempt;
 use super::{API_VERSION, KIND};
-use crate::schema::go;
+use crate::schema::{go, go_types};
 use crate::status::ApiError;
+
+/// Where Go's registry of Scales is made: it has no other name.
+const SCHEME: &str = "k8s.io/client-go/scale/util.go:133";
 
 /// Why a document is no Scale, in the words of Go's decoder.
 #[derive(Debug)]
@@ -22,10 +25,12 @@ impl Wrong {
     pub(super) fn why(&self) -> String {
         match self {
             Wrong::Version(given) => {
-                format!("no kind {KIND:?} is registered for version {given:?}")
+                format!("no kind {KIND:?} is registered for version {given:?} in scheme {SCHEME:?}")
             }
             Wrong::Kind(given) => {
-                format!("no kind {given:?} is registered for version {API_VERSION:?}")
+                format!(
+                    "no kind {given:?} is registered for version {API_VERSION:?} in scheme {SCHEME:?}"
+                )
             }
             Wrong::Value(why) => why.clone(),
         }
@@ -72,18 +77,10 @@ pub(super) fn replicas(scale: &mut Value) -> Result<i64, Wrong> {
             given => return Err(Wrong::Kind(given.to_owned())),
         }
     }
-    let value = match members.get("spec").and_then(|spec| spec.get("replicas")) {
-        None | Some(Value::Null) => return Ok(0),
-        Some(value) => value,
-    };
-    value.as_i64().filter(|number| i32::try_from(*number).is_ok()).ok_or_else(|| {
-        let what = match value {
-            Value::Number(number) => format!("number {number}"),
-            other => go::json_type(other).to_owned(),
-        };
-        let place = "Go struct field ScaleSpec.spec.replicas of type int32";
-        Wrong::Value(format!("json: cannot unmarshal {what} into {place}"))
-    })
+    match go_types::mismatch(KIND, scale) {
+        Some(why) => Err(Wrong::Value(why)),
+        None => Ok(scale["spec"]["replicas"].as_i64().unwrap_or_default()),
+    }
 }
 
 /// Warnings about what was `found` in the text and about fields that no Scale has.

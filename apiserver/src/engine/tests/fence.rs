@@ -116,7 +116,8 @@ async fn a_write_on_its_way_when_the_term_ends_does_not_land() {
     let stored = store.get(&key, None).await.unwrap().unwrap().value;
     let stored = String::from_utf8(stored.to_vec()).unwrap();
 
-    let renewed = stored.replace("15", "16");
+    let renewed = stored.replace("\"leaseDurationSeconds\":15", "\"leaseDurationSeconds\":16");
+    assert_ne!(renewed, stored);
     *store.next.lock() = Some((key.clone(), renewed.into()));
     behind(fence_of(&made, 0), world.create(map("renewed-meanwhile"))).await.unwrap();
     assert!(store.next.lock().is_none());

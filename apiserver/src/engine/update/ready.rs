@@ -7,9 +7,8 @@ use commonage_apply::Unusual;
 use serde_json::Value;
 
 use super::super::commit::{clean, judge, take_version};
-use super::super::create::unreadable;
 use super::super::managed::{self, Entries};
-use super::super::{Engine, FieldValidation, PatchKind, WriteOptions};
+use super::super::{Engine, FieldValidation, PatchKind, WriteOptions, scale};
 use super::{Attempt, Edit, Target};
 use crate::meta;
 use crate::object::Object;
@@ -20,11 +19,9 @@ use crate::status::{ApiError, Cause};
 
 /// What made the new object, for what is said of one that cannot be read.
 #[derive(Clone, Copy)]
-pub(in crate::engine) enum By<'e> {
+pub(in crate::engine) enum By {
     Replacing,
     Patching,
-    /// A strategic merge patch.
-    Merging(&'e Bytes),
     /// The object's `/scale`, which owns what it writes in its own name.
     Scaling,
 }
@@ -62,7 +59,6 @@ impl Engine {
         };
         let by = match edit {
             Edit::Replace(_) => By::Replacing,
-            Edit::Patch { kind: PatchKind::Strategic, body } => By::Merging(body),
             Edit::Patch { .. } => By::Patching,
         };
         match self.checked(target, by, (old, new), entries, options, current) {
@@ -79,7 +75,7 @@ impl Engine {
     pub(super) fn checked(
         &self,
         target: &Target,
-        by: By<'_>,
+        by: By,
         (mut old, mut new): (Value, Value),
         entries: Entries,
         options: &WriteOptions,
@@ -123,16 +119,7 @@ impl Engine {
             Some("status") => def.schema.validate_status(&new, &old),
             _ => def.schema.validate_update(&new, &old),
         });
-        if let Some(why) = unreadable(def, &causes) {
-            let error = match by {
-                By::Replacing => ApiError::undecodable(def, &new, &why),
-                By::Patching | By::Scaling => {
-                    ApiError::invalid_patch(&as_patched(new, current).to_string(), &why)
-                }
-                By::Merging(patch) => unmergeable(patch, why),
-            };
-            return Err(error.into());
-        }
+        causes.extend(scale::causes(def, &new, subresource == Some("status")));
         if causes.is_empty() {
             causes.extend(strategy.validate(&new, Some(&old)));
         }
@@ -167,18 +154,6 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-/// An object as the patch left it, before the server noted anything in it.
-fn as_patched(mut object: Value, current: &Object) -> Value {
-    let mut before = current.to_value();
-    if let (Some(entries), Some(metadata)) =
-        (managed::take_entries(&mut before), object.get_mut("metadata"))
-    {
-        metadata[managed::MEMBER] = entries;
-        metadata["resourceVersion"] = current.version.0.to_string().into();
-    }
-    object
 }
 
 /// The version that the client wants to change must be the current one. (A patched document carries

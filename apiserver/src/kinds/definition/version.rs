@@ -269,10 +269,13 @@ fn check_selectable(version: &Value, at: &str, causes: &mut Vec<Cause>) {
             causes.push(Cause::required(field, ""));
             continue;
         }
-        let Some(found) = schema_at(&version["schema"]["openAPIV3Schema"], path) else {
-            let detail = "is an invalid path: does not refer to a valid field";
-            causes.push(Cause::invalid(field, value, detail));
-            continue;
+        let found = match schema_at(&version["schema"]["openAPIV3Schema"], path) {
+            Ok(found) => found,
+            Err(why) => {
+                let detail = format!("is an invalid path: {why}");
+                causes.push(Cause::invalid(field, value, &detail));
+                continue;
+            }
         };
         if path.starts_with(".metadata") {
             let detail = "must not point to fields in metadata";
@@ -292,10 +295,28 @@ fn check_selectable(version: &Value, at: &str, causes: &mut Vec<Cause>) {
     }
 }
 
-/// The schema of a field, along plain members.
-fn schema_at<'s>(schema: &'s Value, path: &str) -> Option<&'s Value> {
-    JsonPath::parse(path).ok()?.field_name()?;
-    path.strip_prefix('.')?
-        .split('.')
-        .try_fold(schema, |schema, name| schema["properties"].get(name))
+/// The schema of a field, as Kubernetes follows a path that has no places in lists.
+///
+/// # Errors
+/// Why it leads nowhere, as Kubernetes says it.
+fn schema_at<'s>(mut schema: &'s Value, path: &str) -> Result<&'s Value, String> {
+    let mut tokens = path.split_inclusive(['.', '[', ']']).flat_map(|part| {
+        let (name, end) = part.split_at(part.trim_end_matches(['.', '[', ']']).len());
+        [name, end].into_iter().filter(|token| !token.is_empty())
+    });
+    while let Some(token) = tokens.next() {
+        match token {
+            "[" => return Err("array notation is not allowed".to_owned()),
+            "." => {
+                let name = tokens.next().ok_or("unexpected end of JSON path")?;
+                schema = match (schema["properties"].get(name), &schema["additionalProperties"]) {
+                    (Some(property), _) => property,
+                    (None, values @ Value::Object(_)) => values,
+                    _ => return Err("does not refer to a valid field".to_owned()),
+                };
+            }
+            other => return Err(format!("expected [ or . but got: {other}")),
+        }
+    }
+    Ok(schema)
 }

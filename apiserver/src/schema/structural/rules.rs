@@ -276,6 +276,11 @@ fn rule_texts(schema: &Value, field: &str, causes: &mut Vec<Cause>) {
             let detail = "message must be specified if rule contains line breaks";
             causes.push(Cause::required(format!("{at}.message"), detail));
         }
+        let message = text(rule, "messageExpression");
+        if !message.is_empty() && message.trim().is_empty() {
+            let detail = "messageExpression must be non-empty if specified";
+            causes.push(Cause::required(format!("{at}.messageExpression"), detail));
+        }
         let reasons = [
             "FieldValueDuplicate",
             "FieldValueForbidden",
@@ -287,8 +292,15 @@ fn rule_texts(schema: &Value, field: &str, causes: &mut Vec<Cause>) {
             causes.push(Cause::not_supported(format!("{at}.reason"), &reason.into(), reasons));
         }
         let path = text(rule, "fieldPath");
-        if !path.is_empty() && super::super::cel::field_path(path, schema).is_none() {
-            let detail = "fieldPath must be a valid path";
+        let wrong = [
+            (path.trim().is_empty(), "fieldPath must be non-empty if specified"),
+            (path.contains(['\n', '\r']), "fieldPath must not contain line breaks"),
+            (
+                super::super::cel::field_path(path, schema).is_none(),
+                "fieldPath must be a valid path",
+            ),
+        ];
+        for (_, detail) in wrong.into_iter().filter(|(is_wrong, _)| *is_wrong && !path.is_empty()) {
             causes.push(Cause::invalid(format!("{at}.fieldPath"), &path.into(), detail));
         }
     }
