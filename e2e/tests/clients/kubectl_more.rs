@@ -98,8 +98,9 @@ fn says_why_not(kubectl: &Kubectl) {
         ),
         (
             r#"patch part nut --type=merge -p '{"spec":{"replicas":"x"}}'"#,
-            "The Part \"nut\" is invalid: spec.replicas: Invalid value: \"string\": spec.replicas in body must be \
-             of type integer: \"string\"\n",
+            "The Part \"nut\" is invalid: \n* spec.replicas: Invalid value: \"string\": spec.replicas in body must be \
+             of type integer: \"string\"\n* .spec.replicas: Invalid value: 0: .spec.replicas accessor error: x is of the \
+             type string, expected int64\n",
         ),
         (
             r#"patch part nut --type=json -p '[{"op":"test","path":"/spec/color","value":"red"}]'"#,
