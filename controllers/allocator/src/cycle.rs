@@ -14,7 +14,6 @@ mod fair;
 mod fit;
 mod gangs;
 mod ledger;
-mod line;
 mod offer;
 mod order;
 mod place;

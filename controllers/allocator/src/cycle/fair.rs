@@ -8,12 +8,11 @@
 //! A step always goes to whoever is on top at every level, so re-ranking after it touches only the
 //! tops: the cost of a step is the depth of the tree times the logarithm of its width.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashSet};
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
 
 use crate::cycle::Step;
 use crate::cycle::ledger::Ledger;
-use crate::cycle::line::Line;
 use crate::state::Allocator;
 use crate::table::Id;
 
@@ -40,14 +39,14 @@ pub(super) struct Rank {
 const PLACE_BITS: u32 = 24;
 
 impl Rank {
-    pub(super) fn new(share: f64, allocations: u64, place: usize, who: Who) -> Self {
+    fn new(share: f64, allocations: u64, place: usize, who: Who) -> Self {
         let most = (1 << PLACE_BITS) - 1;
         let tie = (allocations << PLACE_BITS) | (place as u64).min(most);
         // Adding 0 makes -0 into 0.
         Self { share: (share + 0.0).to_bits(), tie, who }
     }
 
-    pub(super) fn place(&self) -> usize {
+    fn place(&self) -> usize {
         (self.tie & ((1 << PLACE_BITS) - 1)) as usize
     }
 
@@ -77,6 +76,8 @@ impl PartialEq for Rank {
 }
 
 impl Eq for Rank {}
+
+type Line = BinaryHeap<Reverse<Rank>>;
 
 /// Those who compete inside one queue.
 #[derive(Default)]
@@ -125,7 +126,7 @@ impl Contest {
             let ranks = leaves
                 .iter()
                 .enumerate()
-                .map(|(place, leaf)| rank(ledger, queue, Who::Leaf(*leaf), place));
+                .map(|(place, leaf)| Reverse(rank(ledger, queue, Who::Leaf(*leaf), place)));
             contest.lines[queue as usize].own = ranks.collect();
         }
         for (queue, mut below) in children {
@@ -134,8 +135,10 @@ impl Contest {
             // "." sorts before every name.
             let own = (!lines.own.is_empty()).then_some(Who::Own);
             let all = own.into_iter().chain(below.into_iter().map(Who::Queue));
-            lines.below =
-                all.enumerate().map(|(place, who)| rank(ledger, queue, who, place)).collect();
+            lines.below = all
+                .enumerate()
+                .map(|(place, who)| Reverse(rank(ledger, queue, who, place)))
+                .collect();
         }
         contest
     }
@@ -145,10 +148,10 @@ impl Contest {
         let mut queue = self.root;
         loop {
             let lines = &self.lines[queue as usize];
-            match lines.below.first().map(|top| top.who) {
+            match lines.below.peek().map(|top| top.0.who) {
                 Some(Who::Queue(below)) => queue = below,
                 Some(Who::Own | Who::Leaf(_)) | None => {
-                    return match lines.own.first()?.who {
+                    return match lines.own.peek()?.0.who {
                         Who::Leaf(leaf) => Some(leaf),
                         Who::Queue(_) | Who::Own => None,
                     };
@@ -164,18 +167,27 @@ impl Contest {
         let mut hungry = took;
         // Where nothing was given everybody keeps the place that it had.
         let anew = |queue: Id, top: Rank| if took { top.anew(ledger, queue) } else { top };
-        lines.own.settle_first(hungry, |top| anew(queue, top));
-        if lines.below.first().is_some_and(|top| top.who == Who::Own) {
+        settle_top(&mut lines.own, hungry, |top| anew(queue, top));
+        if lines.below.peek().is_some_and(|top| top.0.who == Who::Own) {
             hungry = !lines.own.is_empty();
-            lines.below.settle_first(hungry, |top| anew(queue, top));
+            settle_top(&mut lines.below, hungry, |top| anew(queue, top));
         }
         hungry = !lines.own.is_empty() || !lines.below.is_empty();
         while let Some(parent) = ledger.above(queue) {
             let lines = &mut self.lines[parent as usize];
-            lines.below.settle_first(hungry, |top| anew(parent, top));
+            settle_top(&mut lines.below, hungry, |top| anew(parent, top));
             hungry = !lines.own.is_empty() || !lines.below.is_empty();
             queue = parent;
         }
+    }
+}
+
+fn settle_top(line: &mut Line, stays: bool, rank: impl Fn(Rank) -> Rank) {
+    if !stays {
+        line.pop();
+    } else if let Some(mut top) = line.peek_mut() {
+        let anew = rank(top.0);
+        *top = Reverse(anew);
     }
 }
 

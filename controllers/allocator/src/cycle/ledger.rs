@@ -9,10 +9,6 @@ use crate::queues::Queue;
 use crate::state::{Allocator, Sorter};
 use crate::table::Id;
 
-/// Lanes that are looked at together.
-const PIECE: usize = 4;
-const _: () = assert!(LANES.is_multiple_of(PIECE));
-
 /// What is held, with what the run has given, by queue and by leaf.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {
@@ -297,16 +293,11 @@ impl Ledger {
 
     #[inline]
     fn dominant(&self, held: &Lanes) -> f64 {
-        // In pieces of a fixed size, of which a processor divides several at once. A lane without name has none.
-        let pieces = held.0.chunks_exact(PIECE).zip(self.divisors.chunks_exact(PIECE));
-        let mut most = [0.0; PIECE];
-        for (held, totals) in pieces.take(self.used.div_ceil(PIECE)) {
-            for lane in 0..PIECE {
-                let share = held[lane] as f64 / totals[lane];
-                most[lane] = if share > most[lane] { share } else { most[lane] };
-            }
-        }
-        most.into_iter().fold(0.0, |most, share| if share > most { share } else { most })
+        let lanes = held.0[..self.used].iter().zip(&self.divisors[..self.used]);
+        lanes.fold(0.0, |most, (held, total)| {
+            let share = *held as f64 / total;
+            if share > most { share } else { most }
+        })
     }
 
     /// By how much a competitor inside `queue` is ahead, and how often something was given to it.
