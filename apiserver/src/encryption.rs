@@ -9,6 +9,7 @@ mod cipher;
 mod config;
 mod store;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ pub(crate) use store::{EncryptedStore, UNDECIPHERABLE};
 use crate::timed_store::{kind_of, resource};
 
 /// What every encrypted value begins with.
-const ENCRYPTED: &[u8] = b"k8s:enc:";
+pub(crate) const ENCRYPTED: &[u8] = b"k8s:enc:";
 /// The longer nonce and a tag.
 const SEAL_BYTES_MAX: usize = 24 + 16;
 
@@ -73,7 +74,21 @@ impl Encryption {
     pub(crate) fn load(path: &Path) -> anyhow::Result<Arc<Encryption>> {
         let about = || format!("the encryption configuration {}", path.display());
         let text = std::fs::read_to_string(path).with_context(about)?;
+        let mode = std::fs::metadata(path).with_context(about)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            tracing::warn!(
+                "{} holds keys and is readable for others (mode {:o}): chmod 600",
+                path.display(),
+                mode & 0o777
+            );
+        }
         Encryption::parse(&text).map(Arc::new).with_context(about)
+    }
+
+    /// What it names that none of these resources (`secrets`, `tasks.commonage.dev`) is.
+    pub(crate) fn unknown<'a>(&'a self, resources: &[String]) -> Vec<&'a str> {
+        let named = self.rules.iter().flat_map(|rule| &rule.resources).map(String::as_str);
+        named.filter(|one| !resources.iter().any(|resource| is(one, resource))).collect()
     }
 
     fn parse(text: &str) -> anyhow::Result<Encryption> {
@@ -216,6 +231,18 @@ mod tests {
         let wrong = Encryption::parse(&configuration(&[("one", 9)], false)).unwrap();
         assert!(matches!(wrong.decrypt(&key, stored.clone()), Err(Undecipherable::WrongKey(_))));
         assert!(matches!(one.decrypt(&elsewhere, stored), Err(Undecipherable::WrongKey(_))));
+    }
+
+    #[test]
+    fn what_names_no_kind_is_found() {
+        let one = Encryption::parse(&configuration(&[("one", 1)], false)).unwrap();
+        let unknown = |resources: &[&str]| {
+            let resources: Vec<String> = resources.iter().map(|&one| one.to_owned()).collect();
+            one.unknown(&resources).len()
+        };
+        assert_eq!(unknown(&["secrets", "widgets.example.com"]), 0);
+        assert_eq!(unknown(&["secrets"]), 1);
+        assert_eq!(one.unknown(&["secret.example.com".to_owned()]), ["secrets"]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) use decode::Fields;
 pub(crate) use versions::{Normal, encode_as};
 
 use crate::cache::EventKind;
-use crate::encryption::UNDECIPHERABLE;
+use crate::encryption::{ENCRYPTED, UNDECIPHERABLE};
 
 /// A version of an object. Shared behind an `Arc` by the cache, snapshots, the event log, watchers.
 #[derive(Debug)]
@@ -54,9 +54,9 @@ impl PartialEq for Object {
 pub enum DecodeError {
     #[error("{0}")]
     Undecipherable(String),
-    #[error("the value is not JSON")]
+    #[error("the value is not JSON; it can be deleted")]
     Json(#[from] serde_json::Error),
-    #[error("the value has no metadata before its spec")]
+    #[error("the value has no metadata before its spec; it can be deleted")]
     NoMetadata,
 }
 
@@ -67,6 +67,10 @@ fn undecipherable(value: &[u8], error: serde_json::Error) -> DecodeError {
             "it can't be decrypted: {}",
             String::from_utf8_lossy(why)
         )),
+        // It is what another configuration made of it, and good.
+        None if value.starts_with(ENCRYPTED) => DecodeError::Undecipherable(
+            "it is encrypted, and this server has no encryption configuration".to_owned(),
+        ),
         None => error.into(),
     }
 }

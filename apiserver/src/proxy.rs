@@ -27,7 +27,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 
-use crate::http::{App, LogTarget};
+use crate::http::{App, Ends, LogTarget};
 use crate::pki::Identity;
 use crate::status::ApiError;
 
@@ -67,7 +67,7 @@ impl AgentProxy {
     /// The log of a Task, as the agent streams it. `parameters` is the query.
     pub(crate) async fn log(
         &self,
-        app: &App,
+        ends: Ends,
         place: &Place,
         parameters: &str,
     ) -> Result<Response<Body>, ApiError> {
@@ -79,9 +79,8 @@ impl AgentProxy {
         }
         let kind = answer.headers().get(CONTENT_TYPE).cloned();
         // A followed log ends with its task; it must not hold a server that goes down.
-        let server_ends = app.end_watches.clone().cancelled_owned();
         let log = answer.into_body().into_data_stream();
-        let mut response = Response::new(Body::from_stream(log.take_until(server_ends)));
+        let mut response = Response::new(Body::from_stream(log.take_until(Box::pin(ends.ended()))));
         let kind = kind.unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
         response.headers_mut().insert(CONTENT_TYPE, kind);
         Ok(response)

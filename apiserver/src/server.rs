@@ -24,7 +24,7 @@ use crate::auth::UserInfo;
 use crate::auth::token_secrets::TokenSecrets;
 use crate::encryption::{EncryptedStore, Encryption};
 use crate::engine::{Engine, Settings};
-use crate::http::{App, Caller, Listener, Parts, serve, tls_config, waiting};
+use crate::http::{App, Caller, Listener, Parts, check_open_calls, serve, tls_config, waiting};
 use crate::pki::{Identity, Kubeconfig, Pki, PkiError, write_kubeconfig};
 use crate::proxy::AgentProxy;
 use crate::timed_store::TimedStore;
@@ -92,6 +92,14 @@ impl ApiServer {
             true => scheme.with(crate::kinds::view::definitions()),
             false => scheme,
         };
+        if let Some(encryption) = &encryption {
+            let known: Vec<String> = scheme.iter().map(|def| def.group_resource()).collect();
+            for name in encryption.unknown(&known) {
+                tracing::warn!(
+                    "the encryption configuration names {name}, which is no kind of this server yet"
+                );
+            }
+        }
         let engine_stop = CancellationToken::new();
         let settings = Settings {
             event_ttl: storage.event_ttl,
@@ -128,6 +136,7 @@ impl ApiServer {
         // It ends with the watches, and is waited for with the connections.
         connections.spawn(app.clone().follow_scheme());
         connections.spawn(fill_token_secrets(app.clone(), pki.ca_pem().to_owned()));
+        connections.spawn(check_open_calls(app.clone(), config.authority_check_every));
         if let Some(oidc) = app.authenticator.oidc() {
             connections.spawn(oidc.clone().follow(app.end_watches.clone()));
         }
@@ -150,6 +159,11 @@ impl ApiServer {
             accepting,
             shutdown_delay,
         })
+    }
+
+    /// Returns when the store can't be used any more until the server is started anew.
+    pub async fn store_failed(&self) -> StoreError {
+        self.app.at_rest.failed().await
     }
 
     pub fn listen_addr(&self) -> SocketAddr {

@@ -373,7 +373,7 @@ impl ApiError {
     /// The store has something under the object's key that is no object.
     pub fn unreadable(def: &ResourceDef, name: &str, why: &str) -> ApiError {
         Self::internal(format!(
-            "{} {name:?} can't be read from the store: {why}; it can be deleted",
+            "{} {name:?} can't be read from the store: {why}",
             def.group_resource()
         ))
         .with_details(about(&def.group, &def.plural, name))
@@ -381,8 +381,14 @@ impl ApiError {
 
     /// The store takes nothing more until somebody makes room.
     pub fn store_full(why: &str) -> ApiError {
-        let hint = "deletes still work; make room and clear the alarm: `etcdctl compact REVISION`, \
-                    `etcdctl defrag`, `etcdctl alarm disarm`; or raise etcd's --quota-backend-bytes";
+        let hint = match why.starts_with("etcd: ") {
+            true => {
+                "objects without finalizers can still be deleted; make room and clear the alarm: \
+                 `etcdctl compact REVISION`, `etcdctl defrag`, `etcdctl alarm disarm`; or raise etcd's \
+                 --quota-backend-bytes"
+            }
+            false => "objects without finalizers can still be deleted; make room on that disk",
+        };
         Self::new(507, "StoreFull", format!("the store is full: {why} ({hint})"))
     }
 

@@ -63,7 +63,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             "next:",
             &format!("export KUBECONFIG={kubeconfig}; kubectl get agents"),
         );
-        role::asked_to_stop().await?;
+        tokio::select! {
+            asked = role::asked_to_stop() => asked?,
+            error = server.store_failed() => return Err(role::store_failed(&error)),
+        }
         server.shutdown().await;
         Ok(())
     })

@@ -98,6 +98,12 @@ fn take_all_files() {
     }
 }
 
+/// Nothing but a new start mends the store.
+pub(crate) fn store_failed(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("the store has failed: {error}"))
+        .hint("start it again: what was acknowledged is there, and tasks run on meanwhile")
+}
+
 /// Returns when the process is asked to end: Ctrl-C, or SIGTERM.
 pub(crate) async fn asked_to_stop() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())

@@ -73,9 +73,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let result = role::block_on(async {
         let mut cluster = Cluster::start(args, &data_dir, zygote, ports).await?;
         cluster.introduce(&data_dir, began).await;
+        let Cluster { server, controllers, agent, .. } = &mut cluster;
         let died = tokio::select! {
             asked = role::asked_to_stop() => asked.err(),
-            failure = cluster.dies() => Some(failure),
+            failure = controllers.dies() => Some(failure),
+            failure = agent.dies() => Some(failure),
+            // Nothing could be written down of tasks that are ended now: they are left as they are.
+            error = server.store_failed() => return Err(role::store_failed(&error)),
         };
         cluster.stop(died).await
     });
@@ -201,13 +205,6 @@ impl Cluster {
             output::message(Tone::Hint, "  $", &command);
         }
         output::note("");
-    }
-
-    async fn dies(&mut self) -> Failure {
-        tokio::select! {
-            failure = self.controllers.dies() => failure,
-            failure = self.agent.dies() => failure,
-        }
     }
 
     /// Takes everything down, after a failure as well as without one; a second Ctrl-C does

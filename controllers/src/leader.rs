@@ -166,7 +166,8 @@ async fn campaign(leases: &Leases) -> Term {
                 false
             }
             Ok(Err(error)) => {
-                warn!(%error, "the lease of the leader can't be read; trying again");
+                let error = format!("{:#}", anyhow::Error::new(error));
+                warn!(error, "the lease of the leader can't be read or written; trying again");
                 false
             }
         };

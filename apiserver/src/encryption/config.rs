@@ -68,6 +68,13 @@ fn of_kind(kind: &str, value: Value) -> anyhow::Result<Vec<Provider>> {
         "aesgcm" | "secretbox" => {
             let Keys { keys } = serde_json::from_value(value).context(kind.to_owned())?;
             ensure!(!keys.is_empty(), "{kind}: it has no keys");
+            let mut names = std::collections::HashSet::new();
+            let twice = keys.iter().find(|key| !names.insert(&key.name));
+            if let Some(Key { name, .. }) = twice {
+                bail!(
+                    "{kind}: two keys are called {name:?}: values of the second could not be read"
+                );
+            }
             keys.iter().map(|key| sealed(kind, key)).collect()
         }
         other => {
@@ -112,6 +119,10 @@ mod tests {
             ("[{aesgcm: {keys: [{name: 'a:b', secret: AAAA}]}}]", "colons"),
             ("[{secretbox: {keys: [{name: a, secret: AAAA}]}}]", "takes 32"),
             ("[{secretbox: {}}]", "secretbox"),
+            (
+                "[{aesgcm: {keys: [{name: a, secret: AAAA}, {name: a, secret: BBBB}]}}]",
+                "two keys are called \"a\"",
+            ),
             ("[{kms: {}}]", "use secretbox, aesgcm, or identity"),
         ] {
             let error = format!("{:#}", rules(&with(providers)).err().unwrap());

@@ -19,8 +19,9 @@ use super::audited::{Arrival, Slot};
 use super::metrics::{Metrics, Observation};
 use super::query::Query;
 use super::request_info::RequestInfo;
-use super::{App, credentials, documents, impersonate, resources, respond};
-use crate::auth::authorizer::{self, Attributes, Verdict};
+use super::{App, Ends, credentials, documents, impersonate, resources, respond};
+pub(super) use crate::auth::authorizer::Attributes;
+use crate::auth::authorizer::{self, Verdict};
 use crate::auth::{CONTROLLERS, MASTERS, UserInfo};
 use crate::engine::fence::{self, Fence};
 use crate::status::ApiError;
@@ -54,6 +55,8 @@ pub(super) struct Call<'a> {
     pub(super) verdict: Verdict,
     /// What the connection can become: something other than HTTP.
     pub(super) upgrade: Mutex<Option<OnUpgrade>>,
+    /// When it has to end, if it would not by itself.
+    pub(super) ends: Ends,
 }
 
 impl Call<'_> {
@@ -67,18 +70,22 @@ impl Call<'_> {
 
     /// What the authorizer says to another verb on the same object, and the refusal that it means.
     pub(super) fn verdict_on(&self, verb: &str) -> (Verdict, ApiError) {
-        let request = Attributes { verb, ..attributes(self.info, self.query) };
+        let request = Attributes { verb, ..attributes(self.info, field_selector(self.query)) };
         let decision = self.app.engine.access().decide(&self.user, &request);
         (decision.verdict, authorizer::forbidden(&self.user, &request, &decision.reason()))
     }
 
     /// The refusal of what the verdict left open.
     pub(super) fn forbidden(&self) -> ApiError {
-        authorizer::forbidden(&self.user, &attributes(self.info, self.query), "")
+        authorizer::forbidden(&self.user, &attributes(self.info, field_selector(self.query)), "")
     }
 }
 
-fn attributes<'a>(info: &'a RequestInfo, query: &'a Query) -> Attributes<'a> {
+fn field_selector(query: &Query) -> &str {
+    query.filled("fieldSelector").unwrap_or_default()
+}
+
+pub(super) fn attributes<'a>(info: &'a RequestInfo, field_selector: &'a str) -> Attributes<'a> {
     let selects = matches!(info.verb, "list" | "watch" | "deletecollection");
     Attributes {
         verb: info.verb,
@@ -89,7 +96,7 @@ fn attributes<'a>(info: &'a RequestInfo, query: &'a Query) -> Attributes<'a> {
         subresource: &info.subresource,
         namespace: &info.namespace,
         name: &info.name,
-        field_selector: query.filled("fieldSelector").filter(|_| selects).unwrap_or_default(),
+        field_selector: if selects { field_selector } else { "" },
     }
 }
 
@@ -108,7 +115,7 @@ pub(crate) async fn serve(app: Arc<App>, caller: Caller, request: Request<Body>)
         uri: head.uri.path_and_query().map_or("/", |uri| uri.as_str()),
         caller: &caller,
         headers: &head.headers,
-        request: attributes(&info, &query),
+        request: attributes(&info, field_selector(&query)),
         version: &info.version,
         waited_us: AtomicU64::new(0),
     };
@@ -228,7 +235,14 @@ async fn answer(
         // else has changed since.
         app.engine.leading(fence).await?;
     }
-    let call = Call { app, user, info, query, headers, verdict: decision.verdict, upgrade };
+    let ends = match long_running {
+        true => {
+            let selector = request.field_selector;
+            app.open_calls.enter(&app.end_watches, arrival.caller, headers, info, selector)
+        }
+        false => Ends::with(&app.end_watches),
+    };
+    let call = Call { app, user, info, query, headers, verdict: decision.verdict, upgrade, ends };
     // What a handler needs is large, whichever it is, and all around it is moved a dozen times on its
     // way into the connection.
     let handled = Box::pin(async {
@@ -247,7 +261,7 @@ async fn answer(
         .unwrap_or_else(|_| Err(ApiError::deadline_exceeded()))
 }
 
-async fn authenticate(
+pub(super) async fn authenticate(
     app: &App,
     caller: &Caller,
     headers: &HeaderMap,

@@ -15,6 +15,8 @@ use crate::status::ApiError;
 const USER: HeaderName = HeaderName::from_static("impersonate-user");
 const GROUP: HeaderName = HeaderName::from_static("impersonate-group");
 const UID: HeaderName = HeaderName::from_static("impersonate-uid");
+/// Of all of these headers.
+pub(super) const PREFIX: &str = "impersonate-";
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 
 /// One thing that the caller wants to be, as RBAC knows it.
@@ -38,7 +40,7 @@ pub(super) fn effective_user(
     user: Arc<UserInfo>,
     headers: &HeaderMap,
 ) -> Result<Arc<UserInfo>, ApiError> {
-    if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+    if !headers.keys().any(|name| name.as_str().starts_with(PREFIX)) {
         return Ok(user);
     }
     let wishes = wishes(headers);

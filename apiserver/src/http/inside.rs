@@ -45,7 +45,12 @@ pub(super) async fn log(call: &Call<'_>, target: &Target) -> Result<Response<Bod
     let Some(place) = &located.place else {
         return Err(no_log_yet(target, &located));
     };
-    match call.app.agents.log(call.app, place, &parameters(call.query, &LOG_PARAMETERS)).await {
+    match call
+        .app
+        .agents
+        .log(call.ends.clone(), place, &parameters(call.query, &LOG_PARAMETERS))
+        .await
+    {
         Err(error) if error.code == 404 && waits => Err(no_log_yet(target, &located)),
         answer => answer,
     }
@@ -162,6 +167,7 @@ pub(super) async fn stream(
     let upgrade = call.upgrade.lock().take();
     streams::open(streams::Request {
         app: call.app,
+        ends: &call.ends,
         kind,
         place,
         query: call.query,

@@ -19,6 +19,7 @@ mod listener;
 mod measured;
 mod metrics;
 mod negotiate;
+mod open_calls;
 mod options;
 mod patience;
 mod protobuf;
@@ -53,6 +54,9 @@ use crate::timed_store::TimedStore;
 
 pub(crate) use chain::{Caller, serve};
 pub(crate) use listener::{Listener, tls_config};
+pub(crate) use open_calls::{
+    CHECK_EVERY as AUTHORITY_CHECK_EVERY, Ends, check as check_open_calls,
+};
 pub(crate) use patience::STALL_TIME_MAX;
 pub(crate) use query::Query;
 pub(crate) use resources::Target as LogTarget;
@@ -84,6 +88,7 @@ pub(crate) struct App {
     pub(crate) draining: AtomicBool,
     /// Ends every watch.
     pub(crate) end_watches: CancellationToken,
+    open_calls: open_calls::OpenCalls,
     /// Requests being answered and writes that outlive their connection; not watches.
     pub(crate) requests: TaskTracker,
 }
@@ -119,6 +124,7 @@ impl App {
             limits: limits::Limits::default(),
             draining: AtomicBool::new(false),
             end_watches: CancellationToken::new(),
+            open_calls: open_calls::OpenCalls::default(),
             requests: TaskTracker::new(),
         }
     }

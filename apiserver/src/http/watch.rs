@@ -18,7 +18,6 @@ use http_body::{Body as HttpBody, Frame};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::body::PIECE_BYTES;
 use super::chain::Call;
@@ -73,7 +72,7 @@ pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<
         pause: Box::pin(tokio::time::sleep(Duration::ZERO)),
         pausing: false,
         due: Vec::new(),
-        server_ends: Box::pin(call.app.end_watches.clone().cancelled_owned()),
+        has_to_end: Box::pin(call.ends.clone().ended()),
         ended: false,
     };
     let body = Body::new(body);
@@ -102,7 +101,7 @@ struct WatchBody {
     pausing: bool,
     /// Empty between two polls; kept for its memory.
     due: Vec<Arc<Chunk>>,
-    server_ends: Pin<Box<WaitForCancellationFutureOwned>>,
+    has_to_end: Pin<Box<dyn Future<Output = ()> + Send>>,
     ended: bool,
 }
 
@@ -175,7 +174,7 @@ impl WatchBody {
             return Poll::Ready(Some(piece));
         }
         self.due = due;
-        if self.ended || self.server_ends.as_mut().poll(cx).is_ready() {
+        if self.ended || self.has_to_end.as_mut().poll(cx).is_ready() {
             self.ended = true;
             return Poll::Ready(None);
         }

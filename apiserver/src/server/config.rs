@@ -14,7 +14,7 @@ use crate::auth::oidc::{Oidc, OidcConfig};
 use crate::auth::service_accounts::ServiceAccounts;
 use crate::auth::tokens::Tokens;
 use crate::engine::Settings;
-use crate::http::STALL_TIME_MAX;
+use crate::http::{AUTHORITY_CHECK_EVERY, STALL_TIME_MAX};
 use crate::pki::Pki;
 
 /// Where objects are kept.
@@ -53,6 +53,8 @@ pub struct Config {
     /// How long a client may take nothing of what is sent to it, before its connection is closed or
     /// its stream reset.
     pub stall_time_max: Duration,
+    /// How often it is looked whether those who have a watch or a session open may still have it.
+    pub authority_check_every: Duration,
 }
 
 /// How the store is used. The names are those of kube-apiserver's options.
@@ -139,6 +141,7 @@ impl Config {
             shutdown_delay: Duration::ZERO,
             more_metrics: None,
             stall_time_max: STALL_TIME_MAX,
+            authority_check_every: AUTHORITY_CHECK_EVERY,
         }
     }
 

@@ -3,7 +3,7 @@
 //! The agent speaks one form only: a WebSocket of `v5.channel.k8s.io` for commands, a bare upgraded
 //! connection for ports. The doors here take every form that Kubernetes' clients come in, and lead
 //! to it. A request is refused before its connection is upgraded, as an ordinary Status; after that
-//! the agent has the word. Nothing here outlives the server: `end_watches` ends all of it.
+//! the agent has the word. Nothing here outlives the server or the client's authority.
 
 mod command;
 mod forward;
@@ -22,7 +22,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::{App, Query};
+use crate::http::{App, Ends, Query};
 use crate::proxy::Place;
 use crate::status::ApiError;
 
@@ -64,6 +64,7 @@ impl Kind {
 /// A request as it comes out of the filters.
 pub(crate) struct Request<'r> {
     pub(crate) app: &'r Arc<App>,
+    pub(crate) ends: &'r Ends,
     pub(crate) kind: Kind,
     pub(crate) place: Place,
     pub(crate) query: &'r Query,
@@ -74,7 +75,7 @@ pub(crate) struct Request<'r> {
 
 impl Request<'_> {
     fn stop(&self) -> CancellationToken {
-        self.app.end_watches.clone()
+        self.ends.token()
     }
 }
 
@@ -165,8 +166,10 @@ fn run<Session>(
 ) where
     Session: Future<Output = ()> + Send + 'static,
 {
-    let stop = request.stop();
+    let (stop, ends) = (request.stop(), request.ends.clone());
     tokio::spawn(stop.run_until_cancelled_owned(async move {
+        // It is open until here is nothing more to do.
+        let _ends = ends;
         match upgrade.await {
             Ok(upgraded) => session(TokioIo::new(upgraded)).await,
             Err(error) => tracing::debug!(%error, "a stream was not used"),

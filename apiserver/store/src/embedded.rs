@@ -6,6 +6,9 @@
 //! One thread, the committer, decides all writes in the order in which they came, puts what waits
 //! into one batch, makes it durable with one fsync, and only then shows it to readers and tails.
 //! Every guarded write has a revision of its own.
+//!
+//! A write that the disk has no room for would be the last, so some room is kept: what is not a delete is
+//! refused before.
 
 mod committer;
 mod expiry;
@@ -133,7 +136,10 @@ impl Store for EmbeddedStore {
     }
 
     async fn revision(&self) -> Result<Revision, StoreError> {
-        Ok(self.log.newest())
+        match self.log.published().has_changed() {
+            Ok(_) => Ok(self.log.newest()),
+            Err(_) => Err(stopped()),
+        }
     }
 
     fn landed(&self) -> Revision {
@@ -172,6 +178,12 @@ impl Store for EmbeddedStore {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Compact { revision, reply }).await?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    async fn failed(&self) -> StoreError {
+        let mut published = self.log.published();
+        while published.changed().await.is_ok() {}
+        stopped()
     }
 }
 

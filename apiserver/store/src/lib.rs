@@ -96,6 +96,13 @@ pub struct GuardedWrite {
     pub ops: Vec<Op>,
 }
 
+impl GuardedWrite {
+    /// It only deletes: a store that is full takes it.
+    pub fn frees(&self) -> bool {
+        self.ops.iter().all(|op| matches!(op, Op::Delete { .. }))
+    }
+}
+
 /// A guarded write that landed. `versions[i]` is the version of `ops[i]`.
 ///
 /// A delete that found nothing made no change: its version has [`NO_CHANGE_INDEX`]. If nothing at
@@ -169,7 +176,7 @@ pub enum StoreError {
     /// Nothing was done.
     #[error("the store is not available: {0}")]
     Unavailable(String),
-    /// There is no room. Nothing was done; deletes still work.
+    /// There is no room. Nothing was done; writes that only delete still work.
     #[error("the store is full: {0}")]
     Full(String),
     /// The write can never succeed as it is (too large, a key twice in one write).
@@ -196,4 +203,8 @@ pub trait Store: Send + Sync + 'static {
     fn tail(&self, after: Revision) -> BoxStream<'static, Result<Batch, StoreError>>;
     /// Forget history before `revision`; current values stay.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+    /// Returns when nothing but opening it anew mends the store. Most engines mend themselves.
+    async fn failed(&self) -> StoreError {
+        std::future::pending().await
+    }
 }

@@ -200,6 +200,10 @@ fn lift(mut entry: Entry, offset: u64) -> Entry {
 
 #[async_trait]
 impl Store for RenumberedStore {
+    async fn failed(&self) -> StoreError {
+        self.inner.failed().await
+    }
+
     async fn commit(&self, mut write: GuardedWrite) -> Result<Committed, StoreError> {
         let (offset, seen) = (self.shared.offset(), self.shared.seen.load(Ordering::Acquire));
         if offset > 0 {

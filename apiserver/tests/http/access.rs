@@ -1,7 +1,10 @@
 //! Who may what: roles and bindings, escalation, impersonation, reviews, agents and frameworks.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::StatusCode;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::support::{self, Answer, Server};
@@ -340,5 +343,62 @@ async fn who_shows_a_certificate_is_told_its_digest() {
     let ids = user["extra"]["authentication.kubernetes.io/credential-id"].as_array().unwrap();
     let digest = ids[0].as_str().unwrap().strip_prefix("X509SHA256=").unwrap();
     assert!(ids.len() == 1 && digest.len() == 64, "{ids:?}");
+    server.stop().await;
+}
+
+/// What was allowed when it began is looked at again: a watch ends with the binding, and with the account whose token
+/// it shows; those of others go on.
+#[tokio::test]
+async fn a_watch_ends_when_its_authority_does() {
+    let server = Server::start_with(|config| {
+        config.authority_check_every = Duration::from_millis(50);
+    })
+    .await;
+    let reads = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}]);
+    make(&server, ROLES, role("reader", reads)).await;
+    make(&server, BINDINGS, binding("alice", "Role", "reader", "alice")).await;
+    let account = "system:serviceaccount:default:robot";
+    make(&server, BINDINGS, binding("robot", "Role", "reader", account)).await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let robot =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
+    make(&server, accounts, robot).await;
+    let asked =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let token = server.call("POST", &format!("{accounts}/robot/token"), Some(asked)).await;
+    let token = format!("Bearer {}", token.json()["status"]["token"].as_str().unwrap());
+    let watch = async |headers: &[(&str, &str)]| {
+        let uri = format!("{MAPS}?watch=true");
+        let stream = server.tls().await;
+        let answer = support::begin(stream, "GET", &uri, Bytes::new(), headers).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.into_body()
+    };
+    let root = [("authorization", "Bearer t-root")];
+    let mut of_root = watch(&root).await;
+    let of_alice = watch(&[("authorization", "Bearer t-alice")]).await;
+    let as_alice = watch(&[root[0], ("impersonate-user", "alice")]).await;
+    let of_robot = watch(&[("authorization", &token)]).await;
+    let all = async |bodies: Vec<hyper::body::Incoming>| {
+        for body in bodies {
+            let ended = tokio::time::timeout(Duration::from_secs(60), body.collect()).await;
+            ended.expect("the watch goes on").unwrap();
+        }
+    };
+    let gone = server.call("DELETE", &format!("{BINDINGS}/alice"), None).await;
+    assert_eq!(gone.status, StatusCode::OK);
+    all(vec![of_alice, as_alice]).await;
+    let gone = server.call("DELETE", &format!("{accounts}/robot"), None).await;
+    assert_eq!(gone.status, StatusCode::OK);
+    all(vec![of_robot]).await;
+    make(
+        &server,
+        MAPS,
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}),
+    )
+    .await;
+    let event = of_root.frame().await.unwrap().unwrap();
+    assert!(event.data_ref().unwrap().starts_with(b"{\"type\":\"ADDED\""), "{event:?}");
+    drop(of_root);
     server.stop().await;
 }

@@ -126,6 +126,11 @@ impl Servers {
         Ok(all)
     }
 
+    /// Its exit code, if it has ended by itself.
+    pub fn ended(&mut self, number: usize) -> Option<i32> {
+        self.running[number].as_mut().and_then(Role::ended)
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self, number: usize) {
         if let Some(role) = self.running[number].take() {

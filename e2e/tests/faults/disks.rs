@@ -5,9 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use commonage_e2e::faults::field::{Field, Seat};
+use commonage_e2e::faults::servers::Servers;
 use commonage_e2e::registry::{Registry, Rootfs};
 use commonage_e2e::{eventually, run};
 use commonage_schemas::{Task, TaskState, reasons};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::config::Kubeconfig;
+use kube::{Api, Client};
 
 use crate::tasks::{ARGUMENTS, has_ended, is, message, reason, sh, sh_in, starts, waits};
 
@@ -30,8 +35,76 @@ impl SmallDisk<'_> {
 
 impl Drop for SmallDisk<'_> {
     fn drop(&mut self) {
-        run(Command::new("umount").arg(self.0));
+        // A test that failed may have left somebody who uses it.
+        run(Command::new("umount").arg("-l").arg(self.0));
     }
+}
+
+/// A server whose disk fills refuses what is new and goes on; when nothing at all can be written any more it ends,
+/// and a new one has all that was acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_refuses_what_its_disk_has_no_room_for_and_ends_when_there_is_none_at_all() {
+    let mut servers = Servers::prepare(1, &["--event-ttl", "0s"]).unwrap();
+    let dir = servers.data_dir(0);
+    let disk = SmallDisk::mount(&dir, "size=512m");
+    let others = dir.join("others");
+    run(Command::new("fallocate").args(["-l", "236M"]).arg(&others)).ok();
+    servers.up(0).unwrap();
+    servers.ready(0).await.unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(client(&servers).await, "default");
+    let create = async |number: usize| {
+        let data = [("k".to_owned(), "x".repeat(200_000))].into();
+        let name = Some(format!("map-{number}"));
+        let metadata = ObjectMeta { name, ..ObjectMeta::default() };
+        let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
+        maps.create(&PostParams::default(), &map).await
+    };
+    let mut made = 0;
+    let refused = loop {
+        match create(made).await {
+            Ok(_) => made += 1,
+            Err(kube::Error::Api(refused)) => break refused,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!((refused.code, refused.reason.as_str()), (507, "StoreFull"), "{refused:?}");
+    assert!(refused.message.contains(&*dir.to_string_lossy()), "{refused:?}");
+    // It serves, and deletes.
+    servers.ready(0).await.unwrap();
+    maps.delete("map-0", &DeleteParams::default()).await.unwrap();
+    assert_eq!(create(made).await.unwrap_err().to_string(), kube::Error::Api(refused).to_string());
+    std::fs::remove_file(&others).unwrap();
+    create(made).await.unwrap();
+    // Others fill it to the last byte.
+    let filler = dir.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 1 << 20]).is_ok() {}
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+    for number in 1..made {
+        if maps.delete(&format!("map-{number}"), &DeleteParams::default()).await.is_err() {
+            break;
+        }
+    }
+    eventually("the server's end", || match servers.ended(0) {
+        Some(code) if code != 0 => Ok(()),
+        other => Err(format!("{other:?}: {}", servers.printed(0))),
+    });
+    assert!(servers.printed(0).contains("the store has failed"), "{}", servers.printed(0));
+    std::fs::remove_file(&filler).unwrap();
+    servers.up(0).unwrap();
+    servers.ready(0).await.unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(client(&servers).await, "default");
+    maps.get(&format!("map-{made}")).await.unwrap();
+    assert!(maps.get_opt("map-0").await.unwrap().is_none());
+    drop(servers);
+    drop(disk);
+}
+
+async fn client(servers: &Servers) -> Client {
+    let kubeconfig = Kubeconfig::read_from(servers.kubeconfig(0)).unwrap();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await;
+    Client::try_from(config.unwrap()).unwrap()
 }
 
 /// All tasks go, then the agent, then its disk.

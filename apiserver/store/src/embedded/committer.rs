@@ -94,8 +94,12 @@ impl Committer {
 
     fn work_off(&mut self, waiting: &mut Vec<Command>) -> Result<(), fjall::Error> {
         let mut group = Group::begin(self.log.clone());
+        let full = self.log.is_full();
         for command in waiting.drain(..) {
             match command {
+                Command::Commit { write, reply } if full && !write.frees() => {
+                    let _ = reply.send(Err(StoreError::Full(self.log.is_full_because())));
+                }
                 Command::Commit { write, reply } => {
                     group.decide(write, reply);
                     if group.bytes >= GROUP_BYTES_MAX {

@@ -1,7 +1,7 @@
 //! The log on disk with its index: what the committer writes, and readers and tails read.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -29,7 +29,14 @@ const CLOSE_REVISIONS: u64 = 8;
 /// So many versions in a row that are close together are worth reading through.
 const RUN_VERSIONS_MIN: usize = 16;
 
+/// Room on the disk that is left alone: for the tables of what is only in the journal yet (64 MiB, and the next
+/// while they are written), a group, and deletes. A table that can't be written is the end of the log.
+const ROOM_BYTES: u64 = 256 << 20;
+/// On a small disk, this part of it: one in so many. All that is on it may have to be written once more.
+const ROOM_ONE_IN: u64 = 2;
+
 pub(super) struct Log {
+    dir: PathBuf,
     database: Database,
     changes: Keyspace,
     index: RwLock<Index>,
@@ -101,6 +108,7 @@ impl Log {
         let newest = newest.max(compacted);
         let published = watch::Sender::new(newest);
         let log = Log {
+            dir: dir.to_owned(),
             database,
             changes,
             index: RwLock::new(index),
@@ -184,6 +192,18 @@ impl Log {
             return Ok(());
         }
         Err(broken("the log is damaged", format!("version {} is missing", missing.0)))
+    }
+
+    /// Whether there is no room but what is left alone. A disk that can't be asked has room.
+    pub(super) fn is_full(&self) -> bool {
+        rustix::fs::statvfs(&self.dir).is_ok_and(|disk| {
+            let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+            bytes(disk.f_bavail) < ROOM_BYTES.min(bytes(disk.f_blocks) / ROOM_ONE_IN)
+        })
+    }
+
+    pub(super) fn is_full_because(&self) -> String {
+        format!("the disk of {} has no room left", self.dir.display())
     }
 
     /// Makes `batches` durable, all or nothing; with when which of them go.
