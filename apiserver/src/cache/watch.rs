@@ -104,15 +104,20 @@ impl Watch {
         dispatched: Arc<AtomicU64>,
     ) -> Watch {
         let Subscription { selection, backlog, queue, registration } = subscription;
-        let now = end_of(Revision(dispatched.load(Ordering::Acquire)));
-        let resumed = matches!(backlog, Backlog::Log { after, .. } if after <= now);
         let running = Running { selection, backlog, queue, _registration: registration };
-        let mut watch = Watch::new(def, Source::Running(Box::new(running)), extras, dispatched);
-        if resumed && extras.bookmarks {
-            // Whoever goes on from a version learns at once how far that is now: perhaps nothing came after it.
-            watch.next_bookmark = Instant::now();
+        Watch::new(def, Source::Running(Box::new(running)), extras, dispatched)
+    }
+
+    /// Whoever goes on from a version learns at once how far that is now, if it takes bookmarks: perhaps nothing came
+    /// after it. Kubernetes does not do so, and clients may count on what comes first.
+    pub fn tell_at_once(&mut self) {
+        let now = end_of(Revision(self.dispatched.load(Ordering::Acquire)));
+        if let Source::Running(running) = &self.source
+            && matches!(running.backlog, Backlog::Log { after, .. } if after <= now)
+            && self.extras.bookmarks
+        {
+            self.next_bookmark = Instant::now();
         }
-        watch
     }
 
     /// A watch that says only why it can't be.

@@ -25,6 +25,7 @@ use super::metrics::WatchCounters;
 use super::negotiate::{Format, Shape};
 use super::resources::{Target, flagged};
 use super::{list_options, respond};
+use crate::auth::CONTROLLERS;
 use crate::engine::{Chunk, EventKind, WatchEvent};
 use crate::histogram::Histogram;
 use crate::resource::ResourceDef;
@@ -62,7 +63,11 @@ pub(super) async fn handle(call: &Call<'_>, target: &Target) -> Result<Response<
     };
     let engine = &call.app.engine;
     let version = options.resource_version;
-    let watch = engine.watch(&target.def, target.namespaces(), options).await?;
+    let mut watch = engine.watch(&target.def, target.namespaces(), options).await?;
+    if call.user.is_in(CONTROLLERS) {
+        // One that is elected waits for this before it decides.
+        watch.tell_at_once();
+    }
     let counters = call.app.metrics.watch_counters(&target.def);
     counters.open.fetch_add(1, Relaxed);
     let body = WatchBody {

@@ -222,7 +222,7 @@ async fn a_bookmark_comes_before_the_end() {
 }
 
 #[tokio::test]
-async fn a_watch_that_goes_on_says_at_once_how_far_it_is() {
+async fn a_watch_that_goes_on_says_at_once_how_far_it_is_when_it_is_asked_to() {
     let world = World::new().await;
     world.create(config_map("a", json!({}))).await.unwrap();
     let mut first = world.watch("ConfigMap", watch_options()).await;
@@ -231,6 +231,7 @@ async fn a_watch_that_goes_on_says_at_once_how_far_it_is() {
     assert_eq!(first.short().await, "ADDED b");
     let options = WatchOptions { bookmarks: true, ..from(version_of(&a)) };
     let mut watch = world.watch("ConfigMap", options).await;
+    watch.watch.tell_at_once();
     let (_, b) = watch.next().await.unwrap();
     assert_eq!(b["metadata"]["name"], "b");
     let (kind, bookmark) = watch.next().await.unwrap();
